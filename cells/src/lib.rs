@@ -1,0 +1,1 @@
+//! Recurrent cells and recurrent operators of retrograd.

@@ -1,0 +1,110 @@
+//! Errors of the engine.
+
+use crate::dtype::DType;
+
+/// Result of the engine's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong. Every variant names the culprit and the values that do not fit.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Shapes that do not fit an operation.
+    #[error("{op}: {what}, expected {expected}, got {got}")]
+    Shape {
+        /// Operation.
+        op: &'static str,
+        /// Which argument or axis.
+        what: String,
+        /// What would fit.
+        expected: String,
+        /// What came.
+        got: String,
+    },
+    /// An element type an operation does not take.
+    #[error("{op}: element type of {what}, expected {expected}, got {got}")]
+    DType {
+        /// Operation.
+        op: &'static str,
+        /// Which argument.
+        what: String,
+        /// Types that would fit, in words.
+        expected: String,
+        /// Type that came.
+        got: DType,
+    },
+    /// An argument out of its range.
+    #[error("{op}: {what}")]
+    Argument {
+        /// Operation or function.
+        op: &'static str,
+        /// What is wrong, with both values.
+        what: String,
+    },
+    /// A derivative that does not exist.
+    #[error("{op}: no {rule} rule, {why}")]
+    NoRule {
+        /// Operation.
+        op: &'static str,
+        /// `vjp` or `jvp`.
+        rule: &'static str,
+        /// Why.
+        why: String,
+    },
+    /// A value of one tape used on another.
+    #[error("{op}: value {var} belongs to another tape")]
+    ForeignVar {
+        /// Operation.
+        op: &'static str,
+        /// The value.
+        var: String,
+    },
+    /// A name that is not bound, or bound to something that does not fit.
+    #[error("binding `{name}`: {what}")]
+    Binding {
+        /// Name of the input or parameter.
+        name: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// A memory budget that no plan can meet.
+    #[error("budget of {budget} bytes is too small: this run needs at least {smallest} bytes; {dominant}")]
+    Budget {
+        /// Budget asked for, bytes.
+        budget: usize,
+        /// Smallest budget that works, bytes.
+        smallest: usize,
+        /// What most of the smallest budget is for.
+        dominant: String,
+    },
+    /// Sizes whose product cannot be counted or stored.
+    #[error("{what}: {sizes} elements overflow")]
+    Overflow {
+        /// What was to be sized.
+        what: String,
+        /// The sizes.
+        sizes: String,
+    },
+}
+
+impl Error {
+    /// Shorthand for [`Error::Shape`].
+    pub fn shape(
+        op: &'static str,
+        what: impl Into<String>,
+        expected: impl ToString,
+        got: impl ToString,
+    ) -> Error {
+        Error::Shape { op, what: what.into(), expected: expected.to_string(), got: got.to_string() }
+    }
+
+    /// Shorthand for [`Error::DType`].
+    pub fn dtype(op: &'static str, what: impl Into<String>, expected: impl ToString, got: DType) -> Error {
+        Error::DType { op, what: what.into(), expected: expected.to_string(), got }
+    }
+
+    /// Shorthand for [`Error::Argument`].
+    pub fn argument(op: &'static str, what: impl Into<String>) -> Error {
+        Error::Argument { op, what: what.into() }
+    }
+}
