@@ -5,6 +5,7 @@ pub mod error;
 pub mod expr;
 pub mod meter;
 pub mod params;
+pub mod schedule;
 pub mod shape;
 pub mod storage;
 pub mod tensor;
