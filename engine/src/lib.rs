@@ -13,6 +13,7 @@ pub mod meter;
 pub mod op;
 pub mod params;
 pub mod scan;
+pub mod schedule;
 pub mod shape;
 pub mod state;
 pub mod storage;
