@@ -1,5 +1,6 @@
 //! Engine of retrograd.
 
+pub mod cpu;
 pub mod dtype;
 pub mod error;
 pub mod expr;
