@@ -392,7 +392,7 @@ fn decide(
     let mut request = Request {
         step,
         reverse: op.reverse,
-        isa: Isa::active(),
+        isa: Isa::detect(),
         stacks: stacks.iter().map(|s| s.1).collect(),
         sums: sums.iter().map(|s| s.1).collect(),
         keeps: demand.pair.as_ref().map(|p| p.keeps.clone()).unwrap_or_default(),
@@ -431,7 +431,7 @@ fn decide(
         let closure = Request {
             step: &fop.step,
             reverse: fop.reverse,
-            isa: Isa::active(),
+            isa: Isa::detect(),
             stacks: vec![],
             sums: vec![],
             keeps: kept.keeps.clone(),
