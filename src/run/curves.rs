@@ -14,7 +14,9 @@ use super::error::Result;
 pub struct Series {
     /// Name in the legend.
     pub name: String,
-    /// `(x, y)` in the order of drawing. A value that is not finite interrupts the curve.
+    /// `(x, y)` in the order of drawing. A value that is not finite interrupts the curve. A curve of more than
+    /// 600 points is drawn faintly, and its moving mean over it; the legend says over how many points. (On a
+    /// logarithmic axis that is the geometric mean.)
     pub points: Vec<(f64, f64)>,
 }
 
@@ -48,6 +50,16 @@ pub struct Chart {
     pub baseline: Option<(String, f64)>,
 }
 
+/// Curves with more points than this are drawn as their moving mean.
+const FEW: usize = 600;
+
+impl Series {
+    /// Number of points, an odd one, that the moving mean is over.
+    fn window(&self) -> Option<usize> {
+        (self.points.len() > FEW).then(|| self.points.len() / 120 * 2 + 1)
+    }
+}
+
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 78.0;
@@ -57,7 +69,7 @@ const LEGEND_ROW: f64 = 20.0;
 /// Colors that people with any color vision tell apart (Okabe and Ito 2008, without yellow and black).
 const COLORS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00"];
 /// Curves beyond the number of colors are dashed.
-const DASHES: [&str; 3] = ["", " stroke-dasharray=\"7 4\"", " stroke-dasharray=\"2 3\""];
+const DASHES: [&str; 3] = ["", " stroke-dasharray=\"8 4\"", " stroke-dasharray=\"2 3\""];
 
 impl Chart {
     /// Writes the picture to `path`, atomically.
@@ -109,11 +121,17 @@ impl Chart {
         for (i, series) in self.series.iter().enumerate() {
             let style = line_style(i);
             for run in runs(series, usable, &x, &y) {
-                draw_run(out, &run, &style, COLORS[i % COLORS.len()])?;
+                if let Some(window) = series.window() {
+                    let faint = format!("stroke=\"{}\" stroke-width=\"1\" opacity=\"0.3\"", color(i));
+                    draw_run(out, &thin(&run), &faint, color(i))?;
+                    draw_run(out, &thin(&moving_mean(&run, window)), &style, color(i))?;
+                } else {
+                    draw_run(out, &run, &style, color(i))?;
+                }
             }
         }
         if empty {
-            let (cx, cy) = ((LEFT + RIGHT) / 2.0, (top + BOTTOM) / 2.0);
+            let (cx, cy) = ((LEFT + RIGHT) / 2.0, top + 48.0);
             writeln!(
                 out,
                 "<text x=\"{cx:.1}\" y=\"{cy:.1}\" text-anchor=\"middle\" font-size=\"14\">no data</text>"
@@ -162,14 +180,18 @@ impl Chart {
     }
 
     /// Entries placed left to right in as many rows as they need.
-    fn legend(&self) -> Vec<Entry<'_>> {
-        let series = self.series.iter().enumerate().map(|(i, s)| (s.name.as_str(), line_style(i)));
-        let baseline = self.baseline.iter().map(|(name, _)| (name.as_str(), BASELINE.to_owned()));
+    fn legend(&self) -> Vec<Entry> {
+        let named = |s: &Series| match s.window() {
+            Some(window) => format!("{} (mean of {window})", s.name),
+            None => s.name.clone(),
+        };
+        let series = self.series.iter().enumerate().map(|(i, s)| (named(s), line_style(i)));
+        let baseline = self.baseline.iter().map(|(name, _)| (name.clone(), BASELINE.to_owned()));
         let (mut left, mut row) = (LEFT, 0.0);
         let mut entries = Vec::new();
         for (name, style) in series.chain(baseline) {
             // Widths of letters are not known here; this is generous for a sans serif of 12.
-            let width = 48.0 + 7.0 * name.chars().count() as f64;
+            let width = 46.0 + 6.8 * name.chars().count() as f64;
             if left > LEFT && left + width > RIGHT {
                 (left, row) = (LEFT, row + 1.0);
             }
@@ -180,25 +202,29 @@ impl Chart {
     }
 }
 
-const BASELINE: &str = "stroke=\"#5b616b\" stroke-width=\"1.5\" stroke-dasharray=\"6 4\"";
+const BASELINE: &str = "stroke=\"#5b616b\" stroke-width=\"1.5\" stroke-dasharray=\"6 3\"";
+
+fn color(i: usize) -> &'static str {
+    COLORS[i % COLORS.len()]
+}
 
 fn line_style(i: usize) -> String {
     let dash = DASHES[i / COLORS.len() % DASHES.len()];
-    format!("stroke=\"{}\" stroke-width=\"2\"{dash}", COLORS[i % COLORS.len()])
+    format!("stroke=\"{}\" stroke-width=\"2\"{dash}", color(i))
 }
 
-struct Entry<'a> {
-    name: &'a str,
+struct Entry {
+    name: String,
     style: String,
     left: f64,
     row: f64,
 }
 
-impl Entry<'_> {
+impl Entry {
     fn draw(&self, out: &mut String) -> std::fmt::Result {
         let (left, y) = (self.left, 52.0 + LEGEND_ROW * self.row);
-        writeln!(out, "<path d=\"M{left} {y}h22\" fill=\"none\" {}/>", self.style)?;
-        writeln!(out, "<text x=\"{}\" y=\"{}\">{}</text>", left + 28.0, y + 4.0, escape(self.name))
+        writeln!(out, "<path d=\"M{left} {y}h24\" fill=\"none\" {}/>", self.style)?;
+        writeln!(out, "<text x=\"{}\" y=\"{}\">{}</text>", left + 30.0, y + 4.0, escape(&self.name))
     }
 }
 
@@ -317,14 +343,26 @@ fn runs(series: &Series, usable: impl Fn(f64) -> bool, x: &Axis, y: &Axis) -> Ve
         }
     }
     runs.retain(|r| !r.is_empty());
-    runs.into_iter().map(thin).collect()
+    runs
+}
+
+/// Mean of the `window` heights around each point; of fewer near the ends, and none where too few are left.
+fn moving_mean(run: &[(f64, f64)], window: usize) -> Vec<(f64, f64)> {
+    let mut sums = vec![0.0];
+    for (_, y) in run {
+        sums.push(sums[sums.len() - 1] + y);
+    }
+    let least = (window / 6).min(run.len().saturating_sub(1) / 2);
+    let mean = |(i, &(x, _)): (usize, &(f64, f64))| {
+        let reach = (window / 2).min(i).min(run.len() - 1 - i);
+        let (from, to) = (i - reach, i + reach + 1);
+        (reach >= least).then(|| (x, (sums[to] - sums[from]) / (to - from) as f64))
+    };
+    run.iter().enumerate().filter_map(mean).collect()
 }
 
 /// Of all points that fall into half a pixel, the first, lowest, highest and last: what can be seen, and no more.
-fn thin(run: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
-    if run.len() < 4 * 2 * (RIGHT - LEFT) as usize {
-        return run;
-    }
+fn thin(run: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut out = Vec::new();
     for column in run.chunk_by(|a, b| (a.0 * 2.0).floor() == (b.0 * 2.0).floor()) {
         let by_height = |a: &usize, b: &usize| column[*a].1.total_cmp(&column[*b].1);
@@ -335,8 +373,10 @@ fn thin(run: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
             Some(column.len() - 1),
         ];
         keep.sort();
-        for (i, at) in keep.iter().enumerate() {
-            if let Some(at) = at.filter(|_| i == 0 || keep[i - 1] != *at) {
+        for (i, &at) in keep.iter().enumerate() {
+            if let Some(at) = at
+                && (i == 0 || keep[i - 1] != Some(at))
+            {
                 out.push(column[at]);
             }
         }
@@ -475,6 +515,22 @@ mod tests {
             }
         }
         assert!(failed.is_empty(), "{failed:?}");
+    }
+
+    #[test]
+    fn a_moving_mean_is_the_mean_and_keeps_lines() {
+        let line: Vec<_> = (0..50).map(|i| (f64::from(i), 2.0 * f64::from(i))).collect();
+        let mean = moving_mean(&line, 13);
+        assert_eq!((mean.len(), mean[0].0), (46, 2.0));
+        for (x, y) in mean {
+            assert!((y - 2.0 * x).abs() < 1e-9, "{x} {y}");
+        }
+        assert_eq!(moving_mean(&line[..1], 13), line[..1]);
+        assert_eq!(moving_mean(&line[..2], 13), line[..2]);
+        let mut spike = vec![(0.0, 0.0); 9];
+        spike[4].1 = 3.0;
+        let mean: Vec<_> = moving_mean(&spike, 3).into_iter().map(|p| p.1).collect();
+        assert_eq!(mean, [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use console::Term;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::pace::Pace;
@@ -69,10 +70,13 @@ impl Progress {
         };
         let sink = if live {
             // Redrawing more often than the eye follows would only cost time.
-            let bar =
-                ProgressBar::with_draw_target(Some(total_steps), ProgressDrawTarget::stderr_with_hz(10));
+            let target = ProgressDrawTarget::stderr_with_hz(10);
+            let bar = ProgressBar::with_draw_target(Some(total_steps), target);
             bar.set_position(start_step);
-            if let Ok(style) = ProgressStyle::with_template("{bar:24.cyan/dim} {msg}") {
+            // The bar is the first to go where there is little room, then the end of the text.
+            let wide = Term::stderr().size_checked().is_some_and(|(_, columns)| columns >= 110);
+            let template = if wide { "{bar:16.cyan/dim} {wide_msg}" } else { "{wide_msg}" };
+            if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━╸─"));
             }
             Sink::Live(bar)
@@ -155,24 +159,35 @@ fn plain(out: Box<dyn Write + Send>) -> Sink {
 }
 
 fn line(status: &Status, total: u64, pace: &Pace, at_most: bool) -> String {
+    // In the order of what is missed most when the end does not fit; all but the epoch fits into 80 columns.
     let mut text = format!("step {}/{total}", status.step);
     // Writing to a string cannot fail.
-    if let Some(epoch) = status.epoch {
-        write!(text, "  epoch {epoch}").ok();
+    if let Some(left) = pace.left(total).filter(|_| status.step < total) {
+        let bound = if at_most { "≤" } else { "" };
+        write!(text, "  {bound}{} left", format_duration(left)).ok();
     }
     write!(text, "  loss {}", number(status.loss)).ok();
     if let Some((name, value)) = status.metric {
         write!(text, "  {name} {}", number(value)).ok();
     }
     if let Some(rate) = pace.steps_per_second() {
-        write!(text, "  {} steps/s", number(rate)).ok();
+        write!(text, "  {} steps/s", rate_text(rate)).ok();
     }
     write!(text, "  peak {}", format_bytes(status.peak_bytes)).ok();
-    if let Some(left) = pace.left(total).filter(|_| status.step < total) {
-        let bound = if at_most { "at most " } else { "" };
-        write!(text, "  {bound}{} left", format_duration(left)).ok();
+    if let Some(epoch) = status.epoch {
+        write!(text, "  epoch {epoch}").ok();
     }
     text
+}
+
+/// Three significant digits: a rate is not steadier than that.
+fn rate_text(rate: f64) -> String {
+    match rate {
+        r if r >= 99.95 => format!("{r:.0}"),
+        r if r >= 9.995 => format!("{r:.1}"),
+        r if r >= 0.1 => format!("{r:.2}"),
+        r => format!("{r:.4}"),
+    }
 }
 
 /// Four significant digits.
@@ -261,11 +276,11 @@ mod tests {
         assert_eq!(
             out.lines(),
             [
-                "step 110/400  epoch 2  loss 0.1235  nll 8.500  10.00 steps/s  peak 3.00 MiB",
-                "step 210/400  epoch 2  loss 0.1235  nll 8.500  10.00 steps/s  peak 3.00 MiB  at most 19s left",
-                "step 310/400  epoch 2  loss 0.1235  nll 8.500  10.00 steps/s  peak 3.00 MiB  at most 9s left",
+                "step 110/400  loss 0.1235  nll 8.500  10.0 steps/s  peak 3.00 MiB  epoch 2",
+                "step 210/400  ≤19s left  loss 0.1235  nll 8.500  10.0 steps/s  peak 3.00 MiB  epoch 2",
+                "step 310/400  ≤9s left  loss 0.1235  nll 8.500  10.0 steps/s  peak 3.00 MiB  epoch 2",
                 "checkpoint saved",
-                "step 350/400  epoch 2  loss 0.1235  nll 8.500  10.00 steps/s  peak 3.00 MiB  at most 5s left",
+                "step 350/400  ≤5s left  loss 0.1235  nll 8.500  10.0 steps/s  peak 3.00 MiB  epoch 2",
             ]
         );
     }
