@@ -150,7 +150,7 @@ pub type ConstraintEntry = Entry<dyn Constraint>;
 
 /// One folder's table. `table!(/// doc  NAME: dyn Trait = a::A, b::{B, C})` gives
 ///
-/// ```ignore
+/// ```text
 /// pub use a::A;
 /// pub use b::{B, C};
 /// /// doc

@@ -51,7 +51,7 @@ fn unknown_names_and_values_name_the_nearest() {
             message(retrograd_optim::optimizer("sgdm", &none).err()),
             "unknown optimizer `sgdm`, did you mean `sgd`?",
         ),
-        (message(retrograd_optim::schedule("plato", &none).err()), "did you mean `plateau`?"),
+        (message(retrograd_optim::schedule("platau", &none).err()), "did you mean `plateau`?"),
         (message(retrograd_optim::penalty("soft_unitary", &none).err()), "did you mean `soft-unitary`?"),
         (message(retrograd_optim::constraint("maxnorm", &none).err()), "did you mean `max-norm`?"),
         (

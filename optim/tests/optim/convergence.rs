@@ -1,6 +1,5 @@
 //! Parabola and Rosenbrock's valley, real and complex, for every optimiser.
 
-
 use crate::common::{ALL, build, components, param};
 use retrograd_engine::DType;
 use retrograd_optim::{OPTIMIZERS, Optimizer, Result};

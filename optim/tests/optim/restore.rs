@@ -1,6 +1,5 @@
 //! Optimiser state: stored mid-trajectory and read back it gives the same bits; what does not fit is an error.
 
-
 use crate::common::{ALL, build};
 use num_complex::Complex32;
 use retrograd_engine::{DType, Params, Tensor};

@@ -1,6 +1,5 @@
 //! Penalties, constraints and the recipe that puts everything in order.
 
-
 use crate::common::build;
 use num_complex::Complex64;
 use retrograd_engine::{DType, Params, Tensor};
