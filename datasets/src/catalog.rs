@@ -1,4 +1,5 @@
-//! The data files: where each is published, how large it is, its checksum, its licence, whether it may be fetched.
+//! The data files: where each is published, how large it is, its checksum, its license, whether it may be
+//! fetched.
 
 /// A data file that some task needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,7 +13,7 @@ pub struct DataFile {
     /// Where it comes from, in words.
     pub source: &'static str,
     /// Licence, as far as known.
-    pub licence: &'static str,
+    pub license: &'static str,
     /// How it can be had.
     pub access: Access,
 }
@@ -22,8 +23,8 @@ pub struct DataFile {
 pub enum Access {
     /// Published as it is at any of these addresses.
     Published(&'static [&'static str]),
-    /// Published at this address as piano-rolls in another spelling (order of the splits, blanks), which is brought
-    /// into the form of [`crate::readers::music::to_text`]; the checksum is that of the result.
+    /// Published at this address as piano-rolls in another spelling (order of the splits, blanks), which is
+    /// brought into the form of [`crate::readers::music::to_text`]; the checksum is that of the result.
     PianoRolls(&'static str),
     /// Not to be fetched by a program, for this reason. A user who has the right to it may name an address.
     Manual(&'static str),
@@ -37,15 +38,17 @@ impl DataFile {
 }
 
 const MNIST: &str = "Y. LeCun, C. Cortes, C. Burges, from NIST data";
-const MNIST_LICENCE: &str = "usually given as CC BY-SA 3.0";
-const PTB: &str = "Penn Treebank (LDC99T42), Wall Street Journal part, in T. Mikolov's preprocessing (simple-examples.tgz of rnnlm)";
-const PTB_LICENCE: &str = "Linguistic Data Consortium; not a free licence";
+const MNIST_LICENSE: &str = "usually given as CC BY-SA 3.0";
+const PTB: &str = "Penn Treebank (LDC99T42), Wall Street Journal part, in T. Mikolov's preprocessing \
+    (simple-examples.tgz of rnnlm)";
+const PTB_LICENSE: &str = "Linguistic Data Consortium; not a free license";
 const PTB_MANUAL: &str =
-    "the text is licensed by the Linguistic Data Consortium; name an address you have the right to use";
+    "the text is licensed by the Linguistic Data Consortium; \
+    name an address you have the right to use";
 const JSB_ADDRESS: &str = "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/\
     9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d/jsb-chorales-quarter.json";
-const MUSIC_MANUAL: &str = "published as Python pickles at http://www-etud.iro.umontreal.ca/~boulanni/icml2012, \
-    to be written as {\"train\": [[[notes of a step], ...], ...], \"valid\": ..., \"test\": ...}";
+const MUSIC_MANUAL: &str = "published as Python pickles at \
+    http://www-etud.iro.umontreal.ca/~boulanni/icml2012, to be written as {\"train\": [[[notes of a step], ...], ...], \"valid\": ..., \"test\": ...}";
 
 macro_rules! mnist {
     ($name:literal, $bytes:literal, $sha256:literal) => {
@@ -54,7 +57,7 @@ macro_rules! mnist {
             bytes: $bytes,
             sha256: $sha256,
             source: MNIST,
-            licence: MNIST_LICENCE,
+            license: MNIST_LICENSE,
             access: Access::Published(&[
                 concat!("https://ossci-datasets.s3.amazonaws.com/mnist/", $name),
                 concat!("https://storage.googleapis.com/cvdf-datasets/mnist/", $name),
@@ -70,14 +73,14 @@ macro_rules! ptb {
             bytes: $bytes,
             sha256: $sha256,
             source: PTB,
-            licence: PTB_LICENCE,
+            license: PTB_LICENSE,
             access: Access::Manual(PTB_MANUAL),
         }
     };
 }
 
 macro_rules! music {
-    ($name:literal, $bytes:literal, $sha256:literal, $source:literal, $licence:literal, $access:expr) => {
+    ($name:literal, $bytes:literal, $sha256:literal, $source:literal, $license:literal, $access:expr) => {
         DataFile {
             path: concat!("music/", $name),
             bytes: $bytes,
@@ -86,7 +89,7 @@ macro_rules! music {
                 $source,
                 "; piano-rolls and splits by N. Boulanger-Lewandowski et al., ICML 2012"
             ),
-            licence: $licence,
+            license: $license,
             access: $access,
         }
     };

@@ -8,9 +8,9 @@ use crate::error::{Error, Result};
 /// Environment variable that names the data folder.
 pub const VARIABLE: &str = "RETROGRAD_DATA";
 
-/// The folders that are looked at, in order: `explicit` alone if given; else the folder in [`VARIABLE`] alone if
-/// set; else `../shared/data` beside the working directory and beside this crate's workspace, `data` in the
-/// working directory, and the user's own ([`home`]).
+/// The folders that are looked at, in order: `explicit` alone if given; else the folder in [`VARIABLE`] alone
+/// if set; else `../shared/data` beside the working directory and beside this crate's workspace, `data` in
+/// the working directory, and the user's own ([`home`]).
 pub fn places(explicit: Option<&Path>) -> Vec<PathBuf> {
     if let Some(folder) = explicit {
         return vec![folder.to_path_buf()];
@@ -41,7 +41,8 @@ pub fn destination(explicit: Option<&Path>) -> PathBuf {
     named.or_else(variable).or_else(home).unwrap_or_else(|| "data".into())
 }
 
-/// The first place that holds `file` (a path inside a data folder), also without its `.gz`. Errors: none does.
+/// The first place that holds `file` (a path inside a data folder), also without its `.gz`. Errors: none
+/// does.
 pub fn find(explicit: Option<&Path>, file: &str) -> Result<PathBuf> {
     let looked = places(explicit);
     let names = [Some(file), file.strip_suffix(".gz")];

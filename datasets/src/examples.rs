@@ -59,7 +59,7 @@ macro_rules! generated_options {
             OptionDoc::new("train", "100000", "training sequences of an epoch"),
             OptionDoc::new("valid", "1000", "validation sequences (some papers use 10000)"),
             OptionDoc::new("test", "10000", "test sequences"),
-            OptionDoc::new("online", "false", "true: fresh training sequences in every epoch, drawn by the run's seed"),
+            OptionDoc::new("online", "false", "true: fresh training sequences each epoch, by the run's seed"),
             OptionDoc::new("data-seed", "0", "seed of the finite sets; the run's seed only shuffles them"),
         ]
     };

@@ -1,7 +1,8 @@
 //! Fetching data files: over HTTPS, resumed where it was cut, checked by SHA-256, put in place atomically.
 //!
-//! A download grows in `NAME.part` beside its destination. What is there already is asked for no more (`Range`), if
-//! the server can do that. Only a file with the right checksum gets the name of the destination.
+//! A download grows in `NAME.part` beside its destination. What is there already is asked for no more
+//! (`Range`), if the server can do that. Only a file with the right checksum gets the name of the
+//! destination.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -40,9 +41,9 @@ pub enum Outcome {
     },
 }
 
-/// Fetches `url` to `dest`. Errors: no answer or not a good one, more bytes than the file can have, another checksum
-/// (nothing is left behind), a folder that cannot be written. After any error but the last two, what has come so far
-/// is kept for the next call.
+/// Fetches `url` to `dest`. Errors: no answer or not a good one, more bytes than the file can have, another
+/// checksum (nothing is left behind), a folder that cannot be written. After any error but the last two, what
+/// has come so far is kept for the next call.
 pub fn fetch(url: &str, dest: &Path, sha256: &str, progress: &mut dyn FnMut(Progress)) -> Result<Outcome> {
     if dest.is_file() && digest(dest)? == sha256.to_lowercase() {
         return Ok(Outcome::Present);
@@ -62,7 +63,7 @@ pub fn fetch(url: &str, dest: &Path, sha256: &str, progress: &mut dyn FnMut(Prog
     Err(checksum(url, sha256, &got))
 }
 
-/// Fetches a file of the catalogue into a data folder, from `url` if given, else from where it is published.
+/// Fetches a file of the catalog into a data folder, from `url` if given, else from where it is published.
 /// Errors: those of [`fetch`] for the last address tried; a file that needs an address and has none.
 pub fn fetch_file(
     file: &DataFile,
@@ -148,7 +149,10 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn remove(path: &Path) -> Result<()> {
-    fs::remove_file(path).map_err(|e| Error::io(path, "remove", e))
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "remove", e)),
+        _ => Ok(()),
+    }
 }
 
 /// What one attempt came to.
@@ -166,7 +170,7 @@ fn download(url: &str, part: &Path, limit: u64, progress: &mut dyn FnMut(Progres
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
-        .timeout_recv_body(Some(Duration::from_secs(3600)))
+        .timeout_recv_body(Some(Duration::from_secs(900)))
         .http_status_as_error(false)
         .build()
         .into();

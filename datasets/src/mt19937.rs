@@ -1,8 +1,8 @@
-//! The Mersenne Twister with the shuffles built on it by NumPy's legacy `RandomState` and by Python's `random`,
-//! so that published permutations can be drawn again.
+//! The Mersenne Twister with the shuffles built on it by NumPy's legacy `RandomState` and by Python's
+//! `random`, so that published permutations can be drawn again.
 //!
-//! Matsumoto and Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudorandom number
-//! generator", ACM TOMACS 1998.
+//! Matsumoto and Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudorandom
+//! number generator", ACM TOMACS 1998.
 
 const N: usize = 624;
 const M: usize = 397;
@@ -69,7 +69,8 @@ impl Mt19937 {
         y ^ (y >> 18)
     }
 
-    /// Uniform in `0..=most`: NumPy's legacy bounded integer, which masks to the least power of two and rejects.
+    /// Uniform in `0..=most`: NumPy's legacy bounded integer, which masks to the least power of two and
+    /// rejects.
     fn interval(&mut self, most: u32) -> u32 {
         let mask = u32::MAX.checked_shr(most.leading_zeros()).unwrap_or(0);
         loop {
@@ -150,8 +151,8 @@ mod tests {
         assert_eq!(b[781..], [649, 472, 74]);
     }
 
-    /// `numpy.random.seed(1234)`, then `numpy.random.shuffle` of `list(range(50000))` and `list(range(10000))`,
-    /// then `numpy.random.permutation(784)`.
+    /// `numpy.random.seed(1234)`, then `numpy.random.shuffle` of `list(range(50000))` and
+    /// `list(range(10000))`, then `numpy.random.permutation(784)`.
     #[test]
     fn numpy_shuffles_of_lists() {
         let mut mt = Mt19937::numpy(1234);

@@ -1,5 +1,5 @@
-//! Readers of data files. None trusts its input: a damaged, truncated or hostile file is a typed error, and no
-//! reader reserves more memory than the bytes that are there warrant.
+//! Readers of data files. None trusts its input: a damaged, truncated or hostile file is a typed error, and
+//! no reader reserves more memory than the bytes that are there warrant.
 
 pub mod idx;
 pub mod music;

@@ -2,17 +2,30 @@
 //!
 //! | recipe | pixels | train / validation | permutation |
 //! |---|---|---|---|
-//! | `kru` | /255 (not stated) | all but the first 5 000 / those | not stated; that of `fcurnn`, with which it compares |
+//! | `kru` | /255 | all but the first 5 000 / those | `RandomState(92916).permutation(784)` |
 //! | `fcurnn` | /255 | all but the first 5 000 / those | `RandomState(92916).permutation(784)` |
-//! | `lrd` | /256 (as in the pre-split file it reads) | first 50 000 / last 10 000 | `seed(1234)`, after shuffling both lists of examples |
-//! | `nru` | /255 | first 50 000 / last 10 000 of `RandomState(50).permutation(60000)` | the next `permutation(784)`; 785 steps, the last one zero |
-//! | `irnn` | mean 0, variance 1 over the training set | first 80 % / last 20 % | `RandomState(42)` (the generator is not stated) |
-//! | `irnn-full` | same | all / last 20 %, **also trained on** | same |
+//! | `lrd` | /256 | first 50 000 / last 10 000 | `RandomState(1234)`, third draw |
+//! | `nru` | /255 | 50 000 / 10 000 at random | `RandomState(50)`, second draw |
+//! | `irnn` | standardized | first 80 % / last 20 % | `RandomState(42).permutation(784)` |
+//! | `irnn-full` | standardized | all / last 20 % | `RandomState(42).permutation(784)` |
 //! | `eurnn` | /255 | all but the first 5 000 / those | Python 3's `random.shuffle`, seed 2017 |
-//! | `ornn` | /256 | two **independent** draws of 55 000 and 5 000, which overlap; the draws are not published and made here with a seed of our own | same |
+//! | `ornn` | /256 | 55 000 / 5 000, overlapping | our own |
 //!
-//! A step `t` reads pixel `permutation[t]`. There is no standard permutation: results under different ones differ.
-//! Sizes are those of the 60 000 images; a smaller file is split in the same proportions.
+//! - `kru`: scaling, split and permutation are not stated beyond 55 000 / 5 000 / 10 000 and "random"; these are
+//!   those of `fcurnn`, with which that paper compares.
+//! - `lrd`: its code reads a file split 50 000 / 10 000 / 10 000 that holds pixels over 256, and draws the
+//!   permutation after shuffling the lists of training and validation examples.
+//! - `nru`: `RandomState(50).permutation(60000)` cut at 50 000, then `permutation(784)` of the same generator. 785
+//!   steps: the class is read at one more input, of zero.
+//! - `irnn`: mean 0 and variance 1 over all training pixels; 20 % held out for tuning. The seed is stated, the
+//!   generator is not.
+//! - `irnn-full`: the full training set, as for that paper's reported numbers, so validation images are **also trained
+//!   on**.
+//! - `ornn`: training and validation images come from two **independent** permutations, so they overlap. Neither these
+//!   nor the pixels' were published: they are drawn here with a seed of our own.
+//!
+//! A step `t` reads pixel `permutation[t]`. There is no standard permutation: results under different ones
+//! differ. Sizes are those of the 60 000 images; a smaller file is split in the same proportions.
 
 use crate::mt19937::Mt19937;
 use crate::random::{Purpose, Random};

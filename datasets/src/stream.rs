@@ -8,9 +8,9 @@ use crate::task::{Batch, Request, Split};
 
 /// Three texts cut for truncated back-propagation with carried state.
 ///
-/// A text of `L` symbols becomes `N` rows of `⌈L/N⌉`, read in windows of `window` steps. Position `i` of the text
-/// predicts symbol `i` from symbol `i - 1` (the first from `start`), so every symbol is predicted exactly once;
-/// what is missing at the end of the last rows is padded and masked.
+/// A text of `L` symbols becomes `N` rows of `⌈L/N⌉`, read in windows of `window` steps. Position `i` of the
+/// text predicts symbol `i` from symbol `i - 1` (the first from `start`), so every symbol is predicted
+/// exactly once; what is missing at the end of the last rows is padded and masked.
 pub(crate) struct Streams {
     pub(crate) task: &'static str,
     pub(crate) texts: [Vec<i32>; 3],
@@ -51,8 +51,8 @@ impl Streams {
     }
 }
 
-/// Three texts cut into sentences that end with `end`; the state starts afresh for each. Symbol `i` of a sentence
-/// is predicted from symbol `i - 1`, the first one from `end`.
+/// Three texts cut into sentences that end with `end`; the state starts afresh for each. Symbol `i` of a
+/// sentence is predicted from symbol `i - 1`, the first one from `end`.
 pub(crate) struct Sentences {
     texts: [Vec<i32>; 3],
     /// Start and end of each sentence in its text.

@@ -272,8 +272,8 @@ pub trait Task: Send + Sync {
     /// What a network for it must look like and how it is judged.
     fn spec(&self) -> &TaskSpec;
 
-    /// Number of batches of an epoch. Every example (every position, for streams) is in exactly one of them, so
-    /// the last batch may have fewer rows (steps, for streams).
+    /// Number of batches of an epoch. Every example (every position, for streams) is in exactly one of them,
+    /// so the last batch may have fewer rows (steps, for streams).
     fn batches(&self, split: Split, batch_size: usize) -> usize;
 
     /// The batch asked for. Errors: a batch size of 0, an index past the end.

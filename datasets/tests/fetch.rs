@@ -219,7 +219,7 @@ fn wrong_checksums_missing_files_and_dead_servers_leave_nothing() -> Check {
 }
 
 #[test]
-fn catalogue_files() -> Check {
+fn catalog_files() -> Check {
     let folder = tempfile::tempdir()?;
     let licensed = file("ptb/ptb.train.txt").unwrap();
     match fetch_file(licensed, folder.path(), None, &mut |_| ()) {
@@ -241,7 +241,7 @@ fn catalogue_files() -> Check {
         bytes: 300_000,
         sha256: leak(sha256(&bytes)),
         source: "a test",
-        licence: "none",
+        license: "none",
         access: Access::Published(Box::leak(Box::new([first, second]))),
     };
     assert_eq!(fetch_file(&listed, folder.path(), None, &mut |_| ())?, Outcome::Fetched { resumed_at: 0 });

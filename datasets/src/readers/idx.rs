@@ -25,8 +25,8 @@ pub fn read(path: &Path) -> Result<Idx> {
     parse(path, reader, most)
 }
 
-/// Reads `count` images of one size and as many labels. Errors: those of [`read`], other numbers of axes, counts
-/// that differ, a label of `classes` or more.
+/// Reads `count` images of one size and as many labels. Errors: those of [`read`], other numbers of axes,
+/// counts that differ, a label of `classes` or more.
 pub fn read_labelled(images: &Path, labels: &Path, classes: u8) -> Result<(Idx, Idx)> {
     let (x, y) = (read(images)?, read(labels)?);
     for (path, idx, axes) in [(images, &x, 3), (labels, &y, 1)] {

@@ -1,5 +1,5 @@
-//! Piano-rolls: `{"train": [sequence, …], "valid": […], "test": […]}`, a sequence being a list of time steps and a
-//! time step the list of the MIDI notes (21 to 108) that sound.
+//! Piano-rolls: `{"train": [sequence, …], "valid": […], "test": […]}`, a sequence being a list of time steps
+//! and a time step the list of the MIDI notes (21 to 108) that sound.
 
 use std::path::Path;
 
@@ -84,8 +84,8 @@ pub fn read(path: &Path) -> Result<PianoRolls> {
     parse(path, &super::read_text(path, LIMIT)?)
 }
 
-/// Reads a text; `path` is for messages. Errors: not JSON of this form, a note outside the piano, a note twice in
-/// a step, a split without sequences.
+/// Reads a text; `path` is for messages. Errors: not JSON of this form, a note outside the piano, a note
+/// twice in a step, a split without sequences.
 pub fn parse(path: &Path, text: &str) -> Result<PianoRolls> {
     let rolls: PianoRolls = serde_json::from_str(text).map_err(|e| Error::data(path, e.to_string()))?;
     for (name, split) in [("train", &rolls.train), ("valid", &rolls.valid), ("test", &rolls.test)] {

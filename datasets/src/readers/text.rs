@@ -1,7 +1,8 @@
 //! Text as numbered symbols: the word and the character format of Mikolov's Penn Treebank files.
 //!
 //! - Words: one sentence a line, words separated by blanks; the end of a line is the word `<eos>`.
-//! - Characters: symbols at the even byte offsets, a blank at every odd one; `_` is the blank between words and
+//! - Characters: symbols at the even byte offsets, a blank at every odd one; `_` is the blank between words
+//!   and
 //!   the line feed ends a sentence.
 
 use std::collections::HashMap;
@@ -69,8 +70,8 @@ impl Vocabulary {
         self.numbers.get(symbol).copied()
     }
 
-    /// The numbers of a text; a symbol that is not there is [`UNKNOWN`]. Errors: a symbol that is not there in a
-    /// vocabulary without [`UNKNOWN`]; `path` is for messages.
+    /// The numbers of a text; a symbol that is not there is [`UNKNOWN`]. Errors: a symbol that is not there
+    /// in a vocabulary without [`UNKNOWN`]; `path` is for messages.
     pub fn encode(&self, path: &Path, symbols: &[&str]) -> Result<Vec<i32>> {
         let unknown = self.number(UNKNOWN);
         symbols
@@ -104,13 +105,14 @@ pub fn words<'a>(path: &Path, text: &'a str) -> Result<Vec<&'a str>> {
 }
 
 /// The symbols of a text in the character format. With `join_unknown` the five symbols `<unk>` become one.
-/// Errors: an odd offset without a blank, a last symbol without its blank, characters outside ASCII, no symbols.
+/// Errors: an odd offset without a blank, a last symbol without its blank, characters outside ASCII, no
+/// symbols.
 pub fn characters<'a>(path: &Path, text: &'a str, join_unknown: bool) -> Result<Vec<&'a str>> {
     let fail = |reason: String| Err(Error::data(path, reason));
     if let Some(i) = text.bytes().position(|b| !b.is_ascii()) {
         return fail(format!("byte {i} is 0x{:02x}, expected ASCII", text.as_bytes()[i]));
     }
-    if text.len() % 2 != 0 || text.is_empty() {
+    if !text.len().is_multiple_of(2) || text.is_empty() {
         return fail(format!("{} bytes, expected pairs of a symbol and a blank", text.len()));
     }
     if let Some(i) = text.bytes().skip(1).step_by(2).position(|b| b != b' ') {

@@ -1,12 +1,12 @@
 //! Adding: the sum of the two numbers that are marked in a long sequence.
 //!
-//! Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 1997, in the form of Arjovsky, Shah
-//! and Bengio, ICML 2016: `x [T,2]`, the first channel uniform on [0, 1), the second 0 but for a 1 at one uniform
-//! step of the first half and one of the second half. The target is the sum of the two marked numbers, read
-//! after the last step. Always predicting 1 has a mean squared error of `2 · 1/12 = 1/6`.
+//! Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 1997, in the form of Arjovsky,
+//! Shah and Bengio, ICML 2016: `x [T,2]`, the first channel uniform on [0, 1), the second 0 but for a 1 at
+//! one uniform step of the first half and one of the second half. The target is the sum of the two marked
+//! numbers, read after the last step. Always predicting 1 has a mean squared error of `2 · 1/12 = 1/6`.
 //!
-//! `marks=anywhere` marks two distinct steps of the whole sequence; `test-marks=anywhere` does so for validation
-//! and test only, as the public code of the low-rank passthrough networks does.
+//! `marks=anywhere` marks two distinct steps of the whole sequence; `test-marks=anywhere` does so for
+//! validation and test only, as the public code of the low-rank passthrough networks does.
 
 use retrograd_engine::{DType, Tensor};
 

@@ -1,7 +1,7 @@
 //! Copy memory: ten symbols, a long gap, then the same ten symbols from memory.
 //!
-//! Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 1997, in the form of Arjovsky, Shah
-//! and Bengio, "Unitary Evolution Recurrent Neural Networks", ICML 2016. Sequences have `T + 20` steps:
+//! Hochreiter and Schmidhuber, "Long Short-Term Memory", Neural Computation 1997, in the form of Arjovsky,
+//! Shah and Bengio, "Unitary Evolution Recurrent Neural Networks", ICML 2016. Sequences have `T + 20` steps:
 //!
 //! ```text
 //! step    0 .. ℓ-1   ℓ .. ℓ+lag-2   ℓ+lag-1     ℓ+lag .. 2ℓ+lag-1    .. T+19
@@ -13,10 +13,11 @@
 //! |---|---|---|---|
 //! | `fixed` | 10 | T | Arjovsky et al. 2016; Jose, Cisse, Fleuret (KRU), ICML 2018 |
 //! | `variable-length` | uniform on 1..=10 | T | Danihelka et al., ICML 2016 |
-//! | `variable-lag` | 10 | uniform on 1..=T | Henaff, Szlam, LeCun, ICML 2016; Chandar et al. (NRU), AAAI 2019 |
+//! | `variable-lag` | 10 | uniform on 1..=T | Henaff et al., ICML 2016; Chandar et al. (NRU), AAAI 2019 |
 //!
-//! Every position counts in the loss. Coding `kru`: blank 0, symbols 1..=8, delimiter 9, read-out of 9 classes.
-//! Coding `lrd` (low-rank plus diagonal passthrough networks): symbols 0..=7, blank 8, delimiter 9, 10 classes.
+//! Every position counts in the loss. Coding `kru`: blank 0, symbols 1..=8, delimiter 9, read-out of 9
+//! classes. Coding `lrd` (low-rank plus diagonal passthrough networks): symbols 0..=7, blank 8, delimiter 9,
+//! 10 classes.
 
 use retrograd_engine::{DType, Tensor};
 

@@ -1,15 +1,16 @@
 //! Denoising: ten symbols scattered in noise, to be repeated in order after a marker.
 //!
 //! Jing et al., "Gated Orthogonal Recurrent Units: On Learning to Forget", Neural Computation 2019; used by
-//! Chandar et al., "Towards Non-saturating Recurrent Units for Modelling Long-term Dependencies" (NRU), AAAI 2019.
+//! Chandar et al., "Towards Non-saturating Recurrent Units for Modelling Long-term Dependencies" (NRU), AAAI
+//! 2019.
 //!
-//! Coding `nru`: `T` steps of noise (0) with ten symbols (1..=8) at distinct uniform places, a marker (9), ten steps
-//! of noise while the ten symbols are answered; `T + 11` steps, nine classes.
+//! Coding `nru`: `T` steps of noise (0) with ten symbols (1..=8) at distinct uniform places, a marker (9),
+//! ten steps of noise while the ten symbols are answered; `T + 11` steps, nine classes.
 //!
-//! Coding `goru` is that of the public code of the former, which differs from its text: nine symbols (1..=9), ten
-//! places drawn **with replacement** among `T + 9` (where two meet the later symbol stands, and the target keeps
-//! both), and a marker 10 one-hot-encoded in ten places, that is, an input of **zeros**; `T + 20` steps, ten
-//! classes, dense input.
+//! Coding `goru` is that of the public code of the former, which differs from its text: nine symbols (1..=9),
+//! ten places drawn **with replacement** among `T + 9` (where two meet the later symbol stands, and the
+//! target keeps both), and a marker 10 one-hot-encoded in ten places, that is, an input of **zeros**; `T +
+//! 20` steps, ten classes, dense input.
 
 use retrograd_engine::{DType, Tensor};
 

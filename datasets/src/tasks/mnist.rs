@@ -1,18 +1,18 @@
 //! MNIST as a sequence: pixel by pixel, permuted, row by row, or rows followed by noise.
 //!
-//! LeCun et al. 1998; as a sequence by Le, Jaitly and Hinton, "A Simple Way to Initialize Recurrent Networks of
-//! Rectified Linear Units", 2015; followed by noise by Chang et al., "AntisymmetricRNN", ICLR 2019, and Kag, Zhang
-//! and Saligrama, "RNNs Incrementally Evolving on an Equilibrium Manifold" (iRNN), ICLR 2020.
+//! LeCun et al. 1998; as a sequence by Le, Jaitly and Hinton, "A Simple Way to Initialize Recurrent Networks
+//! of Rectified Linear Units", 2015; followed by noise by Chang et al., "AntisymmetricRNN", ICLR 2019, and
+//! Kag, Zhang and Saligrama, "RNNs Incrementally Evolving on an Equilibrium Manifold" (iRNN), ICLR 2020.
 //!
 //! | order | steps | width | each step reads |
 //! |---|---|---|---|
 //! | `pixel` | 784 | 1 | the next pixel, row by row |
 //! | `permuted` | 784 | 1 | the next pixel of a fixed permutation |
 //! | `rows` | 28 | 28 | the next row |
-//! | `noisy` | T | 28 | the next row, then standard normal noise: drawn anew in each epoch, fixed for validation and test |
+//! | `noisy` | T | 28 | the next row, then standard normal noise |
 //!
-//! Scaling, split and permutation follow a `recipe`; see the module of that name for what each paper does. The
-//! class is read after the last step.
+//! The noise is drawn anew in each epoch, and fixed for validation and test. Scaling, split and permutation follow a `recipe`; see the module of that name for what each paper does.
+//! The class is read after the last step.
 
 use retrograd_engine::{DType, Tensor};
 

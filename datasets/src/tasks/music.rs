@@ -1,14 +1,14 @@
 //! Polyphonic music: the notes of the next time step from those before.
 //!
 //! Boulanger-Lewandowski, Bengio and Vincent, "Modeling Temporal Dependencies in High-Dimensional Sequences",
-//! ICML 2012 (data and splits); protocol of Chung et al., "Empirical Evaluation of Gated Recurrent Neural Networks
-//! on Sequence Modeling", 2014, also that of Jose, Cisse and Fleuret, ICML 2018.
+//! ICML 2012 (data and splits); protocol of Chung et al., "Empirical Evaluation of Gated Recurrent Neural
+//! Networks on Sequence Modeling", 2014, also that of Jose, Cisse and Fleuret, ICML 2018.
 //!
-//! `x [T,N,88]` holds 1 where a note sounds; step `t` predicts step `t + 1` with 88 independent sigmoids. Sequences
-//! are whole, padded to the longest of the batch, with mask and lengths. Reported: negative log-likelihood summed
-//! over the 88 notes and averaged over **all** predicted frames of a split (not first over each sequence).
-//! `first=zero` puts a silent frame in front, so that the first frame is predicted as well. The baseline knows how
-//! frequent each note is in the training sequences.
+//! `x [T,N,88]` holds 1 where a note sounds; step `t` predicts step `t + 1` with 88 independent sigmoids.
+//! Sequences are whole, padded to the longest of the batch, with mask and lengths. Reported: negative
+//! log-likelihood summed over the 88 notes and averaged over **all** predicted frames of a split (not first
+//! over each sequence). `first=zero` puts a silent frame in front, so that the first frame is predicted as
+//! well. The baseline knows how frequent each note is in the training sequences.
 
 use retrograd_engine::{DType, Tensor};
 
@@ -97,13 +97,15 @@ fn build_as(name: &'static str, file: &'static str, options: &Options) -> Result
     Ok(Box::new(Music { spec, examples: Examples::new(name, sizes), sequences }))
 }
 
-/// Pieces that predict at most `chunk` frames each and together what the whole predicts: neighbors share a frame.
+/// Pieces that predict at most `chunk` frames each and together what the whole predicts: neighbors share a
+/// frame.
 fn pieces(sequence: &[Frame], chunk: usize) -> impl Iterator<Item = Vec<Frame>> {
     let predicted = sequence.len().saturating_sub(1);
     (0..predicted).step_by(chunk).map(move |i| sequence[i..=predicted.min(i.saturating_add(chunk))].to_vec())
 }
 
-/// Mean loss of a predicted frame under the note frequencies of other sequences (one half added to each count).
+/// Mean loss of a predicted frame under the note frequencies of other sequences (one half added to each
+/// count).
 fn note_loss(train: &[Vec<Frame>], test: &[Vec<Frame>]) -> f64 {
     let count = |sequences: &[Vec<Frame>]| {
         let (mut counts, mut frames) = ([0.0; NOTES], 0.0);

@@ -1,12 +1,12 @@
 //! Penn Treebank, character by character.
 //!
-//! Marcus, Santorini and Marcinkiewicz 1993, in Mikolov's preprocessing with 10 000 words, spelled out: 50 symbols;
-//! the blank is a symbol, a line feed ends a sentence. `unk=spelled` (the files) writes a rare word as the five
-//! symbols `<unk>`; `unk=symbol` makes them one.
+//! Marcus, Santorini and Marcinkiewicz 1993, in Mikolov's preprocessing with 10 000 words, spelled out: 50
+//! symbols; the blank is a symbol, a line feed ends a sentence. `unk=spelled` (the files) writes a rare word
+//! as the five symbols `<unk>`; `unk=symbol` makes them one.
 //!
-//! `mode=stream`: parallel streams with carried state and truncated back-propagation (30 steps in Jose, Cisse and
-//! Fleuret, ICML 2018; 150 in Chandar et al., AAAI 2019). `mode=sentence`: one sentence a sequence, the state
-//! starting afresh (low-rank passthrough networks). Every symbol is predicted exactly once either way.
+//! `mode=stream`: parallel streams with carried state and truncated back-propagation (30 steps in Jose, Cisse
+//! and Fleuret, ICML 2018; 150 in Chandar et al., AAAI 2019). `mode=sentence`: one sentence a sequence, the
+//! state starting afresh (low-rank passthrough networks). Every symbol is predicted exactly once either way.
 //! Reported in bits per character: mean loss over ln 2.
 
 use crate::data_dir;

@@ -1,9 +1,10 @@
 //! Penn Treebank, word by word.
 //!
-//! Marcus, Santorini and Marcinkiewicz 1993, in Mikolov's preprocessing: 10 000 words with `<eos>` at the end of
-//! each line and `<unk>` for rare words, numbered by falling frequency in the training text. Parallel streams with
-//! carried state; windows of 300 words in Kag, Zhang and Saligrama (iRNN), ICLR 2020, 35 in most language models.
-//! Reported as perplexity, the exponential of the mean loss. The baseline knows how frequent each word is.
+//! Marcus, Santorini and Marcinkiewicz 1993, in Mikolov's preprocessing: 10 000 words with `<eos>` at the end
+//! of each line and `<unk>` for rare words, numbered by falling frequency in the training text. Parallel
+//! streams with carried state; windows of 300 words in Kag, Zhang and Saligrama (iRNN), ICLR 2020, 35 in most
+//! language models. Reported as perplexity, the exponential of the mean loss. The baseline knows how frequent
+//! each word is.
 
 use crate::data_dir;
 use crate::error::Result;
