@@ -42,13 +42,13 @@ const MNIST_LICENSE: &str = "usually given as CC BY-SA 3.0";
 const PTB: &str = "Penn Treebank (LDC99T42), Wall Street Journal part, in T. Mikolov's preprocessing \
     (simple-examples.tgz of rnnlm)";
 const PTB_LICENSE: &str = "Linguistic Data Consortium; not a free license";
-const PTB_MANUAL: &str =
-    "the text is licensed by the Linguistic Data Consortium; \
+const PTB_MANUAL: &str = "the text is licensed by the Linguistic Data Consortium; \
     name an address you have the right to use";
 const JSB_ADDRESS: &str = "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/\
     9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d/jsb-chorales-quarter.json";
 const MUSIC_MANUAL: &str = "published as Python pickles at \
-    http://www-etud.iro.umontreal.ca/~boulanni/icml2012, to be written as {\"train\": [[[notes of a step], ...], ...], \"valid\": ..., \"test\": ...}";
+    http://www-etud.iro.umontreal.ca/~boulanni/icml2012, to be written as \
+    {\"train\": [[[notes of a step], ...], ...], \"valid\": ..., \"test\": ...}";
 
 macro_rules! mnist {
     ($name:literal, $bytes:literal, $sha256:literal) => {

@@ -11,18 +11,18 @@
 //! | `eurnn` | /255 | all but the first 5 000 / those | Python 3's `random.shuffle`, seed 2017 |
 //! | `ornn` | /256 | 55 000 / 5 000, overlapping | our own |
 //!
-//! - `kru`: scaling, split and permutation are not stated beyond 55 000 / 5 000 / 10 000 and "random"; these are
-//!   those of `fcurnn`, with which that paper compares.
+//! - `kru`: scaling, split and permutation are not stated beyond 55 000 / 5 000 / 10 000 and "random"; these
+//!   are those of `fcurnn`, with which that paper compares.
 //! - `lrd`: its code reads a file split 50 000 / 10 000 / 10 000 that holds pixels over 256, and draws the
 //!   permutation after shuffling the lists of training and validation examples.
-//! - `nru`: `RandomState(50).permutation(60000)` cut at 50 000, then `permutation(784)` of the same generator. 785
-//!   steps: the class is read at one more input, of zero.
-//! - `irnn`: mean 0 and variance 1 over all training pixels; 20 % held out for tuning. The seed is stated, the
-//!   generator is not.
-//! - `irnn-full`: the full training set, as for that paper's reported numbers, so validation images are **also trained
-//!   on**.
-//! - `ornn`: training and validation images come from two **independent** permutations, so they overlap. Neither these
-//!   nor the pixels' were published: they are drawn here with a seed of our own.
+//! - `nru`: `RandomState(50).permutation(60000)` cut at 50 000, then `permutation(784)` of the same
+//!   generator. 785 steps: the class is read at one more input, of zero.
+//! - `irnn`: mean 0 and variance 1 over all training pixels; 20 % held out for tuning. The seed is stated,
+//!   the generator is not.
+//! - `irnn-full`: the full training set, as for that paper's reported numbers, so validation images are
+//!   **also trained on**.
+//! - `ornn`: training and validation images come from two **independent** permutations, so they overlap.
+//!   Neither these nor the pixels' were published: they are drawn here with a seed of our own.
 //!
 //! A step `t` reads pixel `permutation[t]`. There is no standard permutation: results under different ones
 //! differ. Sizes are those of the 60 000 images; a smaller file is split in the same proportions.

@@ -111,3 +111,225 @@ impl Num {
         }
     }
 }
+
+/// Builds a [`ScalarProgram`] from arithmetic on [`Num`]s. Real and complex numbers mix as in mathematics.
+#[derive(Debug, Default)]
+pub struct Expr {
+    program: ScalarProgram,
+}
+
+impl Expr {
+    /// An empty program.
+    pub fn new() -> Expr {
+        Expr::default()
+    }
+
+    fn fresh(&mut self) -> Reg {
+        let r = self.program.registers;
+        self.program.registers += 1;
+        r as Reg
+    }
+
+    /// The next input, one slot for a real number and two for a complex one.
+    pub fn load(&mut self, complex: bool) -> Num {
+        let re = self.load_plane();
+        if complex { Num::Complex(re, self.load_plane()) } else { Num::Real(re) }
+    }
+
+    fn load_plane(&mut self) -> Reg {
+        let dst = self.fresh();
+        let slot = self.program.loads as u16;
+        self.program.loads += 1;
+        self.program.instrs.push(Instr::Load { dst, slot });
+        dst
+    }
+
+    /// Declares the next output (one slot, or two for a complex number).
+    pub fn store(&mut self, value: Num) {
+        let planes = match value {
+            Num::Real(r) => [Some(r), None],
+            Num::Complex(re, im) => [Some(re), Some(im)],
+        };
+        for src in planes.into_iter().flatten() {
+            let slot = self.program.stores as u16;
+            self.program.stores += 1;
+            self.program.instrs.push(Instr::Store { slot, src });
+        }
+    }
+
+    /// The finished program.
+    pub fn finish(self) -> ScalarProgram {
+        self.program
+    }
+
+    /// Applies a real function to a register.
+    pub fn unary(&mut self, op: Unary, a: Reg) -> Reg {
+        let dst = self.fresh();
+        self.program.instrs.push(Instr::Unary { op, dst, a });
+        dst
+    }
+
+    /// Applies a real function to two registers.
+    pub fn binary(&mut self, op: Binary, a: Reg, b: Reg) -> Reg {
+        let dst = self.fresh();
+        self.program.instrs.push(Instr::Binary { op, dst, a, b });
+        dst
+    }
+
+    /// Applies a real function to three registers.
+    pub fn ternary(&mut self, op: Ternary, a: Reg, b: Reg, c: Reg) -> Reg {
+        let dst = self.fresh();
+        self.program.instrs.push(Instr::Ternary { op, dst, a, b, c });
+        dst
+    }
+
+    /// A constant in a register.
+    pub fn constant_reg(&mut self, value: f64) -> Reg {
+        let dst = self.fresh();
+        self.program.instrs.push(Instr::Const { dst, value });
+        dst
+    }
+
+    /// A real constant.
+    pub fn constant(&mut self, value: f64) -> Num {
+        Num::Real(self.constant_reg(value))
+    }
+
+    /// Real and imaginary registers; a real number gets a zero.
+    pub fn parts(&mut self, a: Num) -> (Reg, Reg) {
+        match a {
+            Num::Real(re) => (re, self.constant_reg(0.0)),
+            Num::Complex(re, im) => (re, im),
+        }
+    }
+
+    /// Applies a real function to a real number; to both parts of a complex one.
+    pub fn map(&mut self, op: Unary, a: Num) -> Num {
+        match a {
+            Num::Real(r) => Num::Real(self.unary(op, r)),
+            Num::Complex(re, im) => Num::Complex(self.unary(op, re), self.unary(op, im)),
+        }
+    }
+
+    /// A real function of two real numbers (real parts are taken of complex ones).
+    pub fn zip(&mut self, op: Binary, a: Num, b: Num) -> Num {
+        Num::Real(self.binary(op, a.re(), b.re()))
+    }
+
+    /// `−a`.
+    pub fn neg(&mut self, a: Num) -> Num {
+        self.map(Unary::Neg, a)
+    }
+
+    /// `a + b`.
+    pub fn add(&mut self, a: Num, b: Num) -> Num {
+        match (a, b) {
+            (Num::Real(a), Num::Real(b)) => Num::Real(self.binary(Binary::Add, a, b)),
+            (Num::Complex(re, im), Num::Real(b)) | (Num::Real(b), Num::Complex(re, im)) => {
+                Num::Complex(self.binary(Binary::Add, re, b), im)
+            }
+            (Num::Complex(ar, ai), Num::Complex(br, bi)) => {
+                Num::Complex(self.binary(Binary::Add, ar, br), self.binary(Binary::Add, ai, bi))
+            }
+        }
+    }
+
+    /// `a − b`.
+    pub fn sub(&mut self, a: Num, b: Num) -> Num {
+        match (a, b) {
+            (Num::Real(a), Num::Real(b)) => Num::Real(self.binary(Binary::Sub, a, b)),
+            (Num::Complex(re, im), Num::Real(b)) => Num::Complex(self.binary(Binary::Sub, re, b), im),
+            (Num::Real(a), Num::Complex(br, bi)) => {
+                Num::Complex(self.binary(Binary::Sub, a, br), self.unary(Unary::Neg, bi))
+            }
+            (Num::Complex(ar, ai), Num::Complex(br, bi)) => {
+                Num::Complex(self.binary(Binary::Sub, ar, br), self.binary(Binary::Sub, ai, bi))
+            }
+        }
+    }
+
+    /// `a · b`.
+    pub fn mul(&mut self, a: Num, b: Num) -> Num {
+        match (a, b) {
+            (Num::Real(a), Num::Real(b)) => Num::Real(self.binary(Binary::Mul, a, b)),
+            (Num::Complex(re, im), Num::Real(b)) | (Num::Real(b), Num::Complex(re, im)) => {
+                Num::Complex(self.binary(Binary::Mul, re, b), self.binary(Binary::Mul, im, b))
+            }
+            (Num::Complex(ar, ai), Num::Complex(br, bi)) => {
+                let (rr, ii) = (self.binary(Binary::Mul, ar, br), self.binary(Binary::Mul, ai, bi));
+                let (ri, ir) = (self.binary(Binary::Mul, ar, bi), self.binary(Binary::Mul, ai, br));
+                Num::Complex(self.binary(Binary::Sub, rr, ii), self.binary(Binary::Add, ri, ir))
+            }
+        }
+    }
+
+    /// `a / b`.
+    pub fn div(&mut self, a: Num, b: Num) -> Num {
+        match (a, b) {
+            (Num::Real(a), Num::Real(b)) => Num::Real(self.binary(Binary::Div, a, b)),
+            (Num::Complex(re, im), Num::Real(b)) => {
+                Num::Complex(self.binary(Binary::Div, re, b), self.binary(Binary::Div, im, b))
+            }
+            (a, Num::Complex(br, bi)) => {
+                // Divide numerator and denominator by |b| first, so that |b|² cannot overflow or vanish.
+                let m = self.binary(Binary::Hypot, br, bi);
+                let (ur, ui) = (self.binary(Binary::Div, br, m), self.binary(Binary::Div, bi, m));
+                let ui = self.unary(Unary::Neg, ui);
+                let top = self.mul(a, Num::Complex(ur, ui));
+                self.div(top, Num::Real(m))
+            }
+        }
+    }
+
+    /// Complex conjugate; a real number itself.
+    pub fn conj(&mut self, a: Num) -> Num {
+        match a {
+            Num::Real(_) => a,
+            Num::Complex(re, im) => Num::Complex(re, self.unary(Unary::Neg, im)),
+        }
+    }
+
+    /// `|a|`, real.
+    pub fn abs(&mut self, a: Num) -> Num {
+        Num::Real(match a {
+            Num::Real(r) => self.unary(Unary::Abs, r),
+            Num::Complex(re, im) => self.binary(Binary::Hypot, re, im),
+        })
+    }
+
+    /// `if_true` where the real number `condition` is not zero, else `if_false`.
+    pub fn select(&mut self, condition: Num, if_true: Num, if_false: Num) -> Num {
+        let c = condition.re();
+        match (if_true, if_false) {
+            (Num::Real(a), Num::Real(b)) => Num::Real(self.ternary(Ternary::Select, c, a, b)),
+            (a, b) => {
+                let ((ar, ai), (br, bi)) = (self.parts(a), self.parts(b));
+                Num::Complex(
+                    self.ternary(Ternary::Select, c, ar, br),
+                    self.ternary(Ternary::Select, c, ai, bi),
+                )
+            }
+        }
+    }
+
+    /// Splices another program in: its loads read `args` (one register per slot), its stores are returned.
+    pub fn splice(&mut self, program: &ScalarProgram, args: &[Reg]) -> Vec<Reg> {
+        let mut map = vec![0 as Reg; program.registers];
+        let mut out = vec![0 as Reg; program.stores];
+        for instr in &program.instrs {
+            match *instr {
+                Instr::Const { dst, value } => map[dst as usize] = self.constant_reg(value),
+                Instr::Load { dst, slot } => map[dst as usize] = args[slot as usize],
+                Instr::Unary { op, dst, a } => map[dst as usize] = self.unary(op, map[a as usize]),
+                Instr::Binary { op, dst, a, b } => {
+                    map[dst as usize] = self.binary(op, map[a as usize], map[b as usize]);
+                }
+                Instr::Ternary { op, dst, a, b, c } => {
+                    map[dst as usize] = self.ternary(op, map[a as usize], map[b as usize], map[c as usize]);
+                }
+                Instr::Store { slot, src } => out[slot as usize] = map[src as usize],
+            }
+        }
+        out
+    }
+}

@@ -11,8 +11,9 @@
 //! | `rows` | 28 | 28 | the next row |
 //! | `noisy` | T | 28 | the next row, then standard normal noise |
 //!
-//! The noise is drawn anew in each epoch, and fixed for validation and test. Scaling, split and permutation follow a `recipe`; see the module of that name for what each paper does.
-//! The class is read after the last step.
+//! The noise is drawn anew in each epoch, and fixed for validation and test. Scaling, split and permutation
+//! follow a `recipe`; see the module of that name for what each paper does. The class is read after the last
+//! step.
 
 use retrograd_engine::{DType, Tensor};
 

@@ -1,0 +1,13 @@
+//! The operations that recording derivatives itself needs: sums of cotangents, sums back over broadcast axes,
+//! parts of complex numbers, masks of ended rows. All others live in the `ops` crate.
+
+mod concat;
+mod numbers;
+mod pointwise;
+mod reduce;
+
+pub use concat::concat;
+pub(crate) use numbers::keep_ended;
+pub use numbers::{active_mask, cast, expand, extent, fill, step_index, step_multiple, zeros_like};
+pub use pointwise::{add, conj, imag, neg, real, select, stop_gradient, times_i, to_complex};
+pub use reduce::{sum_dims, sum_rows, sum_steps, sum_to};

@@ -1,0 +1,303 @@
+//! Sums over axes, and the one place where broadcasting is undone.
+
+use smallvec::smallvec;
+
+use super::{expand, real, to_complex};
+use crate::cpu::Real;
+use crate::error::{Error, Result};
+use crate::kernel::{Args, RowRule, Structured};
+use crate::layout::{Layout, layout};
+use crate::op::{Class, Cotangents, Io, Op, Ty};
+use crate::shape::{Dims, Lead, Shape, broadcast_dims};
+use crate::structured_kernel;
+use crate::tape::{Tape, Var};
+
+/// Sum over ordinary axes down to `dims` (as broadcasting would stretch them back).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct SumDims {
+    dims: Dims,
+}
+
+/// Sum over the row axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SumRows;
+
+/// Sum over the time axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SumSteps;
+
+/// Sums ordinary axes so that the sizes become `dims`; the inverse of a broadcast.
+///
+/// Shapes: `x [.., dims'] -> y [.., dims]` with `dims` broadcastable to `dims'`. Rule: broadcast of `y_bar`.
+pub fn sum_dims(tape: &mut Tape, x: Var, dims: &[usize]) -> Result<Var> {
+    if tape.shape(x)?.dims[..] == *dims {
+        return Ok(x);
+    }
+    tape.push(SumDims { dims: Dims::from_slice(dims) }, &[x])
+}
+
+/// Sum over rows: `[N,..] -> [..]`, `[T,N,..] -> [T,..]`. Rule: `x_bar = y_bar`, stretched over rows.
+/// Errors: no row axis.
+pub fn sum_rows(tape: &mut Tape, x: Var) -> Result<Var> {
+    tape.push(SumRows, &[x])
+}
+
+/// Sum over steps: `[T,N,..] -> [N,..]`, `[T,..] -> [..]`. Rule: `x_bar = y_bar` at every step.
+/// Errors: no time axis.
+pub fn sum_steps(tape: &mut Tape, x: Var) -> Result<Var> {
+    tape.push(SumSteps, &[x])
+}
+
+/// Makes a cotangent fit its value: takes the real part for a real value, sums over axes that were broadcast,
+/// stretches over axes it lacks.
+pub fn sum_to(tape: &mut Tape, g: Var, target: &Ty) -> Result<Var> {
+    let mut g = g;
+    if !target.dtype.is_complex() {
+        g = real(tape, g)?;
+    }
+    let to = &target.shape;
+    let from = tape.shape(g)?.clone();
+    if broadcast_dims(&from.dims, &to.dims).as_ref() != Some(&to.dims) {
+        g = sum_dims(tape, g, &to.dims)?;
+    }
+    if from.lead.has_t() && !to.lead.has_t() {
+        g = sum_steps(tape, g)?;
+    }
+    if from.lead.has_n() && !to.lead.has_n() {
+        g = sum_rows(tape, g)?;
+    }
+    g = layout(tape, g, Layout::Broadcast { dims: to.dims.clone() })?;
+    g = expand(tape, g, to.lead)?;
+    if target.dtype.is_complex() { to_complex(tape, g) } else { Ok(g) }
+}
+
+impl Op for SumDims {
+    fn name(&self) -> &'static str {
+        "sum_dims"
+    }
+
+    fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
+        let x = &inputs[0];
+        if broadcast_dims(&x.shape.dims, &self.dims).as_ref() != Some(&x.shape.dims) {
+            let expected = format!("sizes that stretch to {}", x.shape);
+            return Err(Error::shape("sum_dims", "dims", expected, format!("{:?}", &self.dims[..])));
+        }
+        if !x.dtype.is_differentiable() {
+            return Err(Error::dtype("sum_dims", "input", "f32, f64, c32 or c64", x.dtype));
+        }
+        Ok(Ty::new(x.dtype, Shape { lead: x.shape.lead, dims: self.dims.clone() }))
+    }
+
+    fn class(&self) -> Class<'_> {
+        Class::Structured(self)
+    }
+
+    fn vjp(&self, tape: &mut Tape, io: Io<'_>, y_bar: Var) -> Result<Cotangents> {
+        let dims = tape.shape(io.inputs[0])?.dims.clone();
+        Ok(smallvec![Some(layout(tape, y_bar, Layout::Broadcast { dims })?)])
+    }
+
+    fn jvp(&self, tape: &mut Tape, _: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
+        x_dots[0].map(|d| sum_dims(tape, d, &self.dims)).transpose()
+    }
+
+    fn flops(&self, inputs: &[Ty], _: &Ty) -> f64 {
+        inputs[0].shape.width() as f64
+    }
+
+    fn is_linear(&self) -> bool {
+        true
+    }
+}
+
+impl SumDims {
+    fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
+        let x = args.inputs[0];
+        let sum = AxisSum::new(x.dims(), &self.dims);
+        for r in 0..args.rows {
+            let (re, im) = args.output.row_pair(r);
+            sum.run(x.row(r), re);
+            if x.is_complex() {
+                sum.run(x.row_im(r), im);
+            }
+        }
+    }
+}
+
+impl Structured for SumDims {
+    structured_kernel!();
+}
+
+/// Where each element goes when axes are summed.
+enum AxisSum {
+    /// `[outer, mid, inner] -> [outer, inner]`.
+    Block { outer: usize, mid: usize, inner: usize },
+    /// Sizes of the input and strides in the output (0 where summed).
+    General { dims: Vec<usize>, strides: Vec<usize> },
+}
+
+impl AxisSum {
+    fn new(from: &[usize], to: &[usize]) -> AxisSum {
+        let skip = from.len() - to.len();
+        let summed = |a: usize| from[a] != 1 && (a < skip || to[a - skip] == 1);
+        let first = (0..from.len()).find(|&a| summed(a)).unwrap_or(0);
+        let last = (0..from.len()).rfind(|&a| summed(a)).map_or(0, |a| a + 1);
+        if (first..last).all(|a| summed(a) || from[a] == 1) {
+            return AxisSum::Block {
+                outer: from[..first].iter().product(),
+                mid: from[first..last].iter().product(),
+                inner: from[last..].iter().product(),
+            };
+        }
+        let mut strides = vec![0; from.len()];
+        let mut step = 1;
+        for a in (skip..from.len()).rev() {
+            strides[a] = if summed(a) { 0 } else { step };
+            step *= to[a - skip];
+        }
+        AxisSum::General { dims: from.to_vec(), strides }
+    }
+
+    fn run<R: Real>(&self, x: &[R], y: &mut [R]) {
+        match self {
+            AxisSum::Block { outer, mid, inner: 1 } => {
+                for o in 0..*outer {
+                    y[o] = lane_sum(&x[o * mid..(o + 1) * mid]);
+                }
+            }
+            AxisSum::Block { outer, mid, inner } => {
+                for o in 0..*outer {
+                    let y = &mut y[o * inner..(o + 1) * inner];
+                    y.fill(R::from_f64(0.0));
+                    for m in 0..*mid {
+                        let x = &x[(o * mid + m) * inner..][..*inner];
+                        y.iter_mut().zip(x).for_each(|(y, x)| *y = *y + *x);
+                    }
+                }
+            }
+            AxisSum::General { dims, strides } => {
+                y.fill(R::from_f64(0.0));
+                let mut at = vec![0; dims.len()];
+                let mut j = 0;
+                for &v in x {
+                    y[j] = y[j] + v;
+                    for a in (0..dims.len()).rev() {
+                        at[a] += 1;
+                        j += strides[a];
+                        if at[a] < dims[a] {
+                            break;
+                        }
+                        j -= strides[a] * dims[a];
+                        at[a] = 0;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Sum in sixteen interleaved partial sums: the order depends on the length alone, and it vectorises.
+pub(crate) fn lane_sum<R: Real>(x: &[R]) -> R {
+    let zero = R::from_f64(0.0);
+    let mut lanes = [zero; 16];
+    for chunk in x.chunks(16) {
+        lanes.iter_mut().zip(chunk).for_each(|(l, v)| *l = *l + *v);
+    }
+    let mut width = 8;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] = lanes[i] + lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+impl Op for SumRows {
+    fn name(&self) -> &'static str {
+        "sum_rows"
+    }
+
+    fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
+        let x = &inputs[0];
+        if !x.shape.lead.has_n() {
+            return Err(Error::shape("sum_rows", "input", "a row axis", &x.shape));
+        }
+        let lead = Lead::from_axes(x.shape.lead.has_t(), false);
+        Ok(Ty::new(x.dtype, Shape { lead, dims: x.shape.dims.clone() }))
+    }
+
+    fn class(&self) -> Class<'_> {
+        Class::Structured(self)
+    }
+
+    fn vjp(&self, tape: &mut Tape, io: Io<'_>, y_bar: Var) -> Result<Cotangents> {
+        let lead = tape.lead(io.inputs[0])?;
+        Ok(smallvec![Some(expand(tape, y_bar, lead)?)])
+    }
+
+    fn jvp(&self, tape: &mut Tape, _: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
+        x_dots[0].map(|d| sum_rows(tape, d)).transpose()
+    }
+
+    fn flops(&self, inputs: &[Ty], _: &Ty) -> f64 {
+        inputs[0].shape.width() as f64
+    }
+
+    fn is_linear(&self) -> bool {
+        true
+    }
+}
+
+impl SumRows {
+    fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
+        let x = args.inputs[0];
+        let (re, im) = args.output.row_pair(0);
+        for r in 0..args.rows {
+            re.iter_mut().zip(x.row(r)).for_each(|(y, x)| *y = *y + *x);
+            if x.is_complex() {
+                im.iter_mut().zip(x.row_im(r)).for_each(|(y, x)| *y = *y + *x);
+            }
+        }
+    }
+}
+
+impl Structured for SumRows {
+    fn rows(&self) -> RowRule {
+        RowRule::Reduce
+    }
+
+    structured_kernel!();
+}
+
+impl Op for SumSteps {
+    fn name(&self) -> &'static str {
+        "sum_steps"
+    }
+
+    fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
+        let x = &inputs[0];
+        if !x.shape.lead.has_t() {
+            return Err(Error::shape("sum_steps", "input", "a time axis", &x.shape));
+        }
+        let lead = Lead::from_axes(false, x.shape.lead.has_n());
+        Ok(Ty::new(x.dtype, Shape { lead, dims: x.shape.dims.clone() }))
+    }
+
+    fn class(&self) -> Class<'_> {
+        Class::SumSteps
+    }
+
+    fn vjp(&self, tape: &mut Tape, io: Io<'_>, y_bar: Var) -> Result<Cotangents> {
+        let lead = tape.lead(io.inputs[0])?;
+        Ok(smallvec![Some(expand(tape, y_bar, lead)?)])
+    }
+
+    fn jvp(&self, tape: &mut Tape, _: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
+        x_dots[0].map(|d| sum_steps(tape, d)).transpose()
+    }
+
+    fn is_linear(&self) -> bool {
+        true
+    }
+}
