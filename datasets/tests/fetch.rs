@@ -1,4 +1,5 @@
 //! Downloads from a small server on this machine.
+#![allow(clippy::unwrap_used, clippy::panic)]
 #![cfg(feature = "fetch")]
 
 mod support;

@@ -1,4 +1,5 @@
 //! Readers on small files in the exact formats, and on files nobody should have written.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What every task of the table promises, on generated or small data.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod support;
 

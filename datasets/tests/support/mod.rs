@@ -1,5 +1,5 @@
 //! Small data folders in the exact formats, and access to the real one.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used)]
 
 use std::fs;
 use std::io::Write;
