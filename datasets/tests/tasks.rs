@@ -74,7 +74,7 @@ fn batches_fit_the_specification() -> Check {
         for split in Split::ALL {
             for batch in epoch(task, split, 4, 0, 1)? {
                 let (t, n) = (batch.steps(), batch.rows());
-                assert!(n >= 1 && n <= 4 && t >= 1, "{name}");
+                assert!((1..=4).contains(&n) && t >= 1, "{name}");
                 assert!(spec.steps.is_none_or(|s| s == t), "{name}: {t} steps");
                 match spec.input {
                     Input::Dense { width } => {

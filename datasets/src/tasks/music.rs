@@ -8,7 +8,8 @@
 //! Sequences are whole, padded to the longest of the batch, with mask and lengths. Reported: negative
 //! log-likelihood summed over the 88 notes and averaged over **all** predicted frames of a split (not first
 //! over each sequence). `first=zero` puts a silent frame in front, so that the first frame is predicted as
-//! well. The baseline knows how frequent each note is in the training sequences.
+//! well, as in the first of these papers. The baseline knows how frequent each note is in the training
+//! sequences; with `first=zero` it is the published "note 1-gram".
 
 use retrograd_engine::{DType, Tensor};
 
