@@ -12,11 +12,8 @@ pub mod matmul;
 pub mod meter;
 pub mod op;
 pub mod params;
-<<<<<<< HEAD
 pub mod plan;
-=======
 pub mod reference;
->>>>>>> gradcheck
 pub mod scan;
 pub mod schedule;
 pub mod shape;
