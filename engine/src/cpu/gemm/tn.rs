@@ -10,7 +10,7 @@ use crate::cpu::simd::Vector;
 /// Rows of `a` and `b` taken together; their packed columns stay in the L1 cache.
 const ROWS: usize = 64;
 /// Columns of `a` packed together, a multiple of every tile height.
-const A_COLS: usize = 48;
+const A_COLS: usize = 192;
 
 /// Arguments of [`gemm_tn_raw`].
 pub struct TnArgs<R> {
