@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod dtype;
 pub mod error;
 pub mod expr;
+pub mod gradcheck;
 pub mod kernel;
 pub mod layout;
 pub mod matmul;
