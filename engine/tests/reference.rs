@@ -116,27 +116,41 @@ fn horizon_cuts_gradients_and_nothing_else() -> Result<()> {
         ("h0", tensor(&[1], &[1.0])),
         ("x", tensor(&[4, 1], &[1.0, 2.0, 3.0, 4.0])),
     ]);
-    // States 1, 3, 8, 19, 42. dh4/dw = h3 + w h2 + w² h1 + w³ h0, as far back as the horizon reaches.
-    let rows = [
-        (Horizon::Full, 19.0 + 16.0 + 12.0 + 8.0, [8.0, 4.0, 2.0, 1.0]),
-        (Horizon::Steps(2), 19.0 + 16.0, [0.0, 0.0, 2.0, 1.0]),
-        (Horizon::Steps(1), 19.0, [0.0, 0.0, 0.0, 1.0]),
-        (Horizon::Steps(3), 19.0, [0.0, 0.0, 0.0, 1.0]),
+    // Forward the states are 1, 3, 8, 19, 42 and dh/dw = 19 + 8 w + 3 w² + 1 w³, as far back as the horizon
+    // reaches; in reverse 1, 6, 15, 32, 65.
+    let forward = [
+        (Horizon::Full, 19.0 + 16.0 + 12.0 + 8.0, [8.0, 4.0, 2.0, 1.0], 16.0),
+        (Horizon::Steps(5), 19.0 + 16.0 + 12.0 + 8.0, [8.0, 4.0, 2.0, 1.0], 16.0),
+        (Horizon::Steps(4), 19.0 + 16.0 + 12.0 + 8.0, [8.0, 4.0, 2.0, 1.0], 16.0),
+        (Horizon::Steps(3), 19.0, [0.0, 0.0, 0.0, 1.0], 0.0),
+        (Horizon::Steps(2), 19.0 + 16.0, [0.0, 0.0, 2.0, 1.0], 0.0),
+        (Horizon::Steps(1), 19.0, [0.0, 0.0, 0.0, 1.0], 0.0),
     ];
-    for (horizon, w_bar, x_bar) in rows {
+    let reverse = [
+        (Horizon::Full, 32.0 + 30.0 + 24.0 + 8.0, [1.0, 2.0, 4.0, 8.0], 16.0),
+        (Horizon::Steps(4), 32.0 + 30.0 + 24.0 + 8.0, [1.0, 2.0, 4.0, 8.0], 16.0),
+        (Horizon::Steps(3), 32.0 + 30.0 + 24.0, [1.0, 2.0, 4.0, 0.0], 0.0),
+        (Horizon::Steps(2), 32.0 + 30.0, [1.0, 2.0, 0.0, 0.0], 0.0),
+        (Horizon::Steps(1), 32.0, [1.0, 0.0, 0.0, 0.0], 0.0),
+    ];
+    let rows = forward.map(|row| (false, row)).into_iter().chain(reverse.map(|row| (true, row)));
+    for (reverse, (horizon, w_bar, x_bar, h0_bar)) in rows {
+        let case = format!("{horizon:?}, reverse {reverse}");
         let mut tape = Tape::new();
-        let (w, x, last, _) = linear(&mut tape, &Scan::new().horizon(horizon))?;
+        let (w, x, last, _) = linear(&mut tape, &Scan::new().reverse(reverse).horizon(horizon))?;
+        let h0 = tape.input("h0", DType::F64, Shape::rows([]))?;
         let loss = sum_rows(&mut tape, last)?;
-        let bars = grad(&mut tape, loss, &[w, x])?;
-        let got = evaluate(&tape, &[last, bars[0], bars[1]], &[&data])?;
-        assert_eq!(got[0], tensor(&[1], &[42.0]), "{horizon:?}");
-        assert_eq!(got[1], Tensor::scalar(w_bar), "{horizon:?}");
-        assert_eq!(got[2], tensor(&[4, 1], &x_bar), "{horizon:?}");
+        let bars = grad(&mut tape, loss, &[w, x, h0])?;
+        let got = evaluate(&tape, &[last, bars[0], bars[1], bars[2]], &[&data])?;
+        assert_eq!(got[0], tensor(&[1], &[if reverse { 65.0 } else { 42.0 }]), "{case}");
+        assert_eq!(got[1], Tensor::scalar(w_bar), "{case}");
+        assert_eq!(got[2], tensor(&[4, 1], &x_bar), "{case}");
+        assert_eq!(got[3], tensor(&[1], &[h0_bar]), "{case}");
         // The forward rules cut in the same places.
         let one = tape.input("w_dot", DType::F64, Shape::shared([]))?;
         let dot = jvp(&mut tape, &[last], &[(w, one)])?[0].unwrap();
         let seed = params([("w_dot", Tensor::scalar(1.0))]);
-        assert_eq!(evaluate(&tape, &[dot], &[&data, &seed])?[0], tensor(&[1], &[w_bar]), "{horizon:?}");
+        assert_eq!(evaluate(&tape, &[dot], &[&data, &seed])?[0], tensor(&[1], &[w_bar]), "{case}");
     }
     Ok(())
 }
