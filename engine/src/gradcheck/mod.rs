@@ -72,7 +72,7 @@ impl Default for Options {
 /// Evaluates outputs of a tape for bound tensors: a backend, as far as [`check`] is concerned.
 pub type Run<'a> = dyn FnMut(&Tape, &[Var], &[&Params]) -> Result<Vec<Tensor>> + 'a;
 
-/// [`check`] on the [reference](crate::reference) evaluator.
+/// [`check`] on the reference evaluator, [`reference::evaluate`].
 ///
 /// ```
 /// use retrograd_engine::{DType, Params, Shape, Tape, Tensor, gradcheck, matmul};
