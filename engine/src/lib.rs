@@ -7,6 +7,7 @@ pub mod dtype;
 pub mod error;
 mod exec;
 pub mod expr;
+pub mod gradcheck;
 pub mod kernel;
 pub mod layout;
 pub mod matmul;
