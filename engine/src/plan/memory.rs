@@ -92,6 +92,8 @@ pub(crate) struct PairSlots {
     pub(crate) offset: usize,
     /// Bytes from one tile to the next.
     pub(crate) tile: usize,
+    /// Bytes in all.
+    pub(crate) bytes: usize,
     /// States of a segment, one more slot than steps.
     pub(crate) states: BTreeMap<usize, Slot>,
     pub(crate) kept: Vec<Slot>,
@@ -351,7 +353,7 @@ fn pair_slots(
     let (checkpoints, at) = line_up(marks.map(|(&k, &(d, w))| (k, d, Some(slots), Some(of_tile), w)), at)?;
     let kept = kept.into_values().collect();
     let bytes = checked("recorded values", &[at, tiles])?;
-    Ok((PairSlots { offset: 0, tile: at, states, kept, checkpoints, leaf, schedule }, bytes))
+    Ok((PairSlots { offset: 0, tile: at, bytes, states, kept, checkpoints, leaf, schedule }, bytes))
 }
 
 impl Memory {
