@@ -1,6 +1,8 @@
 //! What several test files share: comparison by ratio, and a program run where several could disturb each other.
 #![allow(dead_code)]
 
+pub(crate) mod program;
+
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use num_complex::Complex64;
