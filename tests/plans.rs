@@ -60,6 +60,7 @@ fn check(program: &Random, steps: usize, rows: usize) -> Result<(), TestCaseErro
     let first = compile(&built, 1, None).run(&[&values]).unwrap();
     let expected = reference::evaluate(&built.tape, &built.outputs, &[&values]).unwrap();
     let n = 10 + steps + rows;
+    if std::env::var("RATIOS").is_ok() { for ((name, got), expected) in built.names.iter().zip(&first).zip(&expected) { eprintln!("{name} {:.1e} {got:?} {expected:?}", ratio(got, expected, 0.01, n)); } }
     for ((name, got), expected) in built.names.iter().zip(&first).zip(&expected) {
         let r = ratio(got, expected, 0.01, n);
         prop_assert!(

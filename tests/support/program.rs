@@ -201,6 +201,10 @@ fn apply(tape: &mut Tape, cx: &Context, pool: &[Var], raw: Var, i: Instruction) 
             ops::broadcast(tape, sum, &[cx.widths[wa]])
         }
         13 => {
+            let (a, b) = match tape.dtype(a)? == tape.dtype(b)? {
+                true => (a, b),
+                false => (ops::to_complex(tape, a)?, ops::to_complex(tape, b)?),
+            };
             let both = ops::concat(tape, &[a, b], -1)?;
             cx.fit(tape, both, c as usize % 3, c / 3)
         }
