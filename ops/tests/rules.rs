@@ -53,7 +53,7 @@ fn every_case_passes_the_gradient_check() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn random_sizes_and_values_pass_the_gradient_check(
