@@ -7,12 +7,12 @@
 //!
 //! | group | operations |
 //! |---|---|
-//! | arithmetic | [`add`], [`sub()`], [`mul()`], [`div()`], [`div_or_zero`], [`neg`], [`recip()`], [`scale`], [`shift`], [`affine()`], [`square()`], [`powi`], [`powf`], [`pow`] |
-//! | comparison, choice | [`eq`], [`ne`], [`lt`], [`le`], [`gt`], [`ge`], [`where_`], [`clamp()`], [`maximum()`], [`minimum`] |
+//! | arithmetic | [`add()`], [`sub()`], [`mul()`], [`div()`], [`div_or_zero()`], [`neg()`], [`recip()`], [`scale()`], [`shift()`], [`affine()`], [`square()`], [`powi()`], [`powf()`], [`pow()`] |
+//! | comparison, choice | [`eq()`], [`ne()`], [`lt()`], [`le()`], [`gt()`], [`ge()`], [`where_()`], [`clamp()`], [`maximum()`], [`minimum()`] |
 //! | functions | [`exp()`], [`expm1()`], [`log()`], [`log1p()`], [`sqrt()`], [`sin()`], [`cos()`], [`tanh()`], [`sigmoid()`], [`softplus()`], [`abs()`], [`sign()`], [`relu()`], [`leaky_relu()`], [`elu()`], [`hard_sigmoid()`], [`hard_tanh()`] |
-//! | complex | [`complex()`], [`polar()`], [`cis`], [`real`], [`imag`], [`conj`], [`to_complex`], [`times_i`], [`abs2()`], [`phase()`], [`modrelu()`], [`crelu()`], [`zrelu()`] |
-//! | rearrangement | [`reshape`], [`slice`], [`split`], [`chunk`], [`concat`], [`transpose`], [`flip`], [`broadcast`], [`expand`] |
-//! | from nothing | [`fill`], [`zeros_like`], [`extent`], [`cast`], [`stop_gradient`] |
+//! | complex | [`complex()`], [`polar()`], [`cis()`], [`real()`], [`imag()`], [`conj()`], [`to_complex()`], [`times_i()`], [`abs2()`], [`phase()`], [`modrelu()`], [`crelu()`], [`zrelu()`] |
+//! | rearrangement | [`reshape()`], [`slice()`], [`split()`], [`chunk()`], [`concat()`], [`transpose()`], [`flip()`], [`broadcast()`], [`expand()`] |
+//! | from nothing | [`fill()`], [`zeros_like()`], [`extent()`], [`cast()`], [`stop_gradient()`] |
 //!
 //! # How to add an operation
 //!
