@@ -111,17 +111,18 @@ pub(crate) static LOG_SOFTMAX: OpSpec = OpSpec {
 pub(crate) static CROSS_ENTROPY: OpSpec = OpSpec {
     name: "softmax_cross_entropy",
     summary: "cross-entropy of a softmax with integer classes, masked",
+    // Four classes: with one the loss is zero and its derivatives are nothing but rounding.
     cases: &[
         Case {
             label: "rows",
-            inputs: &[Arg::real("N K", Domain::Separated), Arg::index("N", "K")],
+            inputs: &[Arg::real("N 4", Domain::Separated), Arg::index("N", "4")],
             build: |t, x| softmax_cross_entropy(t, x[0], x[1], None),
         },
         Case {
             label: "masked",
             inputs: &[
-                Arg::real("N K", Domain::Separated),
-                Arg::index("N", "K"),
+                Arg::real("N 4", Domain::Separated),
+                Arg::index("N", "4"),
                 Arg::real("N", Domain::Unit),
             ],
             build: |t, x| softmax_cross_entropy(t, x[0], x[1], Some(x[2])),
