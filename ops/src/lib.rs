@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod axis;
+mod check;
+mod lanes;
 mod rule;
 pub mod spec;
 
@@ -29,9 +31,11 @@ macro_rules! ops {
     };
 }
 
+mod kron_apply;
 mod mul;
 
 ops! {
     // file { public items } [specs];
+    kron_apply { kron_apply } [SPEC];
     mul { mul } [SPEC];
 }
