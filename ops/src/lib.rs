@@ -103,6 +103,8 @@
 #![forbid(unsafe_code)]
 
 mod axis;
+mod check;
+mod lanes;
 mod rule;
 pub mod spec;
 #[cfg(test)]
@@ -149,6 +151,7 @@ mod expm1;
 mod gather;
 mod hard_sigmoid;
 mod hard_tanh;
+mod kron_apply;
 mod leaky_relu;
 mod log;
 mod log1p;
@@ -199,6 +202,7 @@ ops! {
     gather { gather, scatter_add } [GATHER, SCATTER_ADD];
     hard_sigmoid { hard_sigmoid } [SPEC];
     hard_tanh { hard_tanh } [SPEC];
+    kron_apply { kron_apply } [SPEC];
     leaky_relu { leaky_relu } [SPEC];
     log { log } [SPEC];
     log1p { log1p } [SPEC];
