@@ -1,1 +1,5 @@
 //! Facade.
+
+pub mod run;
+
+pub use run::{Error, Result};

@@ -12,6 +12,8 @@ pub mod matmul;
 pub mod meter;
 pub mod op;
 pub mod params;
+pub mod plan;
+pub mod reference;
 pub mod scan;
 pub mod schedule;
 pub mod shape;

@@ -83,7 +83,7 @@ pub enum Class<'a> {
 ///
 /// `Debug` must print every field that matters to the result: recording the same operation on the same inputs
 /// twice returns the first value, and that text decides what is the same.
-pub trait Op: Debug + Send + Sync + 'static {
+pub trait Op: std::any::Any + Debug + Send + Sync {
     /// Name, as the public function.
     fn name(&self) -> &'static str;
 

@@ -6,6 +6,7 @@ mod numbers;
 mod pointwise;
 mod reduce;
 
+pub(crate) use concat::Concat;
 pub use concat::concat;
 pub(crate) use numbers::keep_ended;
 pub use numbers::{active_mask, cast, expand, extent, fill, step_index, step_multiple, zeros_like};

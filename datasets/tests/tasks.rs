@@ -1,0 +1,300 @@
+//! What every task of the table promises, on generated or small data.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use retrograd_datasets::{At, Batch, Error, Input, Loss, Options, Request, Split, TASKS, Task};
+use retrograd_engine::{DType, Tensor};
+use support::{Check, small_data};
+
+/// Options that make a task small, and a second set that takes its other ways.
+fn options(name: &str, data: &std::path::Path) -> Vec<Options> {
+    let base = Options::new().with_data(data);
+    let small = base.clone().with("T", 12).with("train", 23).with("valid", 7).with("test", 9);
+    match name {
+        "copy" => vec![
+            small.clone(),
+            small.clone().with("variant", "variable-length").with("online", true),
+            small.with("variant", "variable-lag").with("coding", "lrd"),
+        ],
+        "adding" => vec![small.clone(), small.with("online", true).with("marks", "anywhere")],
+        "denoise" => vec![small.clone(), small.with("coding", "goru")],
+        "noisymnist" => vec![base.clone().with("T", 40), base.with("T", 28).with("recipe", "nru")],
+        "mnist" | "psmnist" | "rowmnist" => {
+            ["kru", "fcurnn", "lrd", "nru", "irnn", "irnn-full", "eurnn", "ornn"]
+                .map(|recipe| base.clone().with("recipe", recipe))
+                .to_vec()
+        }
+        "ptbchar" => vec![
+            base.clone().with("bptt", 4),
+            base.clone().with("mode", "sentence"),
+            base.with("unk", "symbol").with("mode", "sentence").with("train", 20),
+        ],
+        "ptbword" => vec![base.clone(), base.with("bptt", 2).with("train", 7)],
+        "jsb" | "piano-midi" | "nottingham" | "musedata" => {
+            vec![base.clone(), base.clone().with("first", "zero"), base.with("chunk", 1).with("train", 2)]
+        }
+        other => panic!("no small options for {other}"),
+    }
+}
+
+fn every_task(mut check: impl FnMut(&str, &dyn Task) -> Check) -> Check {
+    let data = small_data();
+    for entry in TASKS {
+        for options in options(entry.name, data.path()) {
+            let task = (entry.build)(&options)?;
+            check(&format!("{} {:?}", entry.name, options.settings().collect::<Vec<_>>()), &*task)?;
+        }
+    }
+    Ok(())
+}
+
+fn epoch(
+    task: &dyn Task,
+    split: Split,
+    batch_size: usize,
+    epoch: u64,
+    seed: u64,
+) -> Result<Vec<Batch>, Error> {
+    (0..task.batches(split, batch_size))
+        .map(|index| task.batch(&Request { split, batch_size, epoch, index, seed }))
+        .collect()
+}
+
+fn range_is(tensor: &Tensor, below: usize) -> bool {
+    tensor.as_slice::<i32>().is_ok_and(|v| v.iter().all(|i| (0..below as i32).contains(i)))
+}
+
+#[test]
+fn batches_fit_the_specification() -> Check {
+    every_task(|name, task| {
+        let spec = task.spec();
+        for split in Split::ALL {
+            for batch in epoch(task, split, 4, 0, 1)? {
+                let (t, n) = (batch.steps(), batch.rows());
+                assert!((1..=4).contains(&n) && t >= 1, "{name}");
+                assert!(spec.steps.is_none_or(|s| s == t), "{name}: {t} steps");
+                match spec.input {
+                    Input::Dense { width } => {
+                        assert_eq!(
+                            (batch.x.dtype(), batch.x.dims()),
+                            (DType::F32, &[t, n, width][..]),
+                            "{name}"
+                        );
+                        assert!(batch.x.is_finite(), "{name}");
+                    }
+                    Input::Index { vocabulary } => {
+                        assert_eq!(batch.x.dims(), [t, n], "{name}");
+                        assert!(range_is(&batch.x, vocabulary), "{name}");
+                    }
+                }
+                let mut dims = if spec.at == At::Last { vec![n] } else { vec![t, n] };
+                if let Loss::SoftmaxCrossEntropy { classes } = spec.loss {
+                    assert!(range_is(&batch.target, classes), "{name}");
+                } else {
+                    dims.push(spec.loss.width());
+                    assert_eq!(batch.target.dtype(), DType::F32, "{name}");
+                }
+                assert_eq!(batch.target.dims(), dims, "{name}");
+                if let Some(mask) = &batch.mask {
+                    assert_eq!(mask.dims(), [t, n], "{name}");
+                    if let Some(lengths) = &batch.lengths {
+                        let lengths = lengths.as_slice::<i32>()?;
+                        assert_eq!(lengths.iter().max(), Some(&(t as i32)), "{name}");
+                        for (i, weight) in mask.as_slice::<f32>()?.iter().enumerate() {
+                            assert_eq!(*weight == 1.0, (i / n) < lengths[i % n] as usize, "{name}");
+                        }
+                    }
+                }
+            }
+        }
+        assert!(spec.baseline.is_some_and(|b| b.is_finite() && b > 0.0), "{name}");
+        assert!(!spec.baseline_doc.is_empty(), "{name}");
+        Ok(())
+    })
+}
+
+#[test]
+fn batches_are_pure_functions_of_the_request() -> Check {
+    let data = small_data();
+    for entry in TASKS {
+        for options in options(entry.name, data.path()) {
+            let (one, two) = ((entry.build)(&options)?, (entry.build)(&options)?);
+            for split in Split::ALL {
+                let forward = epoch(&*one, split, 3, 2, 5)?;
+                // Another instance, backwards, with other requests in between, from another thread.
+                let backward: Vec<Batch> = std::thread::scope(|s| {
+                    s.spawn(|| {
+                        (0..two.batches(split, 3))
+                            .rev()
+                            .map(|index| {
+                                let request = Request { split, batch_size: 3, epoch: 2, index, seed: 5 };
+                                two.batch(&Request { epoch: 1, seed: 9, ..request })?;
+                                two.batch(&request)
+                            })
+                            .collect::<Result<_, _>>()
+                    })
+                    .join()
+                    .unwrap()
+                })?;
+                for (a, b) in forward.iter().zip(backward.iter().rev()) {
+                    assert!(a.x.bit_eq(&b.x) && a.target.bit_eq(&b.target), "{} {split}", entry.name);
+                    assert_eq!((&a.mask, &a.lengths), (&b.mask, &b.lengths), "{} {split}", entry.name);
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The rows of batches as counted bytes: input, target and length of each.
+fn rows(batches: &[Batch]) -> BTreeMap<Vec<u8>, usize> {
+    let mut rows = BTreeMap::new();
+    for batch in batches {
+        let n = batch.rows();
+        for row in 0..n {
+            let mut key = vec![];
+            let length = match &batch.lengths {
+                Some(lengths) => lengths.get(row).re as usize,
+                None => batch.steps(),
+            };
+            for tensor in [&batch.x, &batch.target] {
+                let cell = tensor.bytes() / tensor.len();
+                let width = tensor.dims().get(2).map_or(1, |w| *w) * cell;
+                let steps =
+                    if tensor.dims()[0] == batch.steps() && tensor.dims().len() > 1 { length } else { 1 };
+                for t in 0..steps {
+                    key.extend(&tensor.as_bytes()[(t * n + row) * width..][..width]);
+                }
+            }
+            *rows.entry(key).or_default() += 1;
+        }
+    }
+    rows
+}
+
+#[test]
+fn an_epoch_holds_every_example_once_in_an_order_of_its_own() -> Check {
+    every_task(|name, task| {
+        if task.spec().stateful {
+            return Ok(());
+        }
+        for split in Split::ALL {
+            let count = |batches: &[Batch]| batches.iter().map(Batch::rows).sum::<usize>();
+            let whole = epoch(task, split, 1000, 0, 1)?;
+            assert_eq!(whole.len(), 1, "{name}");
+            assert_eq!(count(&whole), task.examples(split), "{name}");
+            for size in [1, 4, 5] {
+                let cut = epoch(task, split, size, 0, 1)?;
+                assert_eq!(rows(&cut), rows(&whole), "{name} {split} by {size}");
+            }
+            let other = epoch(task, split, 1000, 3, 1)?;
+            let same_order = other[0].target == whole[0].target && other[0].x == whole[0].x;
+            // Two training sequences may come in the same order again.
+            assert!(split == Split::Train || same_order, "{name} {split}");
+            assert!(split != Split::Train || task.examples(split) < 4 || !same_order, "{name}");
+            let fresh = name.contains("online") || (name.starts_with("noisymnist") && name.contains("40"));
+            if !fresh || split != Split::Train {
+                assert_eq!(rows(&other), rows(&whole), "{name} {split}");
+            } else {
+                assert_ne!(rows(&other), rows(&whole), "{name} {split}");
+            }
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn impossible_requests_are_errors() -> Check {
+    every_task(|name, task| {
+        for split in Split::ALL {
+            let request = Request { split, batch_size: 2, epoch: 0, index: task.batches(split, 2), seed: 0 };
+            assert!(matches!(task.batch(&request), Err(Error::Request { .. })), "{name}");
+            let request = Request { batch_size: 0, index: 0, ..request };
+            assert!(matches!(task.batch(&request), Err(Error::Request { .. })), "{name}");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn missing_data_and_unknown_options_are_errors() -> Check {
+    let empty = tempfile::tempdir()?;
+    for entry in TASKS {
+        let options = Options::new().with_data(empty.path());
+        match (entry.build)(&options) {
+            Ok(_) => assert!(entry.needs.is_empty(), "{}", entry.name),
+            Err(Error::Missing { file, looked, advice }) => {
+                assert!(entry.needs.contains(&file.as_str()), "{}", entry.name);
+                assert_eq!(looked, [empty.path()]);
+                assert!(advice.contains("retrograd data"));
+            }
+            Err(other) => panic!("{}: {other}", entry.name),
+        }
+        let unknown = (entry.build)(&options.with("tarin", 3)).err();
+        assert!(
+            matches!(unknown, Some(Error::UnknownOption { nearest: Some("train"), .. })),
+            "{}",
+            entry.name
+        );
+    }
+    Ok(())
+}
+
+/// Values by hand on the small images: pixel `p` of image `i` is `(7 i + p) mod 256`.
+#[test]
+fn mnist_values_and_orders() -> Check {
+    let data = small_data();
+    let level = |i: usize, p: usize| ((7 * i + p) % 256) as f32;
+    let test = Request { split: Split::Test, batch_size: 5, epoch: 0, index: 0, seed: 0 };
+    let build = |name, key: &str, value: &str| {
+        retrograd_datasets::task(name, &Options::new().with_data(data.path()).with(key, value))
+    };
+    let cell =
+        |b: &Batch, t: usize, n: usize, c: usize| b.x.get((t * b.rows() + n) * b.x.dims()[2] + c).re as f32;
+
+    let pixels = build("mnist", "recipe", "kru")?.batch(&test)?;
+    assert_eq!(cell(&pixels, 100, 3, 0), level(3, 100) / 255.0);
+    let rows = build("rowmnist", "recipe", "lrd")?.batch(&test)?;
+    assert_eq!(cell(&rows, 2, 4, 5), level(4, 61) / 256.0);
+    // numpy.random.RandomState(92916).permutation(784)[:2] is [319, 576].
+    let permuted = build("psmnist", "recipe", "fcurnn")?.batch(&test)?;
+    assert_eq!(cell(&permuted, 0, 1, 0), level(1, 319) / 255.0);
+    assert_eq!(cell(&permuted, 1, 1, 0), level(1, 576) / 255.0);
+    let longer = build("psmnist", "recipe", "nru")?.batch(&test)?;
+    assert_eq!(longer.steps(), 785);
+    assert!((0..5).all(|n| cell(&longer, 784, n, 0) == 0.0));
+    assert_eq!(longer.target.as_slice::<i32>()?, [0, 1, 2, 3, 4]);
+    let noisy = build("noisymnist", "T", "60")?.batch(&test)?;
+    let noise: Vec<f64> = (28 * 5 * 28..noisy.x.len()).map(|i| noisy.x.get(i).re).collect();
+    let mean = noise.iter().sum::<f64>() / noise.len() as f64;
+    let square = noise.iter().map(|x| x * x).sum::<f64>() / noise.len() as f64;
+    // 4 480 draws; five standard errors.
+    assert!(mean.abs() < 0.075 && (square - 1.0).abs() < 0.106, "{mean} {square}");
+    Ok(())
+}
+
+#[test]
+fn text_symbols() -> Check {
+    let data = small_data();
+    let base = Options::new().with_data(data.path());
+    let request = Request { split: Split::Test, batch_size: 1, epoch: 0, index: 0, seed: 0 };
+
+    // Words by falling frequency: <eos> 3, cat 3, the 3, sat 2, <unk>, a, dog, on.
+    let words = retrograd_datasets::task("ptbword", &base)?;
+    assert_eq!(words.spec().input, Input::Index { vocabulary: 8 });
+    let batch = words.batch(&request)?;
+    assert_eq!(batch.target.as_slice::<i32>()?, [7, 2, 6, 0]);
+    assert_eq!(batch.x.as_slice::<i32>()?, [0, 7, 2, 6]);
+
+    // Symbols in ASCII order: \n < > _ a c d e g h k n o s t u.
+    let spelled = retrograd_datasets::task("ptbchar", &base)?;
+    assert_eq!(spelled.spec().input, Input::Index { vocabulary: 16 });
+    assert_eq!(spelled.batch(&request)?.target.as_slice::<i32>()?, [12, 11, 3, 14, 9, 7, 3, 6, 12, 8, 0]);
+    // Without < > k u, with <unk>: one symbol for five.
+    let joined = retrograd_datasets::task("ptbchar", &base.with("unk", "symbol"))?;
+    assert_eq!(joined.spec().input, Input::Index { vocabulary: 13 });
+    Ok(())
+}

@@ -1,0 +1,153 @@
+//! Row-major real matrix products with a fixed order of summation.
+//!
+//! Every element of the result is one chain of fused multiply-adds over ascending `k` (or row, in [`gemm_tn`]).
+//! The chain may be interrupted by a store and a reload, which keep all bits. So a product may be split over
+//! rows, columns and `k` (with [`Accumulate::Add`]) at will.
+
+mod kernel;
+mod pack;
+#[cfg(test)]
+mod tests;
+mod tn;
+
+use super::isa::Isa;
+use super::real::{Kernel, Real};
+use super::simd::Vector;
+
+pub use pack::{pack, packed_len};
+pub use tn::{TnArgs, gemm_tn, gemm_tn_raw};
+
+/// What a product does with what is in the result already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Accumulate {
+    /// `c = Σ`.
+    Set,
+    /// `c = c + Σ`, the chain going on from `c`.
+    Add,
+    /// `c = c - Σ`, the chain going on from `c`.
+    Sub,
+}
+
+/// Arguments of [`gemm_packed_raw`].
+pub struct GemmArgs<R> {
+    m: usize,
+    k: usize,
+    n: usize,
+    a: *const R,
+    lda: usize,
+    packed: *const R,
+    c: *mut R,
+    ldc: usize,
+    accumulate: Accumulate,
+}
+
+/// `c[i,j] = (0 or c[i,j]) ± Σ_k a[i,k] b[k,j]` for `a [m,k]`, `b [k,n]` packed by [`pack`] for the same
+/// instruction set, `c [m,n]`; `lda`, `ldc` are elements from one row to the next.
+///
+/// Panics (`bug:`) if a slice is too short for its sizes.
+pub fn gemm_packed<R: Real>(
+    isa: Isa,
+    m: usize,
+    k: usize,
+    n: usize,
+    a: &[R],
+    lda: usize,
+    packed: &[R],
+    c: &mut [R],
+    ldc: usize,
+    accumulate: Accumulate,
+) {
+    check("gemm_packed", "a", a.len(), m, k, lda);
+    check("gemm_packed", "c", c.len(), m, n, ldc);
+    let needed = packed_len::<R>(isa, k, n);
+    assert!(packed.len() >= needed, "bug: gemm_packed: packed b has {}, needs {needed}", packed.len());
+    // SAFETY: the slices are long enough, and borrowed.
+    unsafe {
+        gemm_packed_raw(isa, m, k, n, a.as_ptr(), lda, packed.as_ptr(), c.as_mut_ptr(), ldc, accumulate)
+    }
+}
+
+/// [`gemm_packed`] by pointer, so that several threads can work on columns of one result.
+///
+/// # Safety
+///
+/// `a`, `packed` and `c` are valid for what [`gemm_packed`] reads and writes; no other thread touches the
+/// elements of `c` meanwhile; `c` overlaps neither `a` nor `packed`.
+pub unsafe fn gemm_packed_raw<R: Real>(
+    isa: Isa,
+    m: usize,
+    k: usize,
+    n: usize,
+    a: *const R,
+    lda: usize,
+    packed: *const R,
+    c: *mut R,
+    ldc: usize,
+    accumulate: Accumulate,
+) {
+    // SAFETY: the caller's word.
+    unsafe { R::gemm(isa, GemmArgs { m, k, n, a, lda, packed, c, ldc, accumulate }) }
+}
+
+/// Checks that a matrix fits its slice.
+#[track_caller]
+fn check(op: &str, what: &str, len: usize, rows: usize, cols: usize, stride: usize) {
+    if rows == 0 || cols == 0 {
+        return;
+    }
+    assert!(stride >= cols || rows == 1, "bug: {op}: {what} has row stride {stride}, needs {cols}");
+    let needed = (rows - 1).checked_mul(stride).and_then(|x| x.checked_add(cols));
+    assert!(
+        needed.is_some_and(|needed| len >= needed),
+        "bug: {op}: {what} [{rows},{cols}] with row stride {stride} does not fit in {len}"
+    );
+}
+
+/// Rows of the tile that starts with `left` rows to go: the tallest, but the last two are about equal.
+#[inline(always)]
+fn tile_rows(left: usize, tallest: usize) -> usize {
+    match left {
+        5 if tallest >= 6 => 3,
+        7 | 8 if tallest >= 6 => 4,
+        5 => 3,
+        l if l >= tallest => tallest,
+        l => l,
+    }
+}
+
+impl<R: Real> Kernel<R> for GemmArgs<R> {
+    type Output = ();
+
+    #[inline(always)]
+    unsafe fn run<V: Vector<Scalar = R>>(self) {
+        let panel_cols = V::PANEL * V::LANES;
+        let mut j = 0;
+        while j < self.n {
+            let cols = panel_cols.min(self.n - j);
+            let vectors = cols.div_ceil(V::LANES);
+            let mut i = 0;
+            while i < self.m {
+                let rows = tile_rows(self.m - i, V::ROWS);
+                // SAFETY: the tile lies in the matrices, for which the caller has given its word. All panels
+                // before this one are full, so it starts `k * j` elements into the packed matrix.
+                unsafe {
+                    let tile = kernel::Tile {
+                        k: self.k,
+                        a: self.a.add(i * self.lda),
+                        a_row: self.lda,
+                        a_k: 1,
+                        b: self.packed.add(self.k * j),
+                        b_k: vectors * V::LANES,
+                        c: self.c.add(i * self.ldc + j),
+                        ldc: self.ldc,
+                        cols,
+                        accumulate: self.accumulate,
+                    };
+                    kernel::tile::<V>(rows, vectors, tile);
+                }
+                i += rows;
+            }
+            j += cols;
+        }
+    }
+}

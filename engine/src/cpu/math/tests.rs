@@ -1,0 +1,300 @@
+//! Against the standard library in f64, in units of the last place.
+
+use super::*;
+use crate::cpu::isa::Isa;
+use crate::cpu::real::{Kernel, dispatch_f32, dispatch_f64};
+
+/// Functions by number, so that one kernel serves all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum F {
+    Exp,
+    Expm1,
+    Log,
+    Log1p,
+    Tanh,
+    Sigmoid,
+    Softplus,
+    Sin,
+    Cos,
+    Sign,
+    Floor,
+}
+
+const ALL: [F; 11] =
+    [F::Exp, F::Expm1, F::Log, F::Log1p, F::Tanh, F::Sigmoid, F::Softplus, F::Sin, F::Cos, F::Sign, F::Floor];
+
+impl F {
+    fn reference(self, x: f64) -> f64 {
+        match self {
+            F::Exp => x.exp(),
+            F::Expm1 => x.exp_m1(),
+            F::Log => x.ln(),
+            F::Log1p => x.ln_1p(),
+            F::Tanh => x.tanh(),
+            F::Sigmoid if x < 0.0 => x.exp() / (1.0 + x.exp()),
+            F::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+            F::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p() + if x.is_nan() { x } else { 0.0 },
+            F::Sin => x.sin(),
+            F::Cos => x.cos(),
+            F::Sign if x == 0.0 => 0.0,
+            F::Sign if x.is_nan() => x,
+            F::Sign => x.signum(),
+            F::Floor => x.floor(),
+        }
+    }
+}
+
+struct Map<'a, R> {
+    f: F,
+    x: &'a [R],
+    y: &'a mut [R],
+}
+
+impl<R: Real> Kernel<R> for Map<'_, R> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<V: Vector<Scalar = R>>(self) {
+        for (x, y) in self.x.chunks(V::LANES).zip(self.y.chunks_mut(V::LANES)) {
+            // SAFETY: the dispatcher has checked the instruction set; chunks are at most a vector long.
+            unsafe {
+                let v = V::load_n(x.as_ptr(), x.len());
+                let v = match self.f {
+                    F::Exp => exp(v),
+                    F::Expm1 => expm1(v),
+                    F::Log => log(v),
+                    F::Log1p => log1p(v),
+                    F::Tanh => tanh(v),
+                    F::Sigmoid => sigmoid(v),
+                    F::Softplus => softplus(v),
+                    F::Sin => sin(v),
+                    F::Cos => cos(v),
+                    F::Sign => sign(v),
+                    F::Floor => v.floor(),
+                };
+                v.store_n(y.as_mut_ptr(), x.len());
+            }
+        }
+    }
+}
+
+fn map32(isa: Isa, f: F, x: &[f32]) -> Vec<f32> {
+    let mut y = vec![0.0; x.len()];
+    // SAFETY: slices of equal length.
+    unsafe { dispatch_f32(isa, Map { f, x, y: &mut y }) };
+    y
+}
+
+fn map64(isa: Isa, f: F, x: &[f64]) -> Vec<f64> {
+    let mut y = vec![0.0; x.len()];
+    // SAFETY: slices of equal length.
+    unsafe { dispatch_f64(isa, Map { f, x, y: &mut y }) };
+    y
+}
+
+/// Distance from the exact value in units of the last place of the result; 0 where both are the same special.
+fn ulps32(got: f32, exact: f64) -> f64 {
+    let rounded = exact as f32;
+    if got == rounded || (got.is_nan() && exact.is_nan()) {
+        return 0.0;
+    }
+    if !got.is_finite() || exact.is_nan() || !rounded.is_finite() {
+        return f64::INFINITY;
+    }
+    let unit = f64::from(rounded.abs().next_up()) - f64::from(rounded.abs());
+    (f64::from(got) - exact).abs() / unit
+}
+
+fn ulps64(got: f64, expected: f64) -> f64 {
+    if got == expected || (got.is_nan() && expected.is_nan()) {
+        return 0.0;
+    }
+    if !got.is_finite() || !expected.is_finite() {
+        return f64::INFINITY;
+    }
+    (got - expected).abs() / (expected.abs().next_up() - expected.abs())
+}
+
+/// Arguments of all magnitudes, and densely where functions are delicate.
+fn sweep() -> Vec<f64> {
+    let mut xs: Vec<f64> = (-40_000..40_000).map(|i| f64::from(i) * 0.002_717).collect();
+    xs.extend((-20_000..20_000).map(|i| f64::from(i) * 7.77e-5));
+    for i in 0..6000 {
+        let x = 10f64.powf(-30.0 + f64::from(i) * 0.01);
+        xs.extend([x, -x, 1.0 + x, -1.0 + x]);
+    }
+    xs.extend((0..20_000).map(|i| f64::from(i) * 4.9877));
+    xs.extend((1..2000).map(|i| f64::from(i) * std::f64::consts::FRAC_PI_2));
+    xs.extend((-760..730).map(f64::from));
+    xs
+}
+
+#[test]
+fn f32_is_within_two_ulp() {
+    let xs: Vec<f32> = sweep().into_iter().map(|x| x as f32).collect();
+    let mut failures = Vec::new();
+    for isa in Isa::available() {
+        for f in ALL {
+            let ys = map32(isa, f, &xs);
+            let worst = xs.iter().zip(&ys).map(|(&x, &y)| (ulps32(y, f.reference(f64::from(x))), x, y));
+            let (ulps, x, y) = worst.fold((0.0, 0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a });
+            println!("{isa:9} {f:?} {ulps:.2} at {x:e}");
+            if ulps > 2.0 {
+                failures.push(format!("{isa} {f:?}({x:e}) = {y:e}: {ulps} ulp"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn f64_is_within_four_ulp() {
+    let xs = sweep();
+    let mut failures = Vec::new();
+    for isa in Isa::available() {
+        for f in ALL {
+            let ys = map64(isa, f, &xs);
+            let worst = xs.iter().zip(&ys).map(|(&x, &y)| (ulps64(y, f.reference(x)), x, y));
+            let (ulps, x, y) = worst.fold((0.0, 0.0, 0.0), |a, b| if b.0 > a.0 { b } else { a });
+            println!("{isa:9} {f:?} {ulps:.2} at {x:e}");
+            if ulps > 4.0 {
+                failures.push(format!("{isa} {f:?}({x:e}) = {y:e}: {ulps} ulp"));
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn special_values() {
+    let special = [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+        f64::MIN_POSITIVE,
+        -f64::MIN_POSITIVE,
+        5e-324,
+        -5e-324,
+        1e-310,
+        f64::MAX,
+        f64::MIN,
+        709.78,
+        709.79,
+        -708.5,
+        -740.0,
+        -745.2,
+        -800.0,
+        1e5,
+        -1e5,
+        1.000_1e5,
+        1e22,
+        -1e300,
+    ];
+    let mut failures = Vec::new();
+    for isa in Isa::available() {
+        for f in ALL {
+            for (x, y) in special.into_iter().zip(map64(isa, f, &special)) {
+                let e = f.reference(x);
+                let sign = y.is_nan() || y != 0.0 || y.is_sign_negative() == e.is_sign_negative();
+                if ulps64(y, e) > 4.0 || !sign {
+                    failures.push(format!("{isa} {f:?}({x:e}) = {y:e}, expected {e:e}"));
+                }
+            }
+            let narrow: Vec<f32> = special
+                .into_iter()
+                .map(|x| x as f32)
+                .chain([
+                    f32::MIN_POSITIVE,
+                    1e-40,
+                    -1e-40,
+                    1e-45,
+                    88.72,
+                    88.73,
+                    -87.4,
+                    -100.0,
+                    -103.9,
+                    -104.5,
+                    f32::MAX,
+                ])
+                .collect();
+            for (&x, y) in narrow.iter().zip(map32(isa, f, &narrow)) {
+                let e = f.reference(f64::from(x));
+                let sign = y.is_nan() || y != 0.0 || y.is_sign_negative() == e.is_sign_negative();
+                if ulps32(y, e) > 2.0 || !sign {
+                    failures.push(format!("{isa} f32 {f:?}({x:e}) = {y:e}, expected {e:e}"));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+struct Two<'a> {
+    a: &'a [f64],
+    b: &'a [f64],
+    /// hypot, pow, max, min.
+    y: [&'a mut [f64]; 4],
+}
+
+impl Kernel<f64> for Two<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<V: Vector<Scalar = f64>>(self) {
+        for i in 0..self.a.len() {
+            // SAFETY: the dispatcher has checked the instruction set; one element of each slice.
+            unsafe {
+                let (a, b) = (V::load_n(&self.a[i], 1), V::load_n(&self.b[i], 1));
+                hypot(a, b).store_n(&mut self.y[0][i], 1);
+                pow(a, b).store_n(&mut self.y[1][i], 1);
+                a.max(b).store_n(&mut self.y[2][i], 1);
+                a.min(b).store_n(&mut self.y[3][i], 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn functions_of_two_arguments() {
+    let xs = [
+        0.0,
+        -0.0,
+        1.0,
+        -2.0,
+        0.5,
+        3.0,
+        -4.0,
+        1e-200,
+        1e200,
+        1.7e308,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        f64::NAN,
+    ];
+    let (a, b): (Vec<_>, Vec<_>) = xs.iter().flat_map(|&a| xs.iter().map(move |&b| (a, b))).unzip();
+    for isa in Isa::available() {
+        let mut y = [(); 4].map(|()| vec![0.0; a.len()]);
+        let [h, p, max, min] = &mut y;
+        // SAFETY: slices of equal length.
+        unsafe { dispatch_f64(isa, Two { a: &a, b: &b, y: [h, p, max, min] }) };
+        for i in 0..a.len() {
+            let (a, b) = (a[i], b[i]);
+            let nan = a.is_nan() || b.is_nan();
+            let expected = [
+                a.hypot(b),
+                a.powf(b),
+                if nan { f64::NAN } else { a.max(b) },
+                if nan { f64::NAN } else { a.min(b) },
+            ];
+            for (j, e) in expected.into_iter().enumerate() {
+                assert!(
+                    ulps64(y[j][i], e) <= 2.0,
+                    "{isa} function {j} of {a:e}, {b:e}: {:e}, expected {e:e}",
+                    y[j][i]
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! From a single-assignment program to steps over few slots.
+
+use std::collections::HashMap;
+
+use super::Compiled;
+use crate::expr::{Binary, Instr, Reg, ScalarProgram, Ternary, Unary};
+
+/// Where a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A slot of the scratch.
+    Slot(u16),
+    /// An operand.
+    In(u16),
+    /// A constant.
+    Constant(u16),
+    /// A result.
+    Out(u16),
+}
+
+/// What a step does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Op {
+    Copy,
+    Unary(Unary),
+    Binary(Binary),
+    Ternary(Ternary),
+}
+
+/// `dst = op(args)`; arguments beyond the operation's own repeat the first.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Step {
+    pub(super) op: Op,
+    pub(super) dst: Place,
+    pub(super) args: [Place; 3],
+}
+
+/// A value before it has a slot: an index into the list of computed values, or a place already known.
+#[derive(Clone, Copy)]
+enum Value {
+    Computed(usize),
+    Known(Place),
+}
+
+struct Computed {
+    op: Op,
+    args: [Value; 3],
+}
+
+pub(super) fn compile(program: &ScalarProgram) -> Compiled {
+    let mut regs: Vec<Option<Value>> = vec![None; program.registers];
+    let mut constants: Vec<f64> = Vec::new();
+    let mut known: HashMap<u64, u16> = HashMap::new();
+    let mut values: Vec<Computed> = Vec::new();
+    let mut stores: Vec<(u16, Value)> = Vec::new();
+    let read = |regs: &[Option<Value>], r: Reg| -> Value {
+        let value = regs.get(usize::from(r)).copied().flatten();
+        assert!(value.is_some(), "bug: register {r} is read before it is written");
+        value.unwrap_or(Value::Known(Place::Constant(0)))
+    };
+    for instr in &program.instrs {
+        let (dst, op, args) = match *instr {
+            Instr::Const { dst, value } => {
+                let next = constants.len() as u16;
+                let index = *known.entry(value.to_bits()).or_insert(next);
+                if index == next {
+                    constants.push(value);
+                }
+                regs[usize::from(dst)] = Some(Value::Known(Place::Constant(index)));
+                continue;
+            }
+            Instr::Load { dst, slot } => {
+                assert!(
+                    usize::from(slot) < program.loads,
+                    "bug: load of operand {slot} of {}",
+                    program.loads
+                );
+                regs[usize::from(dst)] = Some(Value::Known(Place::In(slot)));
+                continue;
+            }
+            Instr::Store { slot, src } => {
+                assert!(
+                    usize::from(slot) < program.stores,
+                    "bug: store of result {slot} of {}",
+                    program.stores
+                );
+                stores.push((slot, read(&regs, src)));
+                continue;
+            }
+            Instr::Unary { op, dst, a } => (dst, Op::Unary(op), [a, a, a]),
+            Instr::Binary { op, dst, a, b } => (dst, Op::Binary(op), [a, b, a]),
+            Instr::Ternary { op, dst, a, b, c } => (dst, Op::Ternary(op), [a, b, c]),
+        };
+        let args = args.map(|r| read(&regs, r));
+        regs[usize::from(dst)] = Some(Value::Computed(values.len()));
+        values.push(Computed { op, args });
+    }
+    // A result that is an operand is copied before anything is stored, because the store of another result
+    // may overwrite the operand.
+    if stores.len() > 1 {
+        for (_, value) in &mut stores {
+            if let Value::Known(Place::In(_)) = value {
+                let copied = Value::Computed(values.len());
+                values.push(Computed { op: Op::Copy, args: [*value; 3] });
+                *value = copied;
+            }
+        }
+    }
+    let (steps, slots) = allocate(&values, &stores);
+    Compiled { steps, constants, slots, loads: program.loads, stores: program.stores }
+}
+
+/// Drops what no store needs, and gives every value a slot from its computation to its last use.
+fn allocate(values: &[Computed], stores: &[(u16, Value)]) -> (Vec<Step>, usize) {
+    const NEVER: usize = 0;
+    // Last use by value: its position among the values plus 1, or the end for a stored value.
+    let mut last = vec![NEVER; values.len()];
+    for (_, value) in stores {
+        if let Value::Computed(v) = *value {
+            last[v] = values.len() + 1;
+        }
+    }
+    for (at, value) in values.iter().enumerate().rev() {
+        if last[at] == NEVER {
+            continue;
+        }
+        for arg in value.args {
+            if let Value::Computed(v) = arg {
+                last[v] = last[v].max(at + 1);
+            }
+        }
+    }
+    let mut steps = Vec::with_capacity(values.len() + stores.len());
+    let mut place = vec![Place::Slot(0); values.len()];
+    let mut free: Vec<u16> = Vec::new();
+    let mut slots = 0;
+    for (at, value) in values.iter().enumerate() {
+        if last[at] == NEVER {
+            continue;
+        }
+        let args = value.args.map(|arg| resolve(&place, arg));
+        // Slots of arguments used here for the last time are free for the result: a step reads an element
+        // before it writes it.
+        for arg in value.args {
+            if let (Value::Computed(v), Place::Slot(slot)) = (arg, resolve(&place, arg))
+                && last[v] == at + 1
+                && !free.contains(&slot)
+            {
+                free.push(slot);
+            }
+        }
+        let slot = free.pop().unwrap_or_else(|| {
+            slots += 1;
+            slots - 1
+        });
+        place[at] = Place::Slot(slot);
+        steps.push(Step { op: value.op, dst: place[at], args });
+    }
+    for &(slot, value) in stores {
+        let src = resolve(&place, value);
+        steps.push(Step { op: Op::Copy, dst: Place::Out(slot), args: [src; 3] });
+    }
+    (steps, usize::from(slots))
+}
+
+fn resolve(place: &[Place], value: Value) -> Place {
+    match value {
+        Value::Computed(v) => place[v],
+        Value::Known(p) => p,
+    }
+}

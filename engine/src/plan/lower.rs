@@ -1,0 +1,547 @@
+//! Lowering: from nodes of a tape to calls over buffers.
+//!
+//! The same code lowers the outer program and every stage of a step. Pointwise operations are grouped by level:
+//! a node's level is one more than that of its inputs, except along an edge between two pointwise nodes over the
+//! same domain, where it stays. Nodes of one level and one domain form one fused call; edges between groups go
+//! strictly up, so the groups cannot depend on each other in a circle.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::ir::{Buf, BufKind, Call, Instr, Operand, Over, Place};
+use crate::core_ops::Concat;
+use crate::cpu::{Compiled, Isa, packed_len};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::expr::{Expr, Num, Reg};
+use crate::kernel::RowRule;
+use crate::layout::Layout;
+use crate::matmul::MatMul;
+use crate::op::{Class, Op, Ty};
+use crate::shape::{Dims, Lead};
+use crate::tape::{Node, NodeKind, Var};
+
+/// Where a packed right-hand side comes from.
+pub(crate) trait Packs {
+    /// The packed form of `b` if it is prepared outside; `None` if the lowered code must pack it itself.
+    fn outside(&mut self, bufs: &mut Vec<Buf>, b: u32, transpose: bool, k: usize, m: usize) -> Option<Operand>;
+}
+
+/// State of lowering one graph.
+pub(crate) struct Lowerer<'a> {
+    pub(crate) nodes: &'a [Node],
+    pub(crate) isa: Isa,
+    /// In a step every operation runs over the steps at hand.
+    pub(crate) in_step: bool,
+    pub(crate) places: HashMap<u32, Place>,
+    pub(crate) bufs: Vec<Buf>,
+    /// Destinations chosen before lowering.
+    pub(crate) dest: HashMap<u32, Operand>,
+    /// Running sums that reductions add to directly.
+    pub(crate) sums: HashMap<u32, Operand>,
+    /// Nodes whose value is needed beyond the calls that use it here.
+    pub(crate) roots: HashSet<u32>,
+    packs: HashMap<(u32, bool), Operand>,
+    users: HashMap<u32, Vec<u32>>,
+}
+
+/// Elements of a packed matrix, all planes counted once.
+fn packed_width(isa: Isa, real: DType, k: usize, m: usize) -> usize {
+    match real {
+        DType::F64 => packed_len::<f64>(isa, k, m),
+        _ => packed_len::<f32>(isa, k, m),
+    }
+}
+
+/// The buffer of a packed matrix.
+pub(crate) fn packed_buf(isa: Isa, dtype: DType, k: usize, m: usize, kind: BufKind) -> Buf {
+    let width = packed_width(isa, dtype.real(), k, m);
+    Buf { kind, dtype, width, lead: Lead::Shared, label: format!("packed {k}×{m}") }
+}
+
+impl<'a> Lowerer<'a> {
+    pub(crate) fn new(nodes: &'a [Node], live: &[bool], isa: Isa, in_step: bool) -> Lowerer<'a> {
+        let mut users: HashMap<u32, Vec<u32>> = HashMap::new();
+        for (i, node) in nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
+            for v in &node.inputs {
+                users.entry(v.index).or_default().push(i as u32);
+            }
+        }
+        Lowerer {
+            nodes,
+            isa,
+            in_step,
+            places: HashMap::new(),
+            bufs: Vec::new(),
+            dest: HashMap::new(),
+            sums: HashMap::new(),
+            roots: HashSet::new(),
+            packs: HashMap::new(),
+            users,
+        }
+    }
+
+    pub(crate) fn add_buf(&mut self, buf: Buf) -> usize {
+        self.bufs.push(buf);
+        self.bufs.len() - 1
+    }
+
+    /// A whole buffer as an operand.
+    pub(crate) fn whole(&self, buf: usize, dims: &Dims) -> Operand {
+        Operand { buf, col: 0, dims: dims.clone(), shift: 0 }
+    }
+
+    pub(crate) fn fresh(&mut self, ty: &Ty, steps: bool, label: String) -> Operand {
+        let lead = Lead::from_axes(steps, ty.shape.lead.has_n());
+        let buf = Buf { kind: BufKind::Temp, dtype: ty.dtype, width: ty.shape.width(), lead, label };
+        let buf = self.add_buf(buf);
+        self.whole(buf, &ty.shape.dims)
+    }
+
+    fn label(&self, i: u32) -> String {
+        let node = &self.nodes[i as usize];
+        match (&node.label, &node.kind) {
+            (Some(label), _) => label.clone(),
+            (None, NodeKind::Op(op)) => op.name().to_string(),
+            (None, _) => String::new(),
+        }
+    }
+
+    pub(crate) fn over(&self, ty: &Ty) -> Over {
+        Over { steps: self.in_step || ty.shape.lead.has_t(), rows: ty.shape.lead.has_n() }
+    }
+
+    fn has_steps(&self, i: u32, chunked: &dyn Fn(u32) -> bool) -> bool {
+        if self.in_step { chunked(i) } else { self.nodes[i as usize].ty.shape.lead.has_t() }
+    }
+
+    /// The destination of node `i`: chosen before, or a new buffer.
+    fn target(&mut self, i: u32, chunked: &dyn Fn(u32) -> bool) -> Operand {
+        if let Some(o) = self.dest.get(&i) {
+            return o.clone();
+        }
+        let ty = self.nodes[i as usize].ty.clone();
+        let steps = self.has_steps(i, chunked);
+        let label = self.label(i);
+        self.fresh(&ty, steps, label)
+    }
+
+    fn place(&self, v: Var) -> Result<Place> {
+        self.places.get(&v.index).cloned().ok_or_else(|| {
+            let node = &self.nodes[v.index as usize];
+            Error::argument("plan", format!("bug: value {} ({:?}) has no place", v.index, node.kind))
+        })
+    }
+
+    /// The operand of a value; a scalar is written out first.
+    fn operand(&mut self, v: Var, calls: &mut Vec<Call>) -> Result<Operand> {
+        match self.place(v)? {
+            Place::At(o) => Ok(o),
+            Place::Scalar { re, im } => {
+                let ty = self.nodes[v.index as usize].ty.clone();
+                let ty = Ty::new(ty.dtype, crate::Shape::shared(&ty.shape.dims));
+                let out = self.fresh(&ty, false, "constant".into());
+                let over = Over { steps: self.in_step, rows: false };
+                calls.push(Call { instr: Instr::Fill { out: out.clone(), re, im }, over, flops: 0.0 });
+                Ok(out)
+            }
+        }
+    }
+
+    /// Copies a value into `out`, over the entries of `over`.
+    pub(crate) fn copy(&mut self, v: Var, out: Operand, over: Over, calls: &mut Vec<Call>) -> Result<()> {
+        let instr = match self.place(v)? {
+            Place::At(input) if input == out => return Ok(()),
+            Place::At(input) => Instr::Move { input, out, map: None },
+            Place::Scalar { re, im } => Instr::Fill { out, re, im },
+        };
+        calls.push(Call { instr, over, flops: 0.0 });
+        Ok(())
+    }
+
+    fn domain(&self, i: u32) -> Option<(Lead, usize, DType)> {
+        let node = &self.nodes[i as usize];
+        match &node.kind {
+            NodeKind::Op(op) if matches!(op.class(), Class::Pointwise(_)) => {
+                let lead = node.ty.shape.lead;
+                let real = node.ty.dtype.real();
+                Some((lead, node.ty.shape.width(), real))
+            }
+            _ => None,
+        }
+    }
+
+    /// Lowers `list` (node numbers in recording order). `chunked(i)`: the value of `i` outlives its loop.
+    pub(crate) fn lower(
+        &mut self,
+        list: &[u32],
+        chunked: &dyn Fn(u32) -> bool,
+        packs: &mut dyn Packs,
+        calls: &mut Vec<Call>,
+    ) -> Result<()> {
+        let mut level: HashMap<u32, usize> = HashMap::new();
+        let mut units: BTreeMap<(usize, u32), Vec<u32>> = BTreeMap::new();
+        let mut groups: HashMap<(usize, (Lead, usize, DType)), u32> = HashMap::new();
+        for &i in list {
+            let domain = self.domain(i);
+            let mut at = 0;
+            for v in &self.nodes[i as usize].inputs {
+                if let Some(&l) = level.get(&v.index) {
+                    let together = domain.is_some() && self.domain(v.index) == domain;
+                    at = at.max(if together { l } else { l + 1 });
+                }
+            }
+            level.insert(i, at);
+            let first = match domain {
+                Some(d) => *groups.entry((at, d)).or_insert(i),
+                None => i,
+            };
+            units.entry((at, first)).or_default().push(i);
+        }
+        self.join_into_concats(list, chunked);
+        for ((_, first), unit) in units {
+            if self.domain(first).is_some() {
+                self.pointwise(&unit, chunked, calls)?;
+            } else {
+                self.single(first, chunked, packs, calls)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets the inputs of a concatenation be written in place where that is possible.
+    fn join_into_concats(&mut self, list: &[u32], chunked: &dyn Fn(u32) -> bool) {
+        let inside: HashSet<u32> = list.iter().copied().collect();
+        for &c in list.iter().rev() {
+            let node = &self.nodes[c as usize];
+            let Some(concat) = as_concat(node) else { continue };
+            if node.ty.shape.dims[..concat.axis].iter().any(|&d| d != 1) {
+                continue;
+            }
+            let out = self.target(c, chunked);
+            self.dest.insert(c, out.clone());
+            let steps = self.bufs[out.buf].lead.has_t();
+            let mut col = out.col;
+            for v in self.nodes[c as usize].inputs.clone() {
+                let part = &self.nodes[v.index as usize];
+                let width = part.ty.shape.width();
+                let writes_once = match &part.kind {
+                    NodeKind::Op(op) => match op.class() {
+                        Class::Pointwise(_) | Class::MatMul(_) => true,
+                        Class::Structured(s) => s.rows() == RowRule::PerRow,
+                        _ => false,
+                    },
+                    _ => false,
+                };
+                let fits = inside.contains(&v.index)
+                    && writes_once
+                    && part.ty.shape.lead == node.ty.shape.lead
+                    && part.ty.dtype == node.ty.dtype
+                    && !self.dest.contains_key(&v.index)
+                    && (steps || !self.has_steps(v.index, chunked));
+                if fits {
+                    let dims = part.ty.shape.dims.clone();
+                    self.dest.insert(v.index, Operand { buf: out.buf, col, dims, shift: out.shift });
+                }
+                col += width;
+            }
+        }
+    }
+
+    fn pointwise(&mut self, group: &[u32], chunked: &dyn Fn(u32) -> bool, calls: &mut Vec<Call>) -> Result<()> {
+        let inside: HashSet<u32> = group.iter().copied().collect();
+        let mut e = Expr::new();
+        let mut ins: Vec<(Operand, usize)> = Vec::new();
+        let mut loaded: Vec<Reg> = Vec::new();
+        let mut nums: HashMap<u32, Num> = HashMap::new();
+        let mut names = Vec::new();
+        let mut flops = 0.0;
+        let ty = self.nodes[group[0] as usize].ty.clone();
+        let width = ty.shape.width();
+        let mut load = |e: &mut Expr, o: &Operand, plane: usize| -> Reg {
+            if let Some(k) = ins.iter().position(|(x, p)| x == o && *p == plane) {
+                return loaded[k];
+            }
+            let reg = e.load(false).re();
+            ins.push((o.clone(), plane));
+            loaded.push(reg);
+            reg
+        };
+        for &i in group {
+            let node = &self.nodes[i as usize];
+            let NodeKind::Op(op) = &node.kind else { continue };
+            let Class::Pointwise(body) = op.class() else { continue };
+            let mut args = Vec::with_capacity(node.inputs.len());
+            for v in node.inputs.clone() {
+                if let Some(&num) = nums.get(&v.index).filter(|_| inside.contains(&v.index)) {
+                    args.push(num);
+                    continue;
+                }
+                let input = &self.nodes[v.index as usize].ty;
+                let complex = input.dtype.is_complex();
+                let from = input.shape.width();
+                args.push(match self.place(v)? {
+                    Place::Scalar { re, im } if complex => {
+                        Num::Complex(e.constant_reg(re), e.constant_reg(im))
+                    }
+                    Place::Scalar { re, .. } => e.constant(re),
+                    Place::At(o) => {
+                        let o = if from == 1 || from == width {
+                            o
+                        } else {
+                            self.stretch(v, o, &node.ty.shape.dims, calls)?
+                        };
+                        let re = load(&mut e, &o, 0);
+                        if complex { Num::Complex(re, load(&mut e, &o, 1)) } else { Num::Real(re) }
+                    }
+                });
+            }
+            let value = body.expr(&mut e, &args);
+            nums.insert(i, value);
+            names.push(op.name());
+            let inputs: Vec<Ty> = node.inputs.iter().map(|v| self.nodes[v.index as usize].ty.clone()).collect();
+            flops += op.flops(&inputs, &node.ty);
+        }
+        let mut outs = Vec::new();
+        for &i in group {
+            let needed = self.roots.contains(&i)
+                || self.dest.contains_key(&i)
+                || self.users.get(&i).is_some_and(|u| u.iter().any(|u| !inside.contains(u)));
+            if !needed {
+                continue;
+            }
+            let out = self.target(i, chunked);
+            let num = nums[&i];
+            e.store(num);
+            outs.push((out.clone(), 0));
+            if matches!(num, Num::Complex(..)) {
+                outs.push((out.clone(), 1));
+            }
+            self.places.insert(i, Place::At(out));
+        }
+        if outs.is_empty() {
+            return Ok(());
+        }
+        let program = Arc::new(Compiled::new(&e.finish()));
+        let real = ty.dtype.real();
+        let over = self.over(&ty);
+        calls.push(Call { instr: Instr::Pointwise { program, ins, outs, width, real, names }, over, flops });
+        Ok(())
+    }
+
+    /// Writes out a broadcast that is neither of one element nor of the whole width.
+    fn stretch(&mut self, v: Var, o: Operand, dims: &Dims, calls: &mut Vec<Call>) -> Result<Operand> {
+        let ty = self.nodes[v.index as usize].ty.clone();
+        let map = Layout::Broadcast { dims: dims.clone() }.map(&ty.shape.dims)?;
+        let wide = Ty::new(ty.dtype, crate::Shape { lead: ty.shape.lead, dims: dims.clone() });
+        // The value is read where it is used, so one slot does inside a loop; a batched stage needs one per step.
+        let steps = self.bufs[o.buf].lead.has_t();
+        let out = self.fresh(&wide, steps, "broadcast".into());
+        let over = self.over(&wide);
+        let map = Some(Arc::from(map));
+        calls.push(Call { instr: Instr::Move { input: o, out: out.clone(), map }, over, flops: 0.0 });
+        Ok(out)
+    }
+
+    fn single(
+        &mut self,
+        i: u32,
+        chunked: &dyn Fn(u32) -> bool,
+        packs: &mut dyn Packs,
+        calls: &mut Vec<Call>,
+    ) -> Result<()> {
+        let node = &self.nodes[i as usize];
+        let NodeKind::Op(op) = &node.kind else {
+            return Err(Error::argument("plan", format!("bug: {:?} to lower", node.kind)));
+        };
+        let op: Arc<dyn Op> = op.clone();
+        let (ty, inputs) = (node.ty.clone(), node.inputs.clone());
+        let tys: Vec<Ty> = inputs.iter().map(|v| self.nodes[v.index as usize].ty.clone()).collect();
+        let flops = op.flops(&tys, &ty);
+        match op.class() {
+            Class::Pointwise(_) => Err(Error::argument("plan", "bug: a pointwise operation alone")),
+            Class::Expand => {
+                let place = self.place(inputs[0])?;
+                self.places.insert(i, place);
+                Ok(())
+            }
+            Class::Layout(layout) => self.layout(i, layout, inputs[0], &tys[0], chunked, calls),
+            Class::Cast => {
+                let input = self.operand(inputs[0], calls)?;
+                let out = self.target(i, chunked);
+                self.places.insert(i, Place::At(out.clone()));
+                calls.push(Call { instr: Instr::Cast { input, out }, over: self.over(&ty), flops: 0.0 });
+                Ok(())
+            }
+            Class::SumSteps => {
+                let input = self.operand(inputs[0], calls)?;
+                let out = self.target(i, chunked);
+                self.places.insert(i, Place::At(out.clone()));
+                let once = Over { steps: false, rows: ty.shape.lead.has_n() };
+                let zero = Instr::Fill { out: out.clone(), re: 0.0, im: 0.0 };
+                calls.push(Call { instr: zero, over: once, flops: 0.0 });
+                let over = Over { steps: true, rows: ty.shape.lead.has_n() };
+                calls.push(Call { instr: Instr::Accumulate { input, out }, over, flops });
+                Ok(())
+            }
+            Class::MatMul(flags) => {
+                let (k, m) = dims_of(flags, &tys[1]);
+                let a = self.operand(inputs[0], calls)?;
+                let packed = self.packed(inputs[1], flags.transpose_b, k, m, packs, calls)?;
+                let out = self.target(i, chunked);
+                self.places.insert(i, Place::At(out.clone()));
+                let instr = Instr::MatMul { a, packed, out, flags: *flags, k, m };
+                calls.push(Call { instr, over: self.over(&ty), flops });
+                Ok(())
+            }
+            Class::RowContract(flags) => {
+                let l = self.operand(inputs[0], calls)?;
+                let r = self.operand(inputs[1], calls)?;
+                let (out, accumulate) = self.reduction(i, chunked);
+                let over = self.reduce_over(&tys);
+                let instr = Instr::RowContract { l, r, out, flags: *flags, accumulate };
+                calls.push(Call { instr, over, flops });
+                Ok(())
+            }
+            Class::Structured(kernel) => {
+                let reduce = kernel.rows() == RowRule::Reduce;
+                let scratch = kernel.scratch(&tys);
+                if let Some(concat) = as_concat(&self.nodes[i as usize])
+                    && ty.shape.dims[..concat.axis].iter().all(|&d| d == 1)
+                {
+                    return self.concat(i, &inputs, calls);
+                }
+                let mut ins = Vec::with_capacity(inputs.len());
+                for v in &inputs {
+                    ins.push(self.operand(*v, calls)?);
+                }
+                let (out, accumulate, over) = if reduce {
+                    let (out, accumulate) = self.reduction(i, chunked);
+                    (out, accumulate, self.reduce_over(&tys))
+                } else {
+                    let out = self.target(i, chunked);
+                    self.places.insert(i, Place::At(out.clone()));
+                    (out, false, self.over(&ty))
+                };
+                let instr = Instr::Structured { op: op.clone(), ins, out, reduce, accumulate, scratch };
+                calls.push(Call { instr, over, flops });
+                Ok(())
+            }
+        }
+    }
+
+    fn reduce_over(&self, tys: &[Ty]) -> Over {
+        let lead = tys.iter().fold(Lead::Shared, |l, t| l.join(t.shape.lead));
+        Over { steps: self.in_step || lead.has_t(), rows: lead.has_n() }
+    }
+
+    /// Where a reduction goes: straight into a running sum if it has one.
+    fn reduction(&mut self, i: u32, chunked: &dyn Fn(u32) -> bool) -> (Operand, bool) {
+        if let Some(sum) = self.sums.get(&i) {
+            return (sum.clone(), true);
+        }
+        let out = if self.in_step && !self.dest.contains_key(&i) {
+            let ty = self.nodes[i as usize].ty.clone();
+            let label = self.label(i);
+            self.fresh(&ty, true, label)
+        } else {
+            self.target(i, chunked)
+        };
+        self.places.insert(i, Place::At(out.clone()));
+        (out, false)
+    }
+
+    fn concat(&mut self, i: u32, inputs: &[Var], calls: &mut Vec<Call>) -> Result<()> {
+        let out = self.dest.get(&i).cloned().ok_or_else(|| Error::argument("plan", "bug: concat without a place"))?;
+        let over = self.over(&self.nodes[i as usize].ty.clone());
+        let mut col = out.col;
+        for &v in inputs {
+            let dims = self.nodes[v.index as usize].ty.shape.dims.clone();
+            let part = Operand { buf: out.buf, col, dims, shift: out.shift };
+            col += part.width();
+            self.copy(v, part, over, calls)?;
+        }
+        self.places.insert(i, Place::At(out));
+        Ok(())
+    }
+
+    fn layout(
+        &mut self,
+        i: u32,
+        layout: &Layout,
+        v: Var,
+        ty: &Ty,
+        chunked: &dyn Fn(u32) -> bool,
+        calls: &mut Vec<Call>,
+    ) -> Result<()> {
+        let out_ty = self.nodes[i as usize].ty.clone();
+        let place = self.place(v)?;
+        let aliased = !self.dest.contains_key(&i);
+        match place {
+            Place::Scalar { .. } if !matches!(layout, Layout::Pad { .. }) && aliased => {
+                self.places.insert(i, place);
+                return Ok(());
+            }
+            Place::At(ref o) if aliased => {
+                if let Some(start) = layout.as_run(&ty.shape.dims) {
+                    let o = Operand { col: o.col + start, dims: out_ty.shape.dims.clone(), ..o.clone() };
+                    self.places.insert(i, Place::At(o));
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        let input = self.operand(v, calls)?;
+        let out = self.target(i, chunked);
+        self.places.insert(i, Place::At(out.clone()));
+        let map = Some(Arc::from(layout.map(&ty.shape.dims)?));
+        calls.push(Call { instr: Instr::Move { input, out, map }, over: self.over(&out_ty), flops: 0.0 });
+        Ok(())
+    }
+
+    fn packed(
+        &mut self,
+        b: Var,
+        transpose: bool,
+        k: usize,
+        m: usize,
+        packs: &mut dyn Packs,
+        calls: &mut Vec<Call>,
+    ) -> Result<Operand> {
+        if let Some(o) = self.packs.get(&(b.index, transpose)) {
+            return Ok(o.clone());
+        }
+        let outside = packs.outside(&mut self.bufs, b.index, transpose, k, m);
+        let packed = match outside {
+            Some(o) => o,
+            None => {
+                let source = self.operand(b, calls)?;
+                let dtype = self.nodes[b.index as usize].ty.dtype;
+                let mut buf = packed_buf(self.isa, dtype, k, m, BufKind::Temp);
+                // A matrix that changes from step to step is packed at every step of the stage.
+                let varies = self.in_step;
+                buf.lead = Lead::from_axes(varies, false);
+                let dims = Dims::from_slice(&[buf.width]);
+                let buf = self.add_buf(buf);
+                let out = self.whole(buf, &dims);
+                let over = Over { steps: varies, rows: false };
+                calls.push(Call { instr: Instr::Pack { b: source, out: out.clone(), transpose, k, m }, over, flops: 0.0 });
+                out
+            }
+        };
+        self.packs.insert((b.index, transpose), packed.clone());
+        Ok(packed)
+    }
+}
+
+fn dims_of(flags: &MatMul, b: &Ty) -> (usize, usize) {
+    let d = &b.shape.dims;
+    if flags.transpose_b { (d[1], d[0]) } else { (d[0], d[1]) }
+}
+
+fn as_concat(node: &Node) -> Option<Concat> {
+    match &node.kind {
+        NodeKind::Op(op) => (op.as_ref() as &dyn std::any::Any).downcast_ref::<Concat>().copied(),
+        _ => None,
+    }
+}

@@ -1,0 +1,446 @@
+//! Memory: where every byte of a run lives, for given numbers of steps and rows.
+//!
+//! Liveness decides: every buffer has an offset in one arena, and nothing is allocated while the program runs.
+//! Threads split the rows of a batch into tiles. The tiles depend on the number of rows alone, so sums over rows
+//! are formed in the same order whatever the number of threads.
+
+use std::collections::BTreeMap;
+
+use super::ir::{Buf, BufKind};
+use super::outer::{Item, Outer, Role, ScanItem};
+use super::step::StepProgram;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::schedule::{Footprint, Schedule};
+
+/// Bytes every offset is a multiple of.
+const ALIGN: usize = 64;
+
+fn checked(what: &str, factors: &[usize]) -> Result<usize> {
+    factors
+        .iter()
+        .try_fold(1usize, |n, &f| n.checked_mul(f))
+        .filter(|&n| n < isize::MAX as usize / 2)
+        .ok_or_else(|| Error::Overflow { what: what.into(), sizes: format!("{factors:?}") })
+}
+
+fn aligned(bytes: usize) -> usize {
+    bytes.div_ceil(ALIGN) * ALIGN
+}
+
+/// Number of tiles the rows are split into: about 32 rows a tile, at least two tiles for two threads.
+pub(crate) fn tiles(rows: usize, mixes: bool) -> usize {
+    if mixes || rows < 2 {
+        return 1;
+    }
+    rows.div_ceil(32).next_power_of_two().clamp(2, 64).min(rows)
+}
+
+/// First row and number of rows of a tile; sizes differ by at most one.
+pub(crate) fn tile_rows(rows: usize, tiles: usize, tile: usize) -> (usize, usize) {
+    let start = tile * rows / tiles;
+    (start, (tile + 1) * rows / tiles - start)
+}
+
+/// Steps of a chunk: enough rows to keep the products busy, few enough to stay in the cache.
+pub(crate) fn chunk_steps(rows_of_tile: usize) -> usize {
+    (192 / rows_of_tile.max(1)).next_power_of_two().clamp(4, 64)
+}
+
+/// A buffer's place: offset of its first plane and elements between planes, slots and rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Slot {
+    pub(crate) offset: usize,
+    pub(crate) plane: usize,
+    pub(crate) step: usize,
+    pub(crate) row: usize,
+}
+
+impl Slot {
+    /// `[planes, slots, rows, width]` from `offset`; a `slots` or `rows` of `None` is an axis the buffer lacks.
+    fn new(offset: usize, dtype: DType, slots: Option<usize>, rows: Option<usize>, width: usize) -> Result<(Slot, usize)> {
+        let per_slot = checked("buffer", &[rows.unwrap_or(1), width])?;
+        let plane = checked("buffer", &[slots.unwrap_or(1), per_slot])?;
+        let bytes = checked("buffer", &[plane, dtype.size()])?;
+        let slot = Slot {
+            offset,
+            plane,
+            step: if slots.is_some() { per_slot } else { 0 },
+            row: if rows.is_some() { width } else { 0 },
+        };
+        Ok((slot, aligned(bytes)))
+    }
+}
+
+/// Places of a step's own buffers in a lane's workspace, relative to its start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StepSlots {
+    /// By buffer; `None` for those that live elsewhere.
+    pub(crate) own: Vec<Option<Slot>>,
+    pub(crate) bytes: usize,
+}
+
+/// Places shared by a pair of scans: one region per tile.
+#[derive(Clone, Debug)]
+pub(crate) struct PairSlots {
+    pub(crate) offset: usize,
+    /// Bytes from one tile to the next.
+    pub(crate) tile: usize,
+    /// States of a segment, one more slot than steps.
+    pub(crate) states: BTreeMap<usize, Slot>,
+    pub(crate) kept: Vec<Slot>,
+    /// State `k` of checkpoint slot `s` is `checkpoints[k]` with `s` as its step.
+    pub(crate) checkpoints: BTreeMap<usize, Slot>,
+    /// Steps of a segment.
+    pub(crate) leaf: usize,
+    pub(crate) schedule: Schedule,
+}
+
+/// Places of a scan's working memory.
+#[derive(Clone, Debug)]
+pub(crate) struct ScanSlots {
+    pub(crate) tiles: usize,
+    pub(crate) chunk: usize,
+    pub(crate) lanes: usize,
+    /// Start of the lanes' workspaces, and bytes from one to the next.
+    pub(crate) work: usize,
+    pub(crate) lane: usize,
+    pub(crate) run: StepSlots,
+    pub(crate) sweep: StepSlots,
+    pub(crate) advance: StepSlots,
+    pub(crate) record: StepSlots,
+    /// Current states, relative to a lane's workspace: of this scan, and of the one it replays.
+    pub(crate) current: BTreeMap<usize, Slot>,
+    pub(crate) replayed: BTreeMap<usize, Slot>,
+    pub(crate) scratch: usize,
+    /// Sums and stacks of each tile: start, bytes from one tile to the next, places relative to a tile's start.
+    pub(crate) tile_base: usize,
+    pub(crate) tile: usize,
+    pub(crate) sums: Vec<Slot>,
+    pub(crate) shared: Vec<Slot>,
+}
+
+/// A whole run's memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Memory {
+    pub(crate) steps: usize,
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+    /// Bytes of the tensors returned.
+    pub(crate) output_bytes: usize,
+    pub(crate) outer: Vec<Option<Slot>>,
+    pub(crate) scans: BTreeMap<usize, ScanSlots>,
+    pub(crate) pairs: Vec<PairSlots>,
+    pub(crate) scratch: usize,
+}
+
+/// How the recorded values of the run's pairs are held.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Segments {
+    /// Steps of a segment; `None` is the whole sequence.
+    pub(crate) leaf: Option<usize>,
+    pub(crate) slots: usize,
+}
+
+/// A block of memory to place: bytes, and the items during which it lives.
+struct Block {
+    bytes: usize,
+    from: usize,
+    to: usize,
+}
+
+/// First fit by decreasing size: offsets, and the bytes in all.
+fn place(blocks: &[Block]) -> (Vec<usize>, usize) {
+    let mut order: Vec<usize> = (0..blocks.len()).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(blocks[i].bytes));
+    let mut offsets = vec![0; blocks.len()];
+    let mut placed: Vec<usize> = Vec::new();
+    let mut total = 0;
+    for i in order {
+        let b = &blocks[i];
+        let mut taken: Vec<(usize, usize)> = placed
+            .iter()
+            .filter(|&&j| blocks[j].from <= b.to && b.from <= blocks[j].to)
+            .map(|&j| (offsets[j], offsets[j] + blocks[j].bytes))
+            .collect();
+        taken.sort_unstable();
+        let mut at = 0;
+        for (start, end) in taken {
+            if at + b.bytes <= start {
+                break;
+            }
+            at = at.max(end);
+        }
+        offsets[i] = at;
+        total = total.max(at + b.bytes);
+        placed.push(i);
+    }
+    (offsets, total)
+}
+
+/// Places the temporary buffers and ring states of a step. `rows` and `chunk` are those of a tile.
+fn step_slots(p: &StepProgram, rows: usize, chunk: usize, recording: bool) -> Result<StepSlots> {
+    let mut own = vec![None; p.bufs.len()];
+    let mut blocks = Vec::new();
+    let mut which = Vec::new();
+    for (i, buf) in p.bufs.iter().enumerate() {
+        let (slots, life) = match buf.kind {
+            BufKind::Temp => match p.lives[i] {
+                Some(life) => (buf.lead.has_t().then_some(chunk), life),
+                None => continue,
+            },
+            BufKind::State(_) if !recording => (Some(chunk + 1), (0, usize::MAX)),
+            _ => continue,
+        };
+        let (slot, bytes) = Slot::new(0, buf.dtype, slots, buf.lead.has_n().then_some(rows), buf.width)?;
+        blocks.push(Block { bytes, from: life.0, to: life.1 });
+        which.push((i, slot));
+    }
+    let (offsets, bytes) = place(&blocks);
+    for ((i, slot), offset) in which.into_iter().zip(offsets) {
+        own[i] = Some(Slot { offset, ..slot });
+    }
+    Ok(StepSlots { own, bytes })
+}
+
+/// Places `entries` one behind the other from `at`; returns where they end.
+fn line_up<K: Ord>(
+    entries: impl Iterator<Item = (K, DType, Option<usize>, Option<usize>, usize)>,
+    mut at: usize,
+) -> Result<(BTreeMap<K, Slot>, usize)> {
+    let mut out = BTreeMap::new();
+    for (key, dtype, slots, rows, width) in entries {
+        let (slot, bytes) = Slot::new(at, dtype, slots, rows, width)?;
+        out.insert(key, slot);
+        at += bytes;
+    }
+    Ok((out, at))
+}
+
+fn states_of(p: &StepProgram) -> impl Iterator<Item = (usize, &Buf)> {
+    p.states.iter().map(|(&k, &b)| (k, &p.bufs[b]))
+}
+
+impl ScanSlots {
+    fn new(s: &ScanItem, rows: usize, steps: usize, threads: usize) -> Result<ScanSlots> {
+        let tiles = tiles(rows, s.mixes_rows);
+        let of_tile = rows.div_ceil(tiles);
+        let chunk = chunk_steps(of_tile);
+        let recording = matches!(s.role, Role::Forward(_));
+        let run = step_slots(&s.run, of_tile, chunk, recording)?;
+        let sweep = s.sweep.as_ref().map(|p| step_slots(p, of_tile, chunk, false)).transpose()?.unwrap_or_default();
+        let (mut advance, mut record) = (StepSlots::default(), StepSlots::default());
+        let mut programs = vec![&s.run];
+        programs.extend(&s.sweep);
+        if let Some(r) = &s.replay {
+            advance = step_slots(&r.advance, of_tile, chunk, false)?;
+            record = step_slots(&r.record, of_tile, chunk, true)?;
+            programs.extend([&r.advance, &r.record]);
+        }
+        // Sweeps and replays take turns with the scan proper, but their states do not overlap.
+        let temp = run.bytes.max(sweep.bytes).max(advance.bytes).max(record.bytes);
+        let at = temp;
+        let (current, at) =
+            line_up(states_of(&s.run).map(|(k, b)| (k, b.dtype, None, Some(of_tile), b.width)), at)?;
+        let (replayed, at) = match &s.replay {
+            Some(r) => {
+                let states = states_of(&r.record);
+                line_up(states.map(|(k, b)| (k, b.dtype, None, Some(of_tile), b.width)), at)?
+            }
+            None => (BTreeMap::new(), at),
+        };
+        let scratch = at;
+        let lane = aligned(at + programs.iter().map(|p| p.scratch).max().unwrap_or(0) * 8);
+        let buf = |b: usize| &s.run.bufs[b];
+        let (sums, at) = line_up(
+            s.run.sums.iter().enumerate().map(|(i, c)| {
+                let b = buf(c.buf);
+                (i, b.dtype, None, c.rows.then_some(of_tile), b.width)
+            }),
+            0,
+        )?;
+        let (shared, at) = line_up(
+            s.run.shared_stacks.iter().enumerate().map(|(i, (_, c))| {
+                let b = buf(c.buf);
+                (i, b.dtype, Some(steps), None, b.width)
+            }),
+            at,
+        )?;
+        Ok(ScanSlots {
+            tiles,
+            chunk,
+            lanes: threads.min(tiles),
+            work: 0,
+            lane,
+            run,
+            sweep,
+            advance,
+            record,
+            current,
+            replayed,
+            scratch,
+            tile_base: 0,
+            tile: aligned(at),
+            sums: sums.into_values().collect(),
+            shared: shared.into_values().collect(),
+        })
+    }
+}
+
+/// Bytes of a pair that each state slot and each recorded step takes, over all tiles.
+pub(crate) fn pair_rates(outer: &Outer, rows: usize) -> Result<(usize, usize)> {
+    let (mut state, mut step) = (0, 0);
+    for (p, pair) in outer.pairs.iter().enumerate() {
+        let tiles = tiles(rows, pair_mixes(outer, p));
+        let padded = tiles * rows.div_ceil(tiles);
+        let entry: usize = pair.states.values().map(|(d, w)| d.size() * w).sum();
+        let kept_rows: usize = pair.kept.iter().filter(|k| k.2).map(|(d, w, _)| d.size() * w).sum();
+        let kept_shared: usize = pair.kept.iter().filter(|k| !k.2).map(|(d, w, _)| d.size() * w).sum();
+        state += checked("states", &[entry, padded])?;
+        step += checked("recorded steps", &[entry + kept_rows, padded])? + kept_shared * tiles;
+    }
+    Ok((state, step))
+}
+
+fn pair_mixes(outer: &Outer, p: usize) -> bool {
+    outer.items.iter().any(|item| match item {
+        Item::Scan(s) => s.mixes_rows && s.role == Role::Forward(p),
+        Item::Call(_) => false,
+    })
+}
+
+/// Largest chunk of the pairs: segments are a multiple of it.
+pub(crate) fn pair_chunk(outer: &Outer, rows: usize) -> usize {
+    (0..outer.pairs.len())
+        .map(|p| chunk_steps(rows.div_ceil(tiles(rows, pair_mixes(outer, p)))))
+        .max()
+        .unwrap_or(1)
+}
+
+fn pair_slots(outer: &Outer, p: usize, rows: usize, steps: usize, segments: Segments) -> Result<(PairSlots, usize)> {
+    let pair = &outer.pairs[p];
+    let tiles = tiles(rows, pair_mixes(outer, p));
+    let of_tile = rows.div_ceil(tiles);
+    let leaf = segments.leaf.unwrap_or(steps).min(steps).max(1);
+    let n = steps.div_ceil(leaf);
+    let schedule = if n <= 1 {
+        Schedule::keep(n)
+    } else {
+        Schedule::binomial(n, segments.slots)
+            .map_err(|e| Error::argument("plan", format!("bug: schedule of {n} segments: {e}")))?
+    };
+    let states = pair.states.iter();
+    let (states, at) =
+        line_up(states.map(|(&k, &(d, w))| (k, d, Some(leaf + 1), Some(of_tile), w)), 0)?;
+    let kept = pair.kept.iter().enumerate();
+    let (kept, at) = line_up(kept.map(|(k, &(d, w, r))| (k, d, Some(leaf), r.then_some(of_tile), w)), at)?;
+    let slots = if n <= 1 { 0 } else { segments.slots };
+    let marks = pair.states.iter().filter(|_| slots > 0);
+    let (checkpoints, at) = line_up(marks.map(|(&k, &(d, w))| (k, d, Some(slots), Some(of_tile), w)), at)?;
+    let kept = kept.into_values().collect();
+    let bytes = checked("recorded values", &[at, tiles])?;
+    Ok((PairSlots { offset: 0, tile: at, states, kept, checkpoints, leaf, schedule }, bytes))
+}
+
+impl Memory {
+    /// Places everything.
+    pub(crate) fn new(
+        outer: &Outer,
+        steps: usize,
+        rows: usize,
+        threads: usize,
+        segments: Segments,
+    ) -> Result<Memory> {
+        let mut blocks = Vec::new();
+        let mut slots = vec![None; outer.bufs.len()];
+        let mut which = Vec::new();
+        for (i, buf) in outer.bufs.iter().enumerate() {
+            let Some((from, to)) = outer.lives[i] else { continue };
+            let borrowed = matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_)) && !buf.dtype.is_complex();
+            let t = buf.lead.has_t().then_some(steps);
+            let n = buf.lead.has_n().then_some(rows);
+            let (slot, bytes) = Slot::new(0, buf.dtype, t, n, buf.width)?;
+            slots[i] = Some(slot);
+            if !borrowed {
+                which.push(i);
+                blocks.push(Block { bytes, from, to });
+            }
+        }
+        let mut scans = BTreeMap::new();
+        let mut scan_blocks = Vec::new();
+        for (at, item) in outer.items.iter().enumerate() {
+            let Item::Scan(s) = item else { continue };
+            let scan = ScanSlots::new(s, rows, steps, threads)?;
+            let work = checked("workspace", &[scan.lane, scan.lanes])?;
+            let tile = checked("sums", &[scan.tile, scan.tiles])?;
+            scan_blocks.push((at, blocks.len()));
+            blocks.push(Block { bytes: work, from: at, to: at });
+            blocks.push(Block { bytes: tile, from: at, to: at });
+            scans.insert(at, scan);
+        }
+        let mut pairs = Vec::new();
+        let mut pair_blocks = Vec::new();
+        for p in 0..outer.pairs.len() {
+            let (slots, bytes) = pair_slots(outer, p, rows, steps, segments)?;
+            let (from, to) = outer.pair_lives[p];
+            pair_blocks.push(blocks.len());
+            blocks.push(Block { bytes, from, to });
+            pairs.push(slots);
+        }
+        let scratch_block = blocks.len();
+        let scratch_bytes = aligned(outer.scratch * 8);
+        blocks.push(Block { bytes: checked("scratch", &[scratch_bytes, threads])?, from: 0, to: outer.items.len() });
+
+        let (offsets, bytes) = place(&blocks);
+        for (k, i) in which.into_iter().enumerate() {
+            if let Some(slot) = &mut slots[i] {
+                slot.offset = offsets[k];
+            }
+        }
+        for (at, block) in scan_blocks {
+            if let Some(scan) = scans.get_mut(&at) {
+                scan.work = offsets[block];
+                scan.tile_base = offsets[block + 1];
+            }
+        }
+        for (pair, block) in pairs.iter_mut().zip(pair_blocks) {
+            pair.offset = offsets[block];
+        }
+        let mut output_bytes = 0;
+        for (_, ty) in &outer.outputs {
+            let count = ty.shape.lead.count(steps, rows).unwrap_or(usize::MAX);
+            output_bytes += aligned(checked("output", &[count, ty.entry_bytes()])?);
+        }
+        Ok(Memory {
+            steps,
+            rows,
+            bytes,
+            output_bytes,
+            outer: slots,
+            scans,
+            pairs,
+            scratch: offsets[scratch_block],
+        })
+    }
+
+    /// Most bytes alive at once: the arena and the tensors returned.
+    pub(crate) fn peak_bytes(&self) -> usize {
+        aligned(self.bytes) + self.output_bytes
+    }
+}
+
+/// What a pair's memory costs for the choice of segments, beside everything else.
+pub(crate) fn footprint(outer: &Outer, steps: usize, rows: usize, fixed: usize) -> Result<Footprint> {
+    let (state_bytes, step_bytes) = pair_rates(outer, rows)?;
+    let granularity = pair_chunk(outer, rows);
+    Ok(Footprint {
+        steps,
+        state_bytes,
+        step_bytes,
+        // The states of a segment have one slot more than steps.
+        fixed_bytes: fixed + state_bytes,
+        granularity,
+        min_leaf: granularity,
+        max_leaf: steps,
+    })
+}

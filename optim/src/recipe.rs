@@ -1,0 +1,81 @@
+//! Everything that happens between a gradient and the next parameters, in order.
+
+use retrograd_engine::Params;
+
+use crate::constraint::Constraint;
+use crate::error::Result;
+use crate::gradients::{GradientRules, Verdict};
+use crate::optimizer::Optimizer;
+use crate::penalty::Penalty;
+use crate::schedule::{Clock, LrSchedule, LrState};
+use crate::state::State;
+
+/// An optimiser with all that surrounds it. One update is: penalties add to the gradients; the gradients are
+/// checked and clipped; the optimiser moves the parameters at the scheduled rate; constraints put them back.
+pub struct Recipe {
+    /// Moves the parameters.
+    pub optimizer: Box<dyn Optimizer>,
+    /// Factor on its rate.
+    pub schedule: Box<dyn LrSchedule>,
+    /// Clipping and the policy for NaN.
+    pub gradients: GradientRules,
+    /// Terms added to the loss.
+    pub penalties: Vec<Box<dyn Penalty>>,
+    /// Sets the parameters must stay in.
+    pub constraints: Vec<Box<dyn Constraint>>,
+}
+
+/// What one update did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Update {
+    /// Learning rate used.
+    pub lr: f64,
+    /// Sum of the penalties.
+    pub penalty: f64,
+    /// Norm of the gradients, penalties included, before clipping; NaN if not finite.
+    pub norm: f64,
+    /// What was done to the gradients; with [`Verdict::Skip`] no parameter moved.
+    pub verdict: Verdict,
+}
+
+impl Recipe {
+    /// The optimiser at a constant rate, with nothing around it.
+    pub fn new(optimizer: Box<dyn Optimizer>) -> Recipe {
+        Recipe {
+            optimizer,
+            schedule: Box::new(crate::Constant),
+            gradients: GradientRules::default(),
+            penalties: Vec::new(),
+            constraints: Vec::new(),
+        }
+    }
+
+    /// One update. `clock` counts before it. Errors: those of the parts; parameters and state are then as they
+    /// were, unless it is a constraint's.
+    pub fn update(
+        &self,
+        grads: &mut Params,
+        state: &mut State,
+        lr_state: &LrState,
+        params: &mut Params,
+        clock: Clock,
+    ) -> Result<Update> {
+        let factor = self.schedule.factor(clock, lr_state);
+        let mut penalty = 0.0;
+        for term in &self.penalties {
+            penalty += term.penalty(params, grads)?;
+        }
+        let processed = self.gradients.process(params, grads)?;
+        let lr = self.optimizer.learning_rate() * factor;
+        let done = Update { lr, penalty, norm: processed.norm, verdict: processed.verdict };
+        if processed.verdict == Verdict::Skip {
+            state.count_skipped();
+            return Ok(done);
+        }
+        self.optimizer.update(grads, state, params, factor)?;
+        for constraint in &self.constraints {
+            constraint.project(params)?;
+        }
+        Ok(done)
+    }
+}
