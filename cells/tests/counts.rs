@@ -107,8 +107,7 @@ fn counts(row: &Row) -> Result<(usize, usize)> {
         hidden,
     };
     let input = Input::Dense(inputs);
-    let mut spec =
-        ModelSpec::new(input, vec![layer], Readout::EveryStep, outputs, Loss::SoftmaxCrossEntropy);
+    let mut spec = ModelSpec::new(input, vec![layer], Readout::EveryStep, outputs, Loss::SoftmaxCrossEntropy);
     spec.learn_h0 = row.learn_h0;
     let params = Model::new(spec)?.declare(0)?.into_params();
     let (mut recurrent, mut total) = (0, 0);

@@ -72,8 +72,7 @@ fn stacks() {
     for bidirectional in [false, true] {
         for readout in [Readout::Last, Readout::EveryStep] {
             for lengths in [false, true] {
-                let layers =
-                    vec![layer("kru", &[], "kron", &[], 4), layer("gru", &[], "dense", &[], 3)];
+                let layers = vec![layer("kru", &[], "kron", &[], 4), layer("gru", &[], "dense", &[], 3)];
                 let mut s = spec(Input::Dense(2), layers, readout, 2, Loss::SquaredError);
                 (s.bidirectional, s.lengths, s.masked) = (bidirectional, lengths, !lengths);
                 s.dropout = 0.25;

@@ -335,7 +335,8 @@ fn every_fixture() -> Result<(), Error> {
 fn dense_gates_together_and_apart() -> Result<(), Error> {
     let (mut tape, mut store) = (Tape::new(), ParamStore::new(3, DType::F64)?);
     let mut ctx = Declare::new(&mut tape, &mut store);
-    let r = retrograd_cells::Recurrence { name: "W", gates: &["a", "b", "c"], n: 4, complex: true, init: None };
+    let r =
+        retrograd_cells::Recurrence { name: "W", gates: &["a", "b", "c"], n: 4, complex: true, init: None };
     let w = Dense::default().declare(&mut ctx, r)?;
     let h = tape.input("h", DType::C64, Shape::rows([4]))?;
     let together = w.apply_all(&mut tape, h, 1..3)?;

@@ -61,9 +61,7 @@ pub fn inputs(model: &Model, steps: usize, rows: usize) -> Params {
         match spec.loss {
             Loss::SoftmaxCrossEntropy => indices("target", &lead, spec.output),
             Loss::SquaredError => random("target", spec.dtype, &with_outputs, Init::Normal(1.0)),
-            Loss::BinaryCrossEntropy => {
-                indices("target", &with_outputs, 2).clone_as(spec.dtype)
-            }
+            Loss::BinaryCrossEntropy => indices("target", &with_outputs, 2).clone_as(spec.dtype),
         },
     );
     if spec.masked {
