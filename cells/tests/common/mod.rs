@@ -65,7 +65,11 @@ pub fn inputs(model: &Model, steps: usize, rows: usize) -> Params {
         },
     );
     if spec.masked {
-        p.insert("mask", indices("mask", &lead, 2).clone_as(spec.dtype));
+        // Weights 0, 1/2 and 1, not all 0.
+        let mut mask = indices("mask", &lead, 3).clone_as(spec.dtype);
+        let values = mask.clone();
+        mask.fill_with(|i| if i == 0 { 1.0.into() } else { values.get(i) / 2.0 });
+        p.insert("mask", mask);
     }
     if spec.lengths {
         let lengths: Vec<i32> = (0..rows).map(|r| 1 + ((r * 2 + 1) % steps) as i32).collect();
