@@ -54,6 +54,16 @@ fn every_cell_on_every_operator() {
     }
 }
 
+/// Many factors: some are multiplied together once a call, and one operation gives the gradients of all.
+#[test]
+fn many_factors() {
+    for cell in ["kru", "lstm"] {
+        let layers = vec![layer(cell, &[], "kron", &[], 64)];
+        let s = spec(Input::Dense(2), layers, Readout::Last, 1, Loss::SquaredError);
+        check(&format!("{cell} of 64 units"), s);
+    }
+}
+
 #[test]
 fn stacks() {
     for bidirectional in [false, true] {
