@@ -192,3 +192,20 @@ macro_rules! structured_kernel {
         }
     };
 }
+
+/// Picks the method of [`Structured`] for a type.
+pub(crate) trait RunStructured: Real {
+    fn run_structured(kernel: &dyn Structured, args: Args<'_, Self>);
+}
+
+impl RunStructured for f32 {
+    fn run_structured(kernel: &dyn Structured, args: Args<'_, f32>) {
+        kernel.run_f32(args);
+    }
+}
+
+impl RunStructured for f64 {
+    fn run_structured(kernel: &dyn Structured, args: Args<'_, f64>) {
+        kernel.run_f64(args);
+    }
+}

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::autodiff;
-use crate::core_ops::{active_mask, add, expand, fill, keep_ended, select, step_multiple, stop_gradient};
+use crate::core_ops::{active_mask, add, chunk_start, expand, fill, keep_ended, select, stop_gradient};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Class, Ty};
@@ -27,7 +27,8 @@ pub enum Horizon {
     /// To the first step.
     #[default]
     Full,
-    /// No gradient passes from step `i·k` to the step before it.
+    /// No gradient passes from one chunk `[i·k, (i+1)·k)` of steps to the chunk walked before it. That of the
+    /// first chunk reaches the initial state.
     Steps(usize),
 }
 
@@ -210,7 +211,7 @@ impl Scan {
         if let Horizon::Steps(k) = self.horizon {
             for h in &mut states {
                 let dtype = inner.dtype(*h)?;
-                let cut = step_multiple(inner, k, dtype)?;
+                let cut = chunk_start(inner, k, self.reverse, dtype)?;
                 let stopped = stop_gradient(inner, *h)?;
                 *h = select(inner, cut, stopped, *h)?;
             }

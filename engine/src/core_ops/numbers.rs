@@ -6,7 +6,7 @@ use super::select;
 use crate::cpu::Real;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernel::{Args, Structured};
+use crate::kernel::{Args, Origin, Structured};
 use crate::op::{Class, Cotangents, Io, Op, Ty};
 use crate::shape::{Lead, Shape};
 use crate::structured_kernel;
@@ -59,17 +59,19 @@ pub fn step_index(tape: &mut Tape, dtype: DType) -> Result<Var> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct StepMultiple {
+struct ChunkStart {
     k: usize,
+    reverse: bool,
     dtype: DType,
 }
 
-/// 1 at steps whose number is a multiple of `k`, else 0; inside a step only. Errors: `k` of 0.
-pub fn step_multiple(tape: &mut Tape, k: usize, dtype: DType) -> Result<Var> {
+/// 1 at steps where the walk enters another chunk `[i·k, (i+1)·k)` of steps, else 0; inside a step only. The walk
+/// goes down if `reverse`; its first step starts it and enters nothing. Errors: `k` of 0.
+pub fn chunk_start(tape: &mut Tape, k: usize, reverse: bool, dtype: DType) -> Result<Var> {
     if !tape.is_step() || k == 0 {
-        return Err(Error::argument("step_multiple", format!("k = {k}, inside a step: {}", tape.is_step())));
+        return Err(Error::argument("chunk_start", format!("k = {k}, inside a step: {}", tape.is_step())));
     }
-    tape.push(StepMultiple { k, dtype: dtype.real() }, &[])
+    tape.push(ChunkStart { k, reverse, dtype: dtype.real() }, &[])
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,9 +215,9 @@ impl Structured for StepIndex {
     }
 }
 
-impl Op for StepMultiple {
+impl Op for ChunkStart {
     fn name(&self) -> &'static str {
-        "step_multiple"
+        "chunk_start"
     }
     fn infer(&self, _: &[Ty]) -> Result<Ty> {
         Ok(Ty::new(self.dtype, Shape::shared([])))
@@ -226,14 +228,17 @@ impl Op for StepMultiple {
     no_inputs!();
 }
 
-impl StepMultiple {
+impl ChunkStart {
     fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
-        let hit = args.origin.step.is_multiple_of(self.k);
+        let Origin { step, steps, .. } = args.origin;
+        // The boundary before the chunk lies below the step, above it for a walk that goes down.
+        let boundary = if self.reverse { step + 1 } else { step };
+        let hit = boundary.is_multiple_of(self.k) && boundary != if self.reverse { steps } else { 0 };
         args.output.row(0)[0] = R::from_f64(if hit { 1.0 } else { 0.0 });
     }
 }
 
-impl Structured for StepMultiple {
+impl Structured for ChunkStart {
     structured_kernel!();
     fn needs_origin(&self) -> bool {
         true

@@ -37,7 +37,8 @@ pub trait Real:
     fn from_f64(x: f64) -> Self;
     /// The same number as `f64`.
     fn to_f64(self) -> f64;
-    /// `self * b + c`, rounded once (slow where the target has no such instruction; see [`fma`]).
+    /// `self * b + c`, rounded once (slow where the target has no such instruction; see
+    /// [`fma`](super::fma)).
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// Square root.
     fn sqrt(self) -> Self;

@@ -108,7 +108,14 @@ pub(crate) enum Instr {
     /// `out += Σ l ⊗ r`; starts from zero unless `accumulate`.
     RowContract { l: Operand, r: Operand, out: Operand, flags: RowContract, accumulate: bool },
     /// A structured kernel. `reduce`: adds to the output, which starts from zero unless `accumulate`.
-    Structured { op: Arc<dyn Op>, ins: Vec<Operand>, out: Operand, reduce: bool, accumulate: bool, scratch: usize },
+    Structured {
+        op: Arc<dyn Op>,
+        ins: Vec<Operand>,
+        out: Operand,
+        reduce: bool,
+        accumulate: bool,
+        scratch: usize,
+    },
     /// Elements rearranged: `out[j] = input[map[j]]` (0 for −1); no map is a copy.
     Move { input: Operand, out: Operand, map: Option<Arc<[i32]>> },
     /// The same real number everywhere.

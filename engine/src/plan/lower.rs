@@ -24,7 +24,14 @@ use crate::tape::{Node, NodeKind, Var};
 /// Where a packed right-hand side comes from.
 pub(crate) trait Packs {
     /// The packed form of `b` if it is prepared outside; `None` if the lowered code must pack it itself.
-    fn outside(&mut self, bufs: &mut Vec<Buf>, b: u32, transpose: bool, k: usize, m: usize) -> Option<Operand>;
+    fn outside(
+        &mut self,
+        bufs: &mut Vec<Buf>,
+        b: u32,
+        transpose: bool,
+        k: usize,
+        m: usize,
+    ) -> Option<Operand>;
 }
 
 /// State of lowering one graph.
@@ -248,7 +255,12 @@ impl<'a> Lowerer<'a> {
         }
     }
 
-    fn pointwise(&mut self, group: &[u32], chunked: &dyn Fn(u32) -> bool, calls: &mut Vec<Call>) -> Result<()> {
+    fn pointwise(
+        &mut self,
+        group: &[u32],
+        chunked: &dyn Fn(u32) -> bool,
+        calls: &mut Vec<Call>,
+    ) -> Result<()> {
         let inside: HashSet<u32> = group.iter().copied().collect();
         let mut e = Expr::new();
         let mut ins: Vec<(Operand, usize)> = Vec::new();
@@ -299,7 +311,8 @@ impl<'a> Lowerer<'a> {
             let value = body.expr(&mut e, &args);
             nums.insert(i, value);
             names.push(op.name());
-            let inputs: Vec<Ty> = node.inputs.iter().map(|v| self.nodes[v.index as usize].ty.clone()).collect();
+            let inputs: Vec<Ty> =
+                node.inputs.iter().map(|v| self.nodes[v.index as usize].ty.clone()).collect();
             flops += op.flops(&inputs, &node.ty);
         }
         let mut outs = Vec::new();
@@ -452,7 +465,11 @@ impl<'a> Lowerer<'a> {
     }
 
     fn concat(&mut self, i: u32, inputs: &[Var], calls: &mut Vec<Call>) -> Result<()> {
-        let out = self.dest.get(&i).cloned().ok_or_else(|| Error::argument("plan", "bug: concat without a place"))?;
+        let out = self
+            .dest
+            .get(&i)
+            .cloned()
+            .ok_or_else(|| Error::argument("plan", "bug: concat without a place"))?;
         let over = self.over(&self.nodes[i as usize].ty.clone());
         let mut col = out.col;
         for &v in inputs {
@@ -525,7 +542,11 @@ impl<'a> Lowerer<'a> {
                 let buf = self.add_buf(buf);
                 let out = self.whole(buf, &dims);
                 let over = Over { steps: varies, rows: false };
-                calls.push(Call { instr: Instr::Pack { b: source, out: out.clone(), transpose, k, m }, over, flops: 0.0 });
+                calls.push(Call {
+                    instr: Instr::Pack { b: source, out: out.clone(), transpose, k, m },
+                    over,
+                    flops: 0.0,
+                });
                 out
             }
         };

@@ -58,7 +58,13 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// `[planes, slots, rows, width]` from `offset`; a `slots` or `rows` of `None` is an axis the buffer lacks.
-    fn new(offset: usize, dtype: DType, slots: Option<usize>, rows: Option<usize>, width: usize) -> Result<(Slot, usize)> {
+    fn new(
+        offset: usize,
+        dtype: DType,
+        slots: Option<usize>,
+        rows: Option<usize>,
+        width: usize,
+    ) -> Result<(Slot, usize)> {
         let per_slot = checked("buffer", &[rows.unwrap_or(1), width])?;
         let plane = checked("buffer", &[slots.unwrap_or(1), per_slot])?;
         let bytes = checked("buffer", &[plane, dtype.size()])?;
@@ -228,7 +234,8 @@ impl ScanSlots {
         let chunk = chunk_steps(of_tile);
         let recording = matches!(s.role, Role::Forward(_));
         let run = step_slots(&s.run, of_tile, chunk, recording)?;
-        let sweep = s.sweep.as_ref().map(|p| step_slots(p, of_tile, chunk, false)).transpose()?.unwrap_or_default();
+        let sweep =
+            s.sweep.as_ref().map(|p| step_slots(p, of_tile, chunk, false)).transpose()?.unwrap_or_default();
         let (mut advance, mut record) = (StepSlots::default(), StepSlots::default());
         let mut programs = vec![&s.run];
         programs.extend(&s.sweep);
@@ -317,7 +324,13 @@ pub(crate) fn pair_chunk(outer: &Outer, rows: usize) -> usize {
         .unwrap_or(1)
 }
 
-fn pair_slots(outer: &Outer, p: usize, rows: usize, steps: usize, segments: Segments) -> Result<(PairSlots, usize)> {
+fn pair_slots(
+    outer: &Outer,
+    p: usize,
+    rows: usize,
+    steps: usize,
+    segments: Segments,
+) -> Result<(PairSlots, usize)> {
     let pair = &outer.pairs[p];
     let tiles = tiles(rows, pair_mixes(outer, p));
     let of_tile = rows.div_ceil(tiles);
@@ -330,8 +343,7 @@ fn pair_slots(outer: &Outer, p: usize, rows: usize, steps: usize, segments: Segm
             .map_err(|e| Error::argument("plan", format!("bug: schedule of {n} segments: {e}")))?
     };
     let states = pair.states.iter();
-    let (states, at) =
-        line_up(states.map(|(&k, &(d, w))| (k, d, Some(leaf + 1), Some(of_tile), w)), 0)?;
+    let (states, at) = line_up(states.map(|(&k, &(d, w))| (k, d, Some(leaf + 1), Some(of_tile), w)), 0)?;
     let kept = pair.kept.iter().enumerate();
     let (kept, at) = line_up(kept.map(|(k, &(d, w, r))| (k, d, Some(leaf), r.then_some(of_tile), w)), at)?;
     let slots = if n <= 1 { 0 } else { segments.slots };
@@ -356,7 +368,8 @@ impl Memory {
         let mut which = Vec::new();
         for (i, buf) in outer.bufs.iter().enumerate() {
             let Some((from, to)) = outer.lives[i] else { continue };
-            let borrowed = matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_)) && !buf.dtype.is_complex();
+            let borrowed =
+                matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_)) && !buf.dtype.is_complex();
             let t = buf.lead.has_t().then_some(steps);
             let n = buf.lead.has_n().then_some(rows);
             let (slot, bytes) = Slot::new(0, buf.dtype, t, n, buf.width)?;
@@ -389,7 +402,11 @@ impl Memory {
         }
         let scratch_block = blocks.len();
         let scratch_bytes = aligned(outer.scratch * 8);
-        blocks.push(Block { bytes: checked("scratch", &[scratch_bytes, threads])?, from: 0, to: outer.items.len() });
+        blocks.push(Block {
+            bytes: checked("scratch", &[scratch_bytes, threads])?,
+            from: 0,
+            to: outer.items.len(),
+        });
 
         let (offsets, bytes) = place(&blocks);
         for (k, i) in which.into_iter().enumerate() {

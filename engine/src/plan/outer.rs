@@ -301,13 +301,8 @@ pub(crate) fn lower(tape: &Tape, outputs: &[Var], isa: Isa, keep: Keep) -> Resul
             }
             _ => continue,
         };
-        let buf = Buf {
-            kind,
-            dtype: node.ty.dtype,
-            width: node.ty.shape.width(),
-            lead: node.ty.shape.lead,
-            label,
-        };
+        let buf =
+            Buf { kind, dtype: node.ty.dtype, width: node.ty.shape.width(), lead: node.ty.shape.lead, label };
         let buf = low.add_buf(buf);
         let whole = low.whole(buf, &node.ty.shape.dims);
         low.places.insert(i as u32, Place::At(whole));

@@ -121,7 +121,14 @@ struct StepPacks<'a> {
 }
 
 impl Packs for StepPacks<'_> {
-    fn outside(&mut self, bufs: &mut Vec<Buf>, b: u32, transpose: bool, k: usize, m: usize) -> Option<Operand> {
+    fn outside(
+        &mut self,
+        bufs: &mut Vec<Buf>,
+        b: u32,
+        transpose: bool,
+        k: usize,
+        m: usize,
+    ) -> Option<Operand> {
         let node = &self.step.nodes[b as usize];
         let NodeKind::Captured(c) = node.kind else { return None };
         let input = self.step.carries.len() + self.step.xs.len() + c;
@@ -233,7 +240,8 @@ fn strata(r: &Request<'_>, live: &[bool], carries: &BTreeSet<usize>) -> Result<S
             (k, set)
         })
         .collect();
-    let loop_of = |i: usize| circle.values().copied().find(|&set| depends[i] & set != 0 && reaches[i] & set != 0);
+    let loop_of =
+        |i: usize| circle.values().copied().find(|&set| depends[i] & set != 0 && reaches[i] & set != 0);
 
     let mut loop_stage: BTreeMap<u128, usize> = circle.values().map(|&set| (set, 1)).collect();
     let mut stage = vec![0usize; n];
@@ -430,8 +438,13 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
         let ty = &step.nodes[v.index as usize].ty;
         let lead = Lead::from_axes(true, ty.shape.lead.has_n());
         let label = step.nodes[v.index as usize].label.clone().unwrap_or_else(|| format!("kept {k}"));
-        let buf =
-            low.add_buf(Buf { kind: BufKind::Kept(k), dtype: ty.dtype, width: ty.shape.width(), lead, label });
+        let buf = low.add_buf(Buf {
+            kind: BufKind::Kept(k),
+            dtype: ty.dtype,
+            width: ty.shape.width(),
+            lead,
+            label,
+        });
         kept.push(buf);
         let out = low.whole(buf, &ty.shape.dims);
         demand(&mut low, v, out);
@@ -452,8 +465,8 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
             low.add_buf(Buf { kind: BufKind::Sum(s), dtype: ty.dtype, width, lead, label: "sum".into() });
         let out = low.whole(buf, &ty.shape.dims);
         sums.push(Collected { buf, rows, partial: partial[v.index as usize] });
-        let used_inside =
-            (0..step.nodes.len()).any(|i| live[i] && step.nodes[i].inputs.contains(&v) && !r.saved.contains_key(&(i as u32)));
+        let used_inside = (0..step.nodes.len())
+            .any(|i| live[i] && step.nodes[i].inputs.contains(&v) && !r.saved.contains_key(&(i as u32)));
         let direct = is_reduction(step, v.index)
             && !r.saved.contains_key(&v.index)
             && !used_inside
@@ -496,7 +509,9 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
         by_stage.entry(stage_of(*v)).or_default();
     }
     let mut used_by_other_stage = vec![false; step.nodes.len()];
-    for (i, node) in step.nodes.iter().enumerate().filter(|(i, _)| live[*i] && !r.saved.contains_key(&(*i as u32))) {
+    for (i, node) in
+        step.nodes.iter().enumerate().filter(|(i, _)| live[*i] && !r.saved.contains_key(&(*i as u32)))
+    {
         for v in &node.inputs {
             if strata.stage[i] != strata.stage[v.index as usize] {
                 used_by_other_stage[v.index as usize] = true;

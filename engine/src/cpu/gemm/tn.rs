@@ -10,7 +10,11 @@ use crate::cpu::simd::Vector;
 /// Rows of `a` and `b` taken together; their packed columns stay in the L1 cache.
 const ROWS: usize = 64;
 /// Columns of `a` packed together, a multiple of every tile height.
-const A_COLS: usize = 48;
+const A_COLS: usize = 192;
+
+/// Size of the buffer for the transpose of a result of few columns.
+const NARROW_ROWS: usize = 8;
+const NARROW_COLS: usize = 128;
 
 /// Arguments of [`gemm_tn_raw`].
 pub struct TnArgs<R> {
@@ -78,54 +82,50 @@ impl<R: Real> Kernel<R> for TnArgs<R> {
 
     #[inline(always)]
     unsafe fn run<V: Vector<Scalar = R>>(self) {
-        // SAFETY: the caller of `gemm_tn_raw` has given its word.
-        unsafe {
-            if self.n < self.m && self.n * 2 <= V::LANES {
-                narrow::<V>(&self);
-            } else {
-                wide::<V>(&self);
-            }
-        }
-    }
-}
-
-/// Few columns: the transpose of the product, so that vectors run along `m`. A product of two numbers does not
-/// depend on their order, so the bits are the same.
-#[inline(always)]
-unsafe fn narrow<V: Vector>(t: &TnArgs<V::Scalar>) {
-    const COLS: usize = 128;
-    const MAX_N: usize = 8;
-    let mut buffer = [V::Scalar::ZERO; COLS * MAX_N];
-    let mut i = 0;
-    while i < t.m {
-        let cols = COLS.min(t.m - i);
-        // SAFETY: `n <= LANES / 2 <= MAX_N` rows of `cols` fit in the buffer; columns `i..i + cols` of `a` and
-        // rows of `c` exist, by the caller's word.
-        unsafe {
-            for r in 0..cols {
-                for j in 0..t.n {
-                    buffer[j * COLS + r] = *t.c.add((i + r) * t.ldc + j);
+        // Few columns: the transpose of the product, so that vectors run along `m`. A product of two numbers
+        // does not depend on their order, so the bits are the same.
+        let narrow = self.n < self.m && self.n * 2 <= V::LANES;
+        let mut buffer = [R::ZERO; NARROW_COLS * NARROW_ROWS];
+        let mut i = 0;
+        loop {
+            let cols = NARROW_COLS.min(self.m - i);
+            // SAFETY: the caller of `gemm_tn_raw` has given its word. If narrow, `n <= NARROW_ROWS` rows of
+            // `cols` fit in the buffer; columns `i..i + cols` of `a` and rows of `c` exist.
+            unsafe {
+                if narrow {
+                    for r in 0..cols {
+                        for j in 0..self.n {
+                            buffer[j * NARROW_COLS + r] = *self.c.add((i + r) * self.ldc + j);
+                        }
+                    }
+                }
+                let part = TnArgs {
+                    m: self.n,
+                    n: cols,
+                    a: self.b,
+                    lda: self.ldb,
+                    b: self.a.wrapping_add(i),
+                    ldb: self.lda,
+                    c: buffer.as_mut_ptr(),
+                    ldc: NARROW_COLS,
+                    ..self
+                };
+                // The only call, because all tiles are inlined in it.
+                wide::<V>(if narrow { &part } else { &self });
+                if !narrow {
+                    return;
+                }
+                for r in 0..cols {
+                    for j in 0..self.n {
+                        self.c.add((i + r) * self.ldc + j).write(buffer[j * NARROW_COLS + r]);
+                    }
                 }
             }
-            let c = buffer.as_mut_ptr();
-            wide::<V>(&TnArgs {
-                m: t.n,
-                n: cols,
-                a: t.b,
-                lda: t.ldb,
-                b: t.a.add(i),
-                ldb: t.lda,
-                c,
-                ldc: COLS,
-                ..*t
-            });
-            for r in 0..cols {
-                for j in 0..t.n {
-                    t.c.add((i + r) * t.ldc + j).write(buffer[j * COLS + r]);
-                }
+            i += cols;
+            if i >= self.m {
+                return;
             }
         }
-        i += cols;
     }
 }
 

@@ -65,10 +65,7 @@ pub(crate) unsafe fn exp<V: Vector>(x: V) -> V {
         // The order of the arguments keeps a NaN.
         let x = k!(EXP_RANGE.1).min_or(k!(EXP_RANGE.0).max_or(x));
         let (n, p) = exp_reduced(x);
-        // In two factors, because 2^n can be beyond the normal numbers at both ends.
-        let first = n.mul(k!(HALF)).floor();
-        let s = first.exp2i();
-        s.mul_add(p, s).mul(n.sub(first).exp2i())
+        one::<V>().add(p).scale(n)
     }
 }
 

@@ -118,6 +118,17 @@ unsafe fn run<V: Vector>(args: RunArgs<'_, V::Scalar>) {
         }
     }
 
+    // Which slots are results.
+    let mut redirect: SmallVec<[Option<Out<V::Scalar>>; 32]> = SmallVec::from_elem(None, program.slots);
+    for d in &program.direct {
+        let out = outs[usize::from(d.out)];
+        let overwrites = |(i, read): (&In<V::Scalar>, &usize)| i.ptr == out.ptr && *read > d.step;
+        let gaps = gather && out.row_stride != width;
+        if !gaps && !ins.iter().zip(&program.last_read).any(overwrites) {
+            redirect[usize::from(d.slot)] = Some(out);
+        }
+    }
+
     let mut row = 0;
     while row < rows {
         let n_rows = block_rows.min(rows - row);
@@ -125,7 +136,9 @@ unsafe fn run<V: Vector>(args: RunArgs<'_, V::Scalar>) {
         while col < width {
             let size = Size { rows: n_rows, width: block_width.min(width - col) };
             // SAFETY: the block lies in the domain; the rest is the caller's word.
-            unsafe { block::<V>(program, &operands, outs, slots, constants, (row, col), size, gather) };
+            unsafe {
+                block::<V>(program, &operands, outs, &redirect, slots, constants, (row, col), size, gather)
+            };
             col += block_width;
         }
         row += n_rows;
@@ -138,6 +151,7 @@ unsafe fn block<V: Vector>(
     program: &Compiled,
     operands: &[Operand<V::Scalar>],
     outs: &[Out<V::Scalar>],
+    redirect: &[Option<Out<V::Scalar>>],
     slots: *mut V::Scalar,
     constants: *const V::Scalar,
     at: (usize, usize),
@@ -171,12 +185,21 @@ unsafe fn block<V: Vector>(
         args.push(arg);
     }
     for step in &program.steps {
+        let slot = |i: u16| {
+            // SAFETY: slots are as many as the scratch has room for; results cover the domain.
+            unsafe {
+                match redirect[usize::from(i)] {
+                    Some(out) => Dst { ptr: out.ptr.add(row * out.row_stride + col), pitch: out.row_stride },
+                    None => Dst { ptr: slots.add(usize::from(i) * BLOCK), pitch: size.width },
+                }
+            }
+        };
         let arg = |place: Place| match place {
-            // SAFETY: slots and constants are as many as the scratch has room for.
-            Place::Slot(i) => unsafe {
-                Arg { ptr: slots.add(usize::from(i) * BLOCK).cast_const(), pitch: size.width, step: 1 }
-            },
-            // SAFETY: as above.
+            Place::Slot(i) => {
+                let Dst { ptr, pitch } = slot(i);
+                Arg { ptr: ptr.cast_const(), pitch, step: 1 }
+            }
+            // SAFETY: constants are as many as the scratch has room for.
             Place::Constant(i) => unsafe {
                 Arg { ptr: constants.add(usize::from(i) * SPLAT), pitch: 0, step: 0 }
             },
@@ -190,13 +213,16 @@ unsafe fn block<V: Vector>(
                 Place::Out(i) => {
                     let out = outs[usize::from(i)];
                     let start = out.ptr.add(row * out.row_stride + col);
+                    if start.cast_const() == from[0].ptr {
+                        continue; // computed there
+                    }
                     if gather && out.row_stride != size.width {
                         scatter_rows(start, out.row_stride, from[0], size);
                         continue;
                     }
                     Dst { ptr: start, pitch: out.row_stride }
                 }
-                Place::Slot(i) => Dst { ptr: slots.add(usize::from(i) * BLOCK), pitch: size.width },
+                Place::Slot(i) => slot(i),
                 Place::In(_) | Place::Constant(_) => continue,
             };
             match step.op {

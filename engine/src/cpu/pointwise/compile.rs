@@ -35,6 +35,16 @@ pub(super) struct Step {
     pub(super) args: [Place; 3],
 }
 
+/// A value that is stored may be computed right into its result instead of its slot, where that destroys no
+/// operand that is still to be read. Its slot is its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Direct {
+    pub(super) slot: u16,
+    pub(super) out: u16,
+    /// The step that computes it.
+    pub(super) step: usize,
+}
+
 /// A value before it has a slot: an index into the list of computed values, or a place already known.
 #[derive(Clone, Copy)]
 enum Value {
@@ -106,18 +116,21 @@ pub(super) fn compile(program: &ScalarProgram) -> Compiled {
             }
         }
     }
-    let (steps, slots) = allocate(&values, &stores);
-    Compiled { steps, constants, slots, loads: program.loads, stores: program.stores }
+    let mut compiled = allocate(&values, &stores, program.loads);
+    compiled.constants = constants;
+    compiled.stores = program.stores;
+    compiled
 }
 
 /// Drops what no store needs, and gives every value a slot from its computation to its last use.
-fn allocate(values: &[Computed], stores: &[(u16, Value)]) -> (Vec<Step>, usize) {
+fn allocate(values: &[Computed], stores: &[(u16, Value)], loads: usize) -> Compiled {
     const NEVER: usize = 0;
     // Last use by value: its position among the values plus 1, or the end for a stored value.
+    let end = values.len() + 1;
     let mut last = vec![NEVER; values.len()];
     for (_, value) in stores {
         if let Value::Computed(v) = *value {
-            last[v] = values.len() + 1;
+            last[v] = end;
         }
     }
     for (at, value) in values.iter().enumerate().rev() {
@@ -131,7 +144,9 @@ fn allocate(values: &[Computed], stores: &[(u16, Value)]) -> (Vec<Step>, usize) 
         }
     }
     let mut steps = Vec::with_capacity(values.len() + stores.len());
+    let mut last_read = vec![0; loads];
     let mut place = vec![Place::Slot(0); values.len()];
+    let mut step_of = vec![0; values.len()];
     let mut free: Vec<u16> = Vec::new();
     let mut slots = 0;
     for (at, value) in values.iter().enumerate() {
@@ -141,26 +156,35 @@ fn allocate(values: &[Computed], stores: &[(u16, Value)]) -> (Vec<Step>, usize) 
         let args = value.args.map(|arg| resolve(&place, arg));
         // Slots of arguments used here for the last time are free for the result: a step reads an element
         // before it writes it.
-        for arg in value.args {
-            if let (Value::Computed(v), Place::Slot(slot)) = (arg, resolve(&place, arg))
-                && last[v] == at + 1
-                && !free.contains(&slot)
-            {
-                free.push(slot);
+        for (arg, &from) in value.args.iter().zip(&args) {
+            match (*arg, from) {
+                (Value::Computed(v), Place::Slot(slot)) if last[v] == at + 1 && !free.contains(&slot) => {
+                    free.push(slot);
+                }
+                (_, Place::In(i)) => last_read[usize::from(i)] = steps.len(),
+                _ => {}
             }
         }
-        let slot = free.pop().unwrap_or_else(|| {
+        let recycled = if last[at] == end { None } else { free.pop() };
+        let slot = recycled.unwrap_or_else(|| {
             slots += 1;
             slots - 1
         });
         place[at] = Place::Slot(slot);
+        step_of[at] = steps.len();
         steps.push(Step { op: value.op, dst: place[at], args });
     }
-    for &(slot, value) in stores {
+    let mut direct: Vec<Direct> = Vec::new();
+    for &(out, value) in stores {
         let src = resolve(&place, value);
-        steps.push(Step { op: Op::Copy, dst: Place::Out(slot), args: [src; 3] });
+        if let (Value::Computed(v), Place::Slot(slot)) = (value, src)
+            && direct.iter().all(|d| d.slot != slot)
+        {
+            direct.push(Direct { slot, out, step: step_of[v] });
+        }
+        steps.push(Step { op: Op::Copy, dst: Place::Out(out), args: [src; 3] });
     }
-    (steps, usize::from(slots))
+    Compiled { steps, direct, last_read, constants: Vec::new(), slots: usize::from(slots), loads, stores: 0 }
 }
 
 fn resolve(place: &[Place], value: Value) -> Place {

@@ -2,8 +2,8 @@
 //!
 //! The program is compiled once: constants are collected, dead instructions dropped, registers renamed to few
 //! slots. Running interprets it over blocks of [`BLOCK`] elements that stay in the L1 cache: one dispatch and one
-//! vector loop per instruction and block. Operands are read where they lie; results are stored after the last
-//! instruction of a block, so an output may be an input.
+//! vector loop per instruction and block. Operands are read where they lie; a result is written after the last
+//! instruction of a block that reads the operand it overwrites, so a result may be an operand.
 
 mod block;
 mod compile;
@@ -14,12 +14,12 @@ mod tests;
 use super::isa::Isa;
 use super::real::Real;
 use crate::expr::ScalarProgram;
-use compile::Step;
+use compile::{Direct, Step};
 
 pub use block::RunArgs;
 
 /// Elements of a block, and of a register slot.
-pub const BLOCK: usize = 256;
+pub const BLOCK: usize = 512;
 
 /// Room for one splat: lanes of the widest vector.
 const SPLAT: usize = 16;
@@ -48,6 +48,9 @@ pub struct Out<R> {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compiled {
     steps: Vec<Step>,
+    direct: Vec<Direct>,
+    /// By operand: the last step that reads it.
+    last_read: Vec<usize>,
     constants: Vec<f64>,
     slots: usize,
     loads: usize,

@@ -306,5 +306,92 @@ fn registers_share_slots() {
     instrs.push(Instr::Unary { op: Unary::Exp, dst: 41, a: 3 }); // not used
     instrs.push(Instr::Store { slot: 0, src: 40 });
     let compiled = Compiled::new(&ScalarProgram { instrs, registers: 42, loads: 1, stores: 1 });
-    assert_eq!((compiled.slots, compiled.steps.len()), (1, 41));
+    // One for all that is not stored, one for the result.
+    assert_eq!((compiled.slots, compiled.steps.len()), (2, 41));
+}
+
+/// The gates of an LSTM from pre-activations `[rows, 4H]` and `c [rows, H]`, storing gates, `c` and `h`.
+fn lstm() -> ScalarProgram {
+    let mut instrs: Vec<_> = (0..6).map(|i| Instr::Load { dst: i, slot: i }).collect();
+    let unary = |op, dst, a| Instr::Unary { op, dst, a };
+    let binary = |op, dst, a, b| Instr::Binary { op, dst, a, b };
+    instrs.extend([
+        unary(Unary::Sigmoid, 6, 0),
+        unary(Unary::Sigmoid, 7, 1),
+        unary(Unary::Tanh, 8, 2),
+        binary(Binary::Add, 15, 3, 5),
+        unary(Unary::Sigmoid, 9, 15),
+        binary(Binary::Mul, 10, 6, 8),
+        binary(Binary::Mul, 11, 7, 4),
+        binary(Binary::Add, 12, 10, 11),
+        unary(Unary::Tanh, 13, 12),
+        binary(Binary::Mul, 14, 9, 13),
+    ]);
+    for (slot, src) in [6, 7, 8, 9, 12, 14].into_iter().enumerate() {
+        instrs.push(Instr::Store { slot: slot as u16, src });
+    }
+    ScalarProgram { instrs, registers: 16, loads: 6, stores: 6 }
+}
+
+/// Prints times; `cargo test --release -p retrograd-engine pointwise_rates -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn pointwise_rates() {
+    fn best(n: usize, mut f: impl FnMut()) -> f64 {
+        (0..200)
+            .map(|_| {
+                let start = std::time::Instant::now();
+                (0..20).for_each(|_| f());
+                start.elapsed().as_secs_f64() / 20.0 / n as f64 * 1e9
+            })
+            .fold(f64::INFINITY, f64::min)
+    }
+    for isa in Isa::available() {
+        for op in UNARY {
+            let program = ScalarProgram {
+                instrs: vec![
+                    Instr::Load { dst: 0, slot: 0 },
+                    Instr::Unary { op, dst: 1, a: 0 },
+                    Instr::Store { slot: 0, src: 1 },
+                ],
+                registers: 2,
+                loads: 1,
+                stores: 1,
+            };
+            let compiled = Compiled::new(&program);
+            let x: Vec<f32> = (0..4096).map(|i| i as f32 / 1000.0).collect();
+            let mut y = vec![0f32; x.len()];
+            let single = best(x.len(), || compiled.run_slices(isa, &[&x], &mut [&mut y]));
+            let x: Vec<f64> = (0..4096).map(|i| f64::from(i) / 1000.0).collect();
+            let mut y = vec![0f64; x.len()];
+            let double = best(x.len(), || compiled.run_slices(isa, &[&x], &mut [&mut y]));
+            println!("{isa} {op:?}: {single:.3} ns an element in f32, {double:.3} in f64");
+        }
+        for (rows, h) in [(50, 128), (50, 100), (50, 10), (1, 128), (200, 1)] {
+            let compiled = Compiled::new(&lstm());
+            let z: Vec<f32> = (0..rows * 4 * h).map(|i| (i % 97) as f32 / 30.0 - 1.5).collect();
+            let c = vec![0.3f32; rows * h];
+            let bias = vec![0.2f32; h];
+            let mut gates = vec![0f32; rows * 4 * h];
+            let mut states = vec![0f32; rows * 2 * h];
+            let mut scratch = vec![0f32; compiled.scratch_len()];
+            let spent = best(rows * h, || {
+                let gate = |i: usize| In { ptr: z[i * h..].as_ptr(), row_stride: 4 * h, col_stride: 1 };
+                let ins = [
+                    gate(0),
+                    gate(1),
+                    gate(2),
+                    gate(3),
+                    In { ptr: c.as_ptr(), row_stride: h, col_stride: 1 },
+                    In { ptr: bias.as_ptr(), row_stride: 0, col_stride: 1 },
+                ];
+                let mut outs: Vec<_> =
+                    (0..4).map(|i| Out { ptr: gates[i * h..].as_mut_ptr(), row_stride: 4 * h }).collect();
+                outs.extend((0..2).map(|i| Out { ptr: states[i * rows * h..].as_mut_ptr(), row_stride: h }));
+                // SAFETY: the vectors are as long as the strides need.
+                unsafe { compiled.run(isa, rows, h, &ins, &outs, &mut scratch) };
+            });
+            println!("{isa} lstm f32 rows={rows} H={h}: {spent:.2} ns an element");
+        }
+    }
 }

@@ -14,7 +14,7 @@ macro_rules! avx512 {
     ($name:ident, $scalar:ty, $mask:ty, $lanes:literal, $mantissa:literal, $set1:ident, $loadu:ident,
      $storeu:ident, $maskz_loadu:ident, $mask_storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
      $fmadd:ident, $fnmadd:ident, $sqrt:ident, $roundscale:ident, $max:ident, $min:ident, $cmp:ident,
-     $blend:ident, $and:ident, $or:ident, $xor:ident, $to_int:ident, $from_int:ident, $shl:ident, $shr:ident) => {
+     $blend:ident, $and:ident, $or:ident, $xor:ident, $to_int:ident, $from_int:ident, $shl:ident, $shr:ident, $scalef:ident) => {
         impl Vector for $name {
             type Scalar = $scalar;
             type Mask = $mask;
@@ -36,6 +36,7 @@ macro_rules! avx512 {
                 div(self, o: Self) => $name($div(self.0, o.0));
                 mul_add(self, b: Self, c: Self) => $name($fmadd(self.0, b.0, c.0));
                 neg_mul_add(self, b: Self, c: Self) => $name($fnmadd(self.0, b.0, c.0));
+                scale(self, n: Self) => $name($scalef(self.0, n.0));
                 sqrt(self) => $name($sqrt(self.0));
                 floor(self) => $name($roundscale::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0));
                 round(self) => $name($roundscale::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0));
@@ -123,7 +124,8 @@ avx512!(
     _mm512_castps_si512,
     _mm512_castsi512_ps,
     _mm512_slli_epi32,
-    _mm512_srli_epi32
+    _mm512_srli_epi32,
+    _mm512_scalef_ps
 );
 avx512!(
     F64x8,
@@ -154,5 +156,6 @@ avx512!(
     _mm512_castpd_si512,
     _mm512_castsi512_pd,
     _mm512_slli_epi64,
-    _mm512_srli_epi64
+    _mm512_srli_epi64,
+    _mm512_scalef_pd
 );

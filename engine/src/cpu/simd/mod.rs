@@ -121,6 +121,16 @@ pub(crate) trait Vector: Copy {
         unsafe { self.add(Self::splat(Self::Scalar::EXP_MAGIC)).shl_mantissa() }
     }
 
+    /// `self * 2^n` for integral `n`, also where `2^n` is a little beyond the normal numbers.
+    #[inline(always)]
+    unsafe fn scale(self, n: Self) -> Self {
+        // SAFETY: the caller upholds the trait's contract. In two factors, each a normal number.
+        unsafe {
+            let first = n.mul(Self::splat(Self::Scalar::HALF)).floor();
+            self.mul(first.exp2i()).mul(n.sub(first).exp2i())
+        }
+    }
+
     /// The biased exponent of a positive number, as a number.
     #[inline(always)]
     unsafe fn biased_exponent(self) -> Self {

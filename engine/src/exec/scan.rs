@@ -1,0 +1,486 @@
+//! A scan: tiles over threads, segments by schedule, chunks of time, stages of a step.
+
+use super::call::{Context, Span, run_call};
+use super::frame::{Arena, Frame, Loc};
+use crate::cpu::{Isa, Pool};
+use crate::dtype::DType;
+use crate::plan::ir::{Buf, BufKind, Operand};
+use crate::plan::memory::{Memory, PairSlots, ScanSlots, Slot, StepSlots, tile_rows};
+use crate::plan::outer::{Outer, Role, ScanItem};
+use crate::plan::step::{External, Stage, StepProgram};
+use crate::schedule::Action;
+
+/// Everything a scan needs to run.
+pub(crate) struct ScanRun<'a> {
+    pub(crate) outer: &'a Outer,
+    pub(crate) frame: &'a Frame,
+    pub(crate) arena: Arena,
+    pub(crate) memory: &'a Memory,
+    pub(crate) item: &'a ScanItem,
+    pub(crate) slots: &'a ScanSlots,
+    pub(crate) isa: Isa,
+}
+
+/// A tile on a lane.
+struct Tile<'a, 'b> {
+    run: &'b ScanRun<'a>,
+    lane: usize,
+    tile: usize,
+    first_row: usize,
+    rows: usize,
+}
+
+/// A step program bound to a tile.
+struct Bound<'p> {
+    program: &'p StepProgram,
+    frame: Frame,
+    /// Whether states lie in the pair's segment instead of the chunk's ring.
+    recording: bool,
+}
+
+/// Runs a scan.
+pub(crate) fn run_scan(run: &ScanRun<'_>, pool: &Pool) {
+    let s = run.slots;
+    pool.run(s.lanes, |lane| {
+        let mut tile = lane;
+        while tile < s.tiles {
+            let (first_row, rows) = tile_rows(run.memory.rows, s.tiles, tile);
+            let tile_run = Tile { run, lane, tile, first_row, rows };
+            tile_run.clear_sums();
+            tile_run.run();
+            tile += s.lanes;
+        }
+    });
+    collect(run);
+}
+
+fn pair_of<'a>(run: &ScanRun<'a>) -> Option<&'a PairSlots> {
+    match run.item.role {
+        Role::Plain => None,
+        Role::Forward(p) | Role::Adjoint(p) => Some(&run.memory.pairs[p]),
+    }
+}
+
+impl Tile<'_, '_> {
+    fn work(&self) -> usize {
+        self.run.slots.work + self.lane * self.run.slots.lane
+    }
+
+    fn sums_base(&self) -> usize {
+        self.run.slots.tile_base + self.tile * self.run.slots.tile
+    }
+
+    fn clear_sums(&self) {
+        let s = self.run.slots;
+        // SAFETY: the tile's own block, `slots.tile` bytes long.
+        unsafe { std::ptr::write_bytes(self.run.arena.0.add(self.sums_base()), 0, s.tile) };
+    }
+
+    fn span(&self, a: usize, b: usize, reverse: bool) -> Span {
+        Span {
+            steps: (a, b),
+            rows: (0, self.rows),
+            reverse,
+            first_row: self.first_row,
+            total_steps: self.run.memory.steps,
+            total_rows: self.run.memory.rows,
+        }
+    }
+
+    /// The place of an operand of the outer program, from this tile's first row.
+    fn outer_loc(&self, o: &Operand) -> Loc {
+        let loc = self.run.frame.loc(o);
+        let dtype = self.run.outer.bufs[o.buf].dtype;
+        let skip = self.first_row * loc.row + o.col;
+        // SAFETY: the operand has this tile's rows.
+        let ptr = unsafe { loc.ptr.add(skip * dtype.real().size()) };
+        Loc { ptr, ..*loc }
+    }
+
+    fn bind<'p>(
+        &self,
+        program: &'p StepProgram,
+        slots: &StepSlots,
+        inputs: &dyn Fn(&External) -> Operand,
+        recording: bool,
+    ) -> Bound<'p> {
+        let run = self.run;
+        let pair = pair_of(run);
+        let region = pair.map_or(0, |p| p.offset + self.tile * p.tile);
+        let pair_loc = |slot: Option<&Slot>| {
+            slot.map_or(Loc::default(), |s| Loc::new(run.arena, region, s).tight(self.rows))
+        };
+        let locs = program
+            .bufs
+            .iter()
+            .enumerate()
+            .map(|(i, buf)| match buf.kind {
+                BufKind::Temp => match &slots.own[i] {
+                    Some(slot) => Loc::new(run.arena, self.work(), slot).tight(self.rows),
+                    None => Loc::default(),
+                },
+                BufKind::State(k) if recording => pair_loc(pair.and_then(|p| p.states.get(&k))),
+                BufKind::State(_) => match &slots.own[i] {
+                    Some(slot) => Loc::new(run.arena, self.work(), slot).tight(self.rows),
+                    None => Loc::default(),
+                },
+                BufKind::KeptState(k) => pair_loc(pair.and_then(|p| p.states.get(&k))),
+                BufKind::Kept(k) => pair_loc(pair.and_then(|p| p.kept.get(k))),
+                BufKind::External(e) => {
+                    let o = inputs(&program.externals[e]);
+                    self.outer_loc(&o)
+                }
+                BufKind::Sum(s) => Loc::new(run.arena, self.sums_base(), &run.slots.sums[s]),
+                BufKind::SharedStack(s) => Loc::new(run.arena, self.sums_base(), &run.slots.shared[s]),
+                BufKind::Bound(_) | BufKind::Constant(_) => Loc::default(),
+            })
+            .collect();
+        Bound { program, frame: Frame { locs }, recording }
+    }
+
+    fn own_input(&self, e: &External) -> Operand {
+        let item = self.run.item;
+        match e {
+            External::Input(k) => item.inputs[k].clone(),
+            External::Packed { input, transpose, .. } => item.packs[&(*input, *transpose)].clone(),
+            External::Out(k) => item.outs[*k].clone(),
+        }
+    }
+
+    fn replay_input(&self, e: &External) -> Operand {
+        let Some(replay) = &self.run.item.replay else { return self.own_input(e) };
+        match e {
+            External::Input(k) => replay.inputs[k].clone(),
+            External::Packed { input, transpose, .. } => replay.packs[&(*input, *transpose)].clone(),
+            External::Out(k) => self.run.item.outs[*k].clone(),
+        }
+    }
+
+    fn run(&self) {
+        let run = self.run;
+        let (item, slots) = (run.item, run.slots);
+        let steps = run.memory.steps;
+        let own = |e: &External| self.own_input(e);
+        let main = self.bind(&item.run, &slots.run, &own, matches!(item.role, Role::Forward(_)));
+
+        // The state to start from.
+        for (&k, slot) in &slots.current {
+            let from = self.outer_loc(&item.inputs[&k]);
+            let to = Loc::new(run.arena, self.work(), slot);
+            let buf = &item.run.bufs[item.run.states[&k]];
+            self.copy(&from, 0, &to, 0, buf);
+        }
+        match (item.role, pair_of(run)) {
+            (Role::Forward(_), Some(pair)) => {
+                let sweep = item.sweep.as_ref().map(|p| self.bind(p, &slots.sweep, &own, false));
+                for action in pair.schedule.forward_actions() {
+                    match action {
+                        Action::Advance { from, to } => {
+                            if let Some(sweep) = &sweep {
+                                let (a, b) = segment(from, to, pair.leaf, steps, item.reverse);
+                                self.advance(sweep, &slots.current, a, b);
+                            }
+                        }
+                        Action::Record { from, to } => {
+                            let (a, b) = segment(from, to, pair.leaf, steps, item.reverse);
+                            self.record(&main, &slots.current, a, b);
+                        }
+                        other => self.mark(pair, &slots.current, &item.run, other),
+                    }
+                }
+            }
+            (Role::Adjoint(_), Some(pair)) => {
+                let replay = item.replay.as_ref().map(|r| {
+                    let inputs = |e: &External| self.replay_input(e);
+                    (
+                        self.bind(&r.advance, &slots.advance, &inputs, false),
+                        self.bind(&r.record, &slots.record, &inputs, true),
+                    )
+                });
+                // The recorded scan walks the other way.
+                let forward_reverse = !item.reverse;
+                for action in pair.schedule.backward_actions() {
+                    let bounds = |from, to| segment(from, to, pair.leaf, steps, forward_reverse);
+                    match (action, &replay) {
+                        (Action::Backward { from, to }, _) => {
+                            let (a, b) = bounds(from, to);
+                            self.advance_from(&main, &slots.current, a, b, Some(a));
+                        }
+                        (Action::Advance { from, to }, Some((advance, _))) => {
+                            let (a, b) = bounds(from, to);
+                            self.advance(advance, &slots.replayed, a, b);
+                        }
+                        (Action::Record { from, to }, Some((_, record))) => {
+                            let (a, b) = bounds(from, to);
+                            self.record(record, &slots.replayed, a, b);
+                        }
+                        (other, Some((_, record))) => self.mark(pair, &slots.replayed, record.program, other),
+                        _ => {}
+                    }
+                }
+            }
+            _ => self.advance(&main, &slots.current, 0, steps),
+        }
+        for (k, out) in &item.finals {
+            let from = Loc::new(run.arena, self.work(), &slots.current[k]);
+            let buf = &item.run.bufs[item.run.states[k]];
+            self.copy(&from, 0, &self.outer_loc(out), 0, buf);
+        }
+    }
+
+    /// Stores or restores the current state.
+    fn mark(
+        &self,
+        pair: &PairSlots,
+        current: &std::collections::BTreeMap<usize, Slot>,
+        program: &StepProgram,
+        action: Action,
+    ) {
+        let region = pair.offset + self.tile * pair.tile;
+        for (k, slot) in current {
+            let Some(mark) = pair.checkpoints.get(k) else { continue };
+            let here = Loc::new(self.run.arena, self.work(), slot);
+            let there = Loc::new(self.run.arena, region, mark);
+            let buf = &program.bufs[program.states[k]];
+            match action {
+                Action::Store { slot, .. } => self.copy(&here, 0, &there, slot, buf),
+                Action::Restore { slot, .. } => self.copy(&there, slot, &here, 0, buf),
+                _ => {}
+            }
+        }
+    }
+
+    /// Runs steps `a..b` with states in the chunk's ring, from the current state to a new one.
+    fn advance(
+        &self,
+        bound: &Bound<'_>,
+        current: &std::collections::BTreeMap<usize, Slot>,
+        a: usize,
+        b: usize,
+    ) {
+        self.advance_from(bound, current, a, b, None);
+    }
+
+    fn advance_from(
+        &self,
+        bound: &Bound<'_>,
+        current: &std::collections::BTreeMap<usize, Slot>,
+        a: usize,
+        b: usize,
+        recorded_from: Option<usize>,
+    ) {
+        let mut frame = bound.frame.clone();
+        let p = bound.program;
+        for (i, buf) in p.bufs.iter().enumerate() {
+            if matches!(buf.kind, BufKind::KeptState(_) | BufKind::Kept(_)) {
+                frame.locs[i].origin = recorded_from.unwrap_or(0);
+            }
+        }
+        self.chunks(a, b, p.reverse, |from, to| {
+            for (i, buf) in p.bufs.iter().enumerate() {
+                if matches!(buf.kind, BufKind::Temp | BufKind::State(_)) {
+                    frame.locs[i].origin = from;
+                }
+            }
+            let (enter, leave) = if p.reverse { (to - from, 0) } else { (0, to - from) };
+            self.states(p, &frame, current, enter, true);
+            self.stages(p, &frame, from, to);
+            self.states(p, &frame, current, leave, false);
+        });
+    }
+
+    /// Runs steps `a..b` with states and kept values in the pair's segment.
+    fn record(
+        &self,
+        bound: &Bound<'_>,
+        current: &std::collections::BTreeMap<usize, Slot>,
+        a: usize,
+        b: usize,
+    ) {
+        debug_assert!(bound.recording);
+        let mut frame = bound.frame.clone();
+        let p = bound.program;
+        for (i, buf) in p.bufs.iter().enumerate() {
+            if matches!(buf.kind, BufKind::State(_) | BufKind::Kept(_)) {
+                frame.locs[i].origin = a;
+            }
+        }
+        let (enter, leave) = if p.reverse { (b - a, 0) } else { (0, b - a) };
+        self.states(p, &frame, current, enter, true);
+        self.chunks(a, b, p.reverse, |from, to| {
+            for (i, buf) in p.bufs.iter().enumerate() {
+                if buf.kind == BufKind::Temp {
+                    frame.locs[i].origin = from;
+                }
+            }
+            self.stages(p, &frame, from, to);
+        });
+        self.states(p, &frame, current, leave, false);
+    }
+
+    /// Calls `f` with the chunks of `a..b` in the order of time. Chunks begin at multiples of their length.
+    fn chunks(&self, a: usize, b: usize, reverse: bool, mut f: impl FnMut(usize, usize)) {
+        let q = self.run.slots.chunk;
+        if reverse {
+            let mut end = b;
+            while end > a {
+                let start = ((end - 1) / q * q).max(a);
+                f(start, end);
+                end = start;
+            }
+        } else {
+            let mut start = a;
+            while start < b {
+                let end = ((start / q + 1) * q).min(b);
+                f(start, end);
+                start = end;
+            }
+        }
+    }
+
+    /// Copies the current state into slot `at` of the program's states, or back.
+    fn states(
+        &self,
+        p: &StepProgram,
+        frame: &Frame,
+        current: &std::collections::BTreeMap<usize, Slot>,
+        at: usize,
+        enter: bool,
+    ) {
+        for (k, &b) in &p.states {
+            let Some(slot) = current.get(k) else { continue };
+            let here = Loc::new(self.run.arena, self.work(), slot);
+            let ring = Loc { origin: 0, ..frame.locs[b] };
+            let buf = &p.bufs[b];
+            if enter { self.copy(&here, 0, &ring, at, buf) } else { self.copy(&ring, at, &here, 0, buf) }
+        }
+    }
+
+    fn stages(&self, p: &StepProgram, frame: &Frame, from: usize, to: usize) {
+        let s = self.run.slots;
+        let len = (s.lane - s.scratch) / 8;
+        // SAFETY: the end of the lane's own workspace.
+        let scratch: &mut [u64] = unsafe {
+            std::slice::from_raw_parts_mut(self.run.arena.0.add(self.work() + s.scratch).cast(), len)
+        };
+        let cx = |a, b| Context { frame, bufs: &p.bufs, isa: self.run.isa, span: self.span(a, b, p.reverse) };
+        for stage in &p.stages {
+            match stage {
+                Stage::Batched(calls) => {
+                    let cx = cx(from, to);
+                    calls.iter().for_each(|call| run_call(&cx, call, scratch));
+                }
+                Stage::Loop(calls) => {
+                    let mut step = |t: usize| {
+                        let cx = cx(t, t + 1);
+                        calls.iter().for_each(|call| run_call(&cx, call, scratch));
+                    };
+                    if p.reverse {
+                        (from..to).rev().for_each(&mut step)
+                    } else {
+                        (from..to).for_each(&mut step)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Copies this tile's rows of one slot.
+    fn copy(&self, from: &Loc, from_slot: usize, to: &Loc, to_slot: usize, buf: &Buf) {
+        let size = buf.dtype.real().size();
+        for plane in 0..buf.dtype.planes() {
+            for r in 0..self.rows {
+                let a = plane * from.plane + from_slot * from.step + r * from.row;
+                let b = plane * to.plane + to_slot * to.step + r * to.row;
+                // SAFETY: rows of blocks that do not overlap.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(
+                        from.ptr.add(a * size),
+                        to.ptr.add(b * size),
+                        buf.width * size,
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// Steps of segments `from..to` in the order a scan visits them.
+fn segment(from: usize, to: usize, leaf: usize, steps: usize, reverse: bool) -> (usize, usize) {
+    if reverse {
+        // Segments are cut at multiples of the leaf from step 0; the last visited is the first in time.
+        let segments = steps.div_ceil(leaf);
+        let (a, b) = (segments - to, segments - from);
+        ((a * leaf).min(steps), (b * leaf).min(steps))
+    } else {
+        ((from * leaf).min(steps), (to * leaf).min(steps))
+    }
+}
+
+/// Puts the tiles' sums and stacks together, in the order of the tiles.
+fn collect(run: &ScanRun<'_>) {
+    let s = run.slots;
+    let p = &run.item.run;
+    let tiles = |partial: bool| if partial { s.tiles } else { s.tiles.min(1) };
+    for (i, c) in p.sums.iter().enumerate() {
+        let buf = &p.bufs[c.buf];
+        let out = &run.item.sums[i];
+        for plane in 0..buf.dtype.planes() {
+            if c.rows {
+                for tile in 0..s.tiles {
+                    let (first, rows) = tile_rows(run.memory.rows, s.tiles, tile);
+                    for r in 0..rows {
+                        add(run, out, plane, (0, first + r), (tile, &s.sums[i]), (0, r), buf, true);
+                    }
+                }
+            } else {
+                for tile in 0..tiles(c.partial) {
+                    add(run, out, plane, (0, 0), (tile, &s.sums[i]), (0, 0), buf, tile == 0);
+                }
+            }
+        }
+    }
+    for (i, (k, c)) in p.shared_stacks.iter().enumerate() {
+        let buf = &p.bufs[c.buf];
+        let out = &run.item.outs[*k];
+        for plane in 0..buf.dtype.planes() {
+            for t in 0..run.memory.steps {
+                for tile in 0..tiles(c.partial) {
+                    add(run, out, plane, (t, 0), (tile, &s.shared[i]), (t, 0), buf, tile == 0);
+                }
+            }
+        }
+    }
+}
+
+/// Adds (or copies) one entry of a tile's sum to an entry of the outer program's operand.
+fn add(
+    run: &ScanRun<'_>,
+    out: &Operand,
+    plane: usize,
+    (t, row): (usize, usize),
+    (tile, slot): (usize, &Slot),
+    (from_t, from_row): (usize, usize),
+    buf: &Buf,
+    set: bool,
+) {
+    let from = Loc::new(run.arena, run.slots.tile_base + tile * run.slots.tile, slot);
+    let to = run.frame.loc(out);
+    let a = plane * from.plane + from_t * from.step + from_row * from.row;
+    let b = plane * to.plane + t * to.step + row * to.row + out.col;
+    macro_rules! typed {
+        ($r:ty) => {
+            // SAFETY: entries of blocks that do not overlap; the tiles have ended.
+            unsafe {
+                let x = std::slice::from_raw_parts(from.ptr.cast::<$r>().add(a), buf.width);
+                let y = std::slice::from_raw_parts_mut(to.ptr.cast::<$r>().add(b), buf.width);
+                if set { y.copy_from_slice(x) } else { y.iter_mut().zip(x).for_each(|(y, x)| *y += *x) }
+            }
+        };
+    }
+    match buf.dtype.real() {
+        DType::F64 => typed!(f64),
+        DType::I32 => typed!(i32),
+        _ => typed!(f32),
+    }
+}

@@ -1,0 +1,466 @@
+//! Programs: a tape planned once, run for any number of steps and rows.
+//!
+//! [`Program::new`] lowers a tape: it decides what leaves the time loop ([`step`]), what a scan keeps for its
+//! adjoint ([`keep`]), and fuses what is left into calls ([`lower`]). [`Program::plan`] gives every buffer its
+//! place for given numbers of steps and rows ([`memory`]) and chooses how much of the time axis is held at once,
+//! so that the whole fits a budget. None of this changes a bit of a result.
+
+pub(crate) mod explain;
+pub(crate) mod ir;
+pub(crate) mod keep;
+pub(crate) mod lower;
+pub(crate) mod memory;
+pub(crate) mod outer;
+pub(crate) mod step;
+
+use std::sync::Arc;
+
+use crate::cpu::{Denormals, Isa, Pool};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::exec::{Arena, Context, Frame, Loc, ScanRun, Span, run_call, run_scan};
+use crate::meter;
+use crate::op::Ty;
+use crate::params::Params;
+use crate::storage::Storage;
+use crate::tape::{Tape, Var};
+use crate::tensor::Tensor;
+use ir::{BufKind, Call, Instr, Place};
+use keep::Keep;
+use memory::{Memory, Segments};
+use outer::{Item, Outer, lower};
+
+pub use explain::Plan;
+
+/// How a program runs. None of it changes a result, except that denormals may be kept.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// Most bytes to use for everything the engine allocates during a run, outputs included; bound tensors are
+    /// the caller's. `None`: no limit.
+    pub budget: Option<usize>,
+    /// Threads; `None`: as many as the machine has.
+    pub threads: Option<usize>,
+    /// What becomes of denormal numbers. Flushed by default: vanishing gradients are full of them.
+    pub denormals: Denormals,
+}
+
+/// A compiled tape.
+///
+/// ```
+/// use retrograd_engine::{DType, Params, Program, RunOptions, Shape, Tape, Tensor, core_ops, grad, scan};
+/// # fn main() -> retrograd_engine::Result<()> {
+/// let mut tape = Tape::new();
+/// let a = tape.param("a", DType::F64, [1])?;
+/// let x = tape.input("x", DType::F64, Shape::sequence([1]))?;
+/// let zero = core_ops::fill(&mut tape, retrograd_engine::Ty::new(DType::F64, Shape::rows([1])), 0.0)?;
+/// // h = a + h + x, summed over rows at the end
+/// let (h, _) = scan(&mut tape, zero, x, |tape, h, x| {
+///     let h = core_ops::add(tape, h, x)?;
+///     Ok((core_ops::add(tape, h, a)?, ()))
+/// })?;
+/// let sum = core_ops::sum_rows(&mut tape, h)?;
+/// let loss = core_ops::sum_dims(&mut tape, sum, &[])?;
+/// let a_bar = grad(&mut tape, loss, &[a])?[0];
+///
+/// let mut program = Program::new(&tape, &[loss, a_bar], RunOptions::default())?;
+/// let mut values = Params::new();
+/// values.insert("a", Tensor::from_slice([1], &[0.5f64])?);
+/// values.insert("x", Tensor::from_slice([3, 2, 1], &[1.0f64; 6])?);
+/// let out = program.run(&[&values])?;
+/// assert_eq!(out[0].item()?, 2.0 * 3.0 * 1.5);
+/// assert_eq!(out[1].item()?, 6.0);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Program {
+    variants: Vec<(Keep, Arc<Outer>)>,
+    options: RunOptions,
+    pool: Pool,
+    isa: Isa,
+    cached: Vec<(usize, usize, Decision)>,
+    arena: Option<Storage>,
+    last_peak: usize,
+}
+
+/// A plan chosen for given numbers of steps and rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Decision {
+    pub(crate) variant: usize,
+    pub(crate) segments: Segments,
+    pub(crate) extra_forward_steps: u64,
+    pub(crate) memory: Arc<Memory>,
+}
+
+/// Plans remembered for different numbers of steps and rows.
+const CACHED: usize = 16;
+
+impl Program {
+    /// Compiles the part of `tape` that `outputs` need. Errors: an output of another tape, a step inside, an
+    /// unknown instruction set in `RETROGRAD_ISA`, zero threads.
+    pub fn new(tape: &Tape, outputs: &[Var], options: RunOptions) -> Result<Program> {
+        if tape.is_step() {
+            return Err(Error::argument("program", "compiled inside the step of a scan"));
+        }
+        for &v in outputs {
+            tape.node(v)?;
+        }
+        let isa = Isa::select()?;
+        let pool = Pool::new(options.threads, options.denormals)?;
+        let variants = [Keep::Values, Keep::States]
+            .into_iter()
+            .map(|keep| Ok((keep, Arc::new(lower(tape, outputs, isa, keep)?))))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Program { variants, options, pool, isa, cached: Vec::new(), arena: None, last_peak: 0 })
+    }
+
+    /// Another budget from now on; plans are chosen anew.
+    pub fn set_budget(&mut self, budget: Option<usize>) {
+        self.options.budget = budget;
+        self.cached.clear();
+        self.arena = None;
+    }
+
+    /// The plan for `steps` and `rows`. Errors: a budget too small (with the smallest that works), sizes that
+    /// overflow.
+    pub fn plan(&self, steps: usize, rows: usize) -> Result<Plan> {
+        let decision = self.decide(steps, rows)?;
+        let (keep, outer) = &self.variants[decision.variant];
+        Ok(Plan { outer: outer.clone(), keep: *keep, decision, threads: self.pool.threads(), isa: self.isa })
+    }
+
+    fn memory(&self, variant: usize, steps: usize, rows: usize, segments: Segments) -> Result<Memory> {
+        Memory::new(&self.variants[variant].1, steps, rows, self.pool.threads(), segments)
+    }
+
+    fn decide(&self, steps: usize, rows: usize) -> Result<Decision> {
+        let whole = Segments { leaf: None, slots: 0 };
+        let mut smallest: Option<(usize, Memory)> = None;
+        for variant in 0..self.variants.len() {
+            let memory = self.memory(variant, steps, rows, whole)?;
+            let bytes = memory.peak_bytes();
+            if self.options.budget.is_none_or(|b| bytes <= b) {
+                return Ok(Decision {
+                    variant,
+                    segments: whole,
+                    extra_forward_steps: 0,
+                    memory: Arc::new(memory),
+                });
+            }
+            if smallest.as_ref().is_none_or(|(b, _)| bytes < *b) {
+                smallest = Some((bytes, memory));
+            }
+        }
+        let budget = self.options.budget.unwrap_or(usize::MAX);
+        let mut best: Option<(u64, Decision)> = None;
+        for (variant, (keep, outer)) in self.variants.iter().enumerate() {
+            if outer.pairs.is_empty() {
+                continue;
+            }
+            let chunk = memory::pair_chunk(outer, rows);
+            let least = Segments { leaf: Some(chunk), slots: 1 };
+            let base = self.memory(variant, steps, rows, least)?;
+            let (state, step) = memory::pair_rates(outer, rows)?;
+            let fixed = base.peak_bytes().saturating_sub((least.slots + 1) * state + chunk.min(steps) * step);
+            let footprint = memory::footprint(outer, steps, rows, fixed)?;
+            let floor = footprint.smallest();
+            let floor_memory =
+                self.memory(variant, steps, rows, Segments { leaf: Some(floor.leaf), slots: floor.slots })?;
+            if smallest.as_ref().is_none_or(|(b, _)| floor_memory.peak_bytes() < *b) {
+                smallest = Some((floor_memory.peak_bytes(), floor_memory));
+            }
+            // Placement may waste a little of the arena; what it wastes is taken off and chosen again.
+            let mut room = budget;
+            for _ in 0..8 {
+                let Some(choice) = footprint.choose(room) else { break };
+                let segments = Segments { leaf: Some(choice.leaf), slots: choice.slots };
+                let memory = self.memory(variant, steps, rows, segments)?;
+                let over = memory.peak_bytes().saturating_sub(budget);
+                if over > 0 {
+                    room = room.saturating_sub(over);
+                    continue;
+                }
+                // Rebuilding everything costs about half a forward pass more than keeping values.
+                let rebuild = if *keep == Keep::States { steps as u64 / 2 } else { 0 };
+                let cost = choice.extra_forward_steps.saturating_add(rebuild);
+                if best.as_ref().is_none_or(|(c, _)| cost < *c) {
+                    let extra_forward_steps = choice.extra_forward_steps;
+                    best = Some((
+                        cost,
+                        Decision { variant, segments, extra_forward_steps, memory: Arc::new(memory) },
+                    ));
+                }
+                break;
+            }
+        }
+        match (best, smallest) {
+            (Some((_, decision)), _) => Ok(decision),
+            (None, Some((bytes, memory))) if bytes <= budget => {
+                // Only the floor itself fits.
+                self.floor(steps, rows, memory)
+            }
+            (None, smallest) => {
+                let (smallest, dominant) = match smallest {
+                    Some((bytes, memory)) => (bytes, explain::dominant(&self.variants[0].1, &memory)),
+                    None => (0, String::new()),
+                };
+                Err(Error::Budget { budget, smallest, dominant })
+            }
+        }
+    }
+
+    fn floor(&self, steps: usize, rows: usize, target: Memory) -> Result<Decision> {
+        for (variant, (_, outer)) in self.variants.iter().enumerate() {
+            if outer.pairs.is_empty() {
+                continue;
+            }
+            let footprint = memory::footprint(outer, steps, rows, 0)?;
+            let floor = footprint.smallest();
+            let segments = Segments { leaf: Some(floor.leaf), slots: floor.slots };
+            let memory = self.memory(variant, steps, rows, segments)?;
+            if memory.peak_bytes() == target.peak_bytes() {
+                let extra_forward_steps = floor.extra_forward_steps;
+                return Ok(Decision { variant, segments, extra_forward_steps, memory: Arc::new(memory) });
+            }
+        }
+        Err(Error::argument("plan", "bug: the smallest plan is not among the plans"))
+    }
+
+    /// Bytes the engine allocated at once during the last run, measured.
+    pub fn last_peak_bytes(&self) -> usize {
+        self.last_peak
+    }
+
+    /// Runs the program on values bound by name; the sets are searched in order and values nobody asks for are
+    /// ignored. Returns the outputs in order.
+    ///
+    /// Errors: a value that is missing or of another type or shape, numbers of steps or rows that disagree, a
+    /// budget too small.
+    pub fn run(&mut self, bindings: &[&Params]) -> Result<Vec<Tensor>> {
+        let bound = find_bound(&self.variants[0].1, bindings)?;
+        let (steps, rows) = extents(&self.variants[0].1, &bound)?;
+        let decision = match self.cached.iter().find(|(t, n, _)| (*t, *n) == (steps, rows)) {
+            Some((_, _, d)) => d.clone(),
+            None => {
+                let d = self.decide(steps, rows)?;
+                if self.cached.len() == CACHED {
+                    self.cached.remove(0);
+                }
+                self.cached.push((steps, rows, d.clone()));
+                d
+            }
+        };
+        let outer = self.variants[decision.variant].1.clone();
+        let bound = if decision.variant == 0 { bound } else { find_bound(&outer, bindings)? };
+        let memory = &decision.memory;
+        let needed = memory.bytes;
+        // An arena that is much too large is given back, so that the run takes what the plan says.
+        let fits =
+            self.arena.as_ref().is_some_and(|a| a.len() >= needed && a.len() - needed <= needed / 64 + 4096);
+        let held = self.arena.as_ref().filter(|_| fits).map_or(0, Storage::len);
+        if !fits {
+            self.arena = None;
+        }
+        let before = meter::reset_peak() - held;
+        let mut storage = match self.arena.take() {
+            Some(storage) => storage,
+            None => Storage::zeroed(needed),
+        };
+        let arena = Arena(storage.as_mut_ptr());
+        let run = Run { outer: &outer, memory, arena, pool: &self.pool, isa: self.isa };
+        let frame = run.frame(&bound)?;
+        run.items(&frame);
+        let outputs = run.outputs(&frame);
+        self.last_peak = meter::peak_bytes().saturating_sub(before);
+        self.arena = Some(storage);
+        outputs
+    }
+}
+
+fn find_bound<'a>(outer: &Outer, bindings: &[&'a Params]) -> Result<Vec<&'a Tensor>> {
+    outer
+        .bound
+        .iter()
+        .map(|(name, _)| {
+            let found = bindings.iter().find_map(|p| p.get(name));
+            found.ok_or_else(|| Error::Binding { name: name.clone(), what: "no value is bound to it".into() })
+        })
+        .collect()
+}
+
+/// Numbers of steps and rows, from the bound values; also checks every type and shape.
+fn extents(outer: &Outer, bound: &[&Tensor]) -> Result<(usize, usize)> {
+    let mut steps: Option<(usize, &str)> = None;
+    let mut rows: Option<(usize, &str)> = None;
+    for ((name, ty), tensor) in outer.bound.iter().zip(bound) {
+        let fail = |what: String| Error::Binding { name: name.clone(), what };
+        if tensor.dtype() != ty.dtype {
+            return Err(fail(format!("element type, expected {}, got {}", ty.dtype, tensor.dtype())));
+        }
+        let lead = usize::from(ty.shape.lead.has_t()) + usize::from(ty.shape.lead.has_n());
+        let dims = tensor.dims();
+        if dims.len() != lead + ty.shape.dims.len() || dims[lead..] != ty.shape.dims[..] {
+            return Err(fail(format!("shape, expected {}, got {dims:?}", ty.shape)));
+        }
+        let mut at = 0;
+        let mut agree = |axis: &str, known: &mut Option<(usize, &'_ str)>, name: &'_ str| -> Result<()> {
+            let size = dims[at];
+            at += 1;
+            match known {
+                Some((n, other)) if *n != size => {
+                    let what = format!("{axis}, expected {n} as in `{other}`, got {size}");
+                    Err(Error::Binding { name: name.into(), what })
+                }
+                _ => Ok(()),
+            }
+        };
+        if ty.shape.lead.has_t() {
+            agree("number of steps T", &mut steps, name)?;
+            steps = steps.or(Some((dims[0], name)));
+        }
+        if ty.shape.lead.has_n() {
+            agree("number of rows N", &mut rows, name)?;
+            rows = rows.or(Some((dims[lead - 1], name)));
+        }
+    }
+    Ok((steps.map_or(1, |s| s.0), rows.map_or(1, |r| r.0)))
+}
+
+/// One run.
+struct Run<'a> {
+    outer: &'a Outer,
+    memory: &'a Memory,
+    arena: Arena,
+    pool: &'a Pool,
+    isa: Isa,
+}
+
+impl Run<'_> {
+    /// Places of the outer program's buffers; complex values are taken apart into planes.
+    fn frame(&self, bound: &[&Tensor]) -> Result<Frame> {
+        let mut locs = Vec::with_capacity(self.outer.bufs.len());
+        for (i, buf) in self.outer.bufs.iter().enumerate() {
+            let Some(slot) = &self.memory.outer[i] else {
+                locs.push(Loc::default());
+                continue;
+            };
+            let tensor = match buf.kind {
+                BufKind::Bound(b) => Some(bound[b]),
+                BufKind::Constant(c) => Some(&self.outer.constants[c]),
+                _ => None,
+            };
+            let mut loc = Loc::new(self.arena, 0, slot);
+            if let Some(t) = tensor {
+                match buf.dtype {
+                    DType::C32 => split::<f32>(t.components()?, &loc, t.len()),
+                    DType::C64 => split::<f64>(t.components()?, &loc, t.len()),
+                    _ => loc.ptr = t.as_bytes().as_ptr().cast_mut(),
+                }
+            }
+            locs.push(loc);
+        }
+        Ok(Frame { locs })
+    }
+
+    fn items(&self, frame: &Frame) {
+        for (at, item) in self.outer.items.iter().enumerate() {
+            match item {
+                Item::Call(call) => self.call(frame, call),
+                Item::Scan(item) => {
+                    let scan = ScanRun {
+                        outer: self.outer,
+                        frame,
+                        arena: self.arena,
+                        memory: self.memory,
+                        item,
+                        slots: &self.memory.scans[&at],
+                        isa: self.isa,
+                    };
+                    run_scan(&scan, self.pool);
+                }
+            }
+        }
+    }
+
+    /// Runs a call of the outer program, in parallel over steps or rows where its entries are independent.
+    fn call(&self, frame: &Frame, call: &Call) {
+        let (steps, rows) = (self.memory.steps, self.memory.rows);
+        let independent = match &call.instr {
+            Instr::Pointwise { .. } | Instr::MatMul { .. } | Instr::Move { .. } | Instr::Cast { .. } => true,
+            Instr::Structured { reduce, .. } => !reduce,
+            _ => false,
+        };
+        let entries = |over: bool, n: usize| if over { n } else { 1 };
+        let (t, n) = (entries(call.over.steps, steps), entries(call.over.rows, rows));
+        let width: usize = call.instr.writes().iter().map(|o| o.width()).sum();
+        let worth = independent && t * n * width > 1 << 14;
+        let parts = if worth { self.pool.threads().min(t.max(n)) } else { 1 };
+        let words = self.outer.scratch;
+        self.pool.run(parts, |part| {
+            let cut = |n: usize| (part * n / parts, (part + 1) * n / parts);
+            let (of_steps, of_rows) = if t >= parts { (cut(t), (0, n)) } else { ((0, t), cut(n)) };
+            let span = Span {
+                steps: of_steps,
+                rows: of_rows,
+                reverse: false,
+                first_row: 0,
+                total_steps: steps,
+                total_rows: rows,
+            };
+            // SAFETY: this part's own scratch.
+            let scratch: &mut [u64] = unsafe {
+                let lane = words.div_ceil(8) * 8;
+                let at = self.memory.scratch + part * lane * 8;
+                std::slice::from_raw_parts_mut(self.arena.0.add(at).cast(), words)
+            };
+            let cx = Context { frame, bufs: &self.outer.bufs, isa: self.isa, span };
+            run_call(&cx, call, scratch);
+        });
+    }
+
+    fn outputs(&self, frame: &Frame) -> Result<Vec<Tensor>> {
+        self.outer.outputs.iter().map(|(place, ty)| self.output(frame, place, ty)).collect()
+    }
+
+    fn output(&self, frame: &Frame, place: &Place, ty: &Ty) -> Result<Tensor> {
+        let (steps, rows) = (self.memory.steps, self.memory.rows);
+        let mut out = Tensor::zeros(ty.dtype, ty.shape.concrete(steps, rows))?;
+        let lead = ty.shape.lead;
+        let (t, n) = (if lead.has_t() { steps } else { 1 }, if lead.has_n() { rows } else { 1 });
+        match place {
+            Place::Scalar { re, im } => out.fill_with(|_| num_complex::Complex64::new(*re, *im)),
+            Place::At(o) => match ty.dtype.real() {
+                DType::F32 => join::<f32>(frame, o, ty, t, n, out.components_mut()?),
+                DType::F64 => join::<f64>(frame, o, ty, t, n, out.components_mut()?),
+                _ => join::<i32>(frame, o, ty, t, n, out.components_mut()?),
+            },
+        }
+        Ok(out)
+    }
+}
+
+/// Takes interleaved complex numbers apart.
+fn split<R: Copy>(from: &[R], to: &Loc, len: usize) {
+    for plane in 0..2 {
+        // SAFETY: the buffer's own block in the arena, two planes of at least `len`.
+        let to = unsafe { std::slice::from_raw_parts_mut(to.ptr.cast::<R>().add(plane * to.plane), len) };
+        to.iter_mut().zip(from.chunks_exact(2)).for_each(|(to, z)| *to = z[plane]);
+    }
+}
+
+/// Copies an operand into a tensor, complex numbers interleaved.
+fn join<R: Copy>(frame: &Frame, o: &ir::Operand, ty: &Ty, steps: usize, rows: usize, out: &mut [R]) {
+    let width = o.width();
+    let planes = ty.dtype.planes();
+    for t in 0..steps {
+        for r in 0..rows {
+            let to = &mut out[(t * rows + r) * width * planes..][..width * planes];
+            for plane in 0..planes {
+                let v = frame.view::<R>(o, plane, t, r);
+                for (j, to) in to.iter_mut().skip(plane).step_by(planes).enumerate() {
+                    // SAFETY: an entry of the operand, which nothing writes any more.
+                    *to = unsafe { *v.ptr.add(j) };
+                }
+            }
+        }
+    }
+}
