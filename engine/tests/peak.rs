@@ -1,0 +1,41 @@
+//! The planned peak is the measured one, to the byte. Alone in its binary: the meter is global to the process.
+#![allow(clippy::unwrap_used)]
+
+use retrograd_engine::core_ops::{add, fill, real, sum_dims, sum_rows};
+use retrograd_engine::{
+    DType, Params, Program, Result, RunOptions, Shape, Tape, Tensor, Ty, grad, matmul, scan,
+};
+
+#[test]
+fn planned_peak_is_measured_peak() -> Result<()> {
+    for dtype in [DType::F32, DType::C64] {
+        let mut tape = Tape::new();
+        let t = &mut tape;
+        let w = t.param("w", dtype, [8, 8])?;
+        let x = t.input("x", dtype, Shape::sequence([8]))?;
+        let zero = fill(t, Ty::new(dtype, Shape::rows([8])), 0.0)?;
+        let (h, ()) = scan(t, zero, x, |t, h, x| {
+            let wh = matmul(t, h, w)?;
+            Ok((add(t, wh, x)?, ()))
+        })?;
+        let sum = sum_rows(t, h)?;
+        let sum = real(t, sum)?;
+        let loss = sum_dims(t, sum, &[])?;
+        let w_bar = grad(t, loss, &[w])?[0];
+        let mut p = Params::new();
+        p.insert("w", Tensor::full(dtype, [8, 8], 0.1)?);
+        for (steps, rows) in [(50, 6), (300, 2), (50, 6)] {
+            p.insert("x", Tensor::full(dtype, [steps, rows, 8], 1.0)?);
+            for budget in [None, Some(1 << 20), Some(1 << 16)] {
+                let options = RunOptions { budget, threads: Some(2), ..Default::default() };
+                let mut program = Program::new(&tape, &[loss, w_bar], options)?;
+                let Ok(plan) = program.plan(steps, rows) else { continue };
+                for _ in 0..2 {
+                    drop(program.run(&[&p])?);
+                    assert_eq!(program.last_peak_bytes(), plan.peak_bytes(), "{dtype} T={steps} {budget:?}");
+                }
+            }
+        }
+    }
+    Ok(())
+}
