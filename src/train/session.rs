@@ -14,7 +14,7 @@ use super::position::Best;
 use super::trainer::{Ended, Evaluation, MODEL, Milestone, Step, Trainer};
 use crate::run::checkpoint::{self, Metadata};
 use crate::run::{
-    BEST, CONFIG, CURVES, Chart, Error, LAST, METRICS, Metrics, Result, RunFolder, Series, TensorBoard,
+    BEST, CONFIG, CURVES, Chart, Error, LAST, METRICS, Metrics, PREVIOUS, Result, RunFolder, Series, TensorBoard,
     read_config, read_metrics, write_atomic,
 };
 
@@ -110,6 +110,7 @@ pub struct Summary {
     /// Name of the metric.
     pub metric: &'static str,
     /// Best evaluation on validation.
+    #[serde(serialize_with = "best_of")]
     pub best: Option<Best>,
     /// The best network on the test split.
     #[serde(serialize_with = "metric_of")]
@@ -134,6 +135,11 @@ fn ended<S: serde::Serializer>(ended: &Option<Ended>, s: S) -> Result<S::Ok, S::
     s.serialize_str(ended.map_or("interrupted", Ended::describe))
 }
 
+/// As numbers; a checkpoint's text is for numbers that are none.
+fn best_of<S: serde::Serializer>(best: &Option<Best>, s: S) -> Result<S::Ok, S::Error> {
+    best.map(|best| json!({ "step": best.step, "metric": number(best.metric) })).serialize(s)
+}
+
 fn metric_of<S: serde::Serializer>(evaluation: &Option<Evaluation>, s: S) -> Result<S::Ok, S::Error> {
     evaluation.map(|e| e.metric).serialize(s)
 }
@@ -141,13 +147,13 @@ fn metric_of<S: serde::Serializer>(evaluation: &Option<Evaluation>, s: S) -> Res
 impl Session {
     /// Starts a run in a new folder: writes the configuration and the checkpoint of step 0.
     pub fn start(trainer: Trainer, folder: RunFolder) -> Result<Session> {
+        // First, as a folder without it is no run: what is killed from here on can be resumed.
+        folder.write_config(&trainer.config().to_json()?)?;
         let metrics = Metrics::create(folder.file(METRICS))?;
         let times = Metrics::create(folder.file(TIMES))?;
         let board = TensorBoard::create(folder.path())?;
         let mut session = Session { trainer, folder, metrics, times, board, clock: Clock::new(0) };
         session.save()?;
-        // Last, as a folder without it is no run: whoever finds one can resume it.
-        session.folder.write_config(&session.trainer.config().to_json()?)?;
         Ok(session)
     }
 
@@ -160,8 +166,14 @@ impl Session {
         if let [difference, ..] = &*trainer.config().differences(&stored.resumed_as(trainer.config()))? {
             return Err(Error::run_folder(folder.path(), format!("another configuration: {difference}")));
         }
-        let (checkpoint, lost) = checkpoint::load_last(folder.path())?;
-        trainer.restore(checkpoint).map_err(|reason| Error::checkpoint(folder.file(LAST), reason))?;
+        let lost = match never_saved(&folder) {
+            true => None,
+            false => {
+                let (checkpoint, lost) = checkpoint::load_last(folder.path())?;
+                trainer.restore(checkpoint).map_err(|reason| Error::checkpoint(folder.file(LAST), reason))?;
+                lost
+            }
+        };
         let step = trainer.position().step;
         let metrics = Metrics::resume(folder.file(METRICS), step)?;
         let times = Metrics::resume(folder.file(TIMES), step)?;
@@ -407,6 +419,12 @@ pub fn stored_config(folder: impl AsRef<Path>) -> Result<TrainConfig> {
 pub fn load_model(trainer: &mut Trainer, file: &Path) -> Result<()> {
     let loaded = checkpoint::load(file)?;
     trainer.restore_model(loaded).map_err(|reason| Error::checkpoint(file, reason))
+}
+
+/// Whether a run was killed before its first checkpoint, which is that of step 0: nothing was recorded then either.
+fn never_saved(folder: &RunFolder) -> bool {
+    let empty = |name: &str| std::fs::metadata(folder.file(name)).map_or(true, |m| m.len() == 0);
+    !folder.file(LAST).exists() && !folder.file(PREVIOUS).exists() && empty(METRICS)
 }
 
 /// Numbers that are not finite become `null`, as everywhere in the metrics.
