@@ -33,6 +33,9 @@ impl Op for Concat {
 
     fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
         let first = inputs.first().ok_or_else(|| Error::argument("concat", "no inputs"))?;
+        if !first.dtype.is_differentiable() {
+            return Err(Error::dtype("concat", "input 0", "f32, f64, c32 or c64", first.dtype));
+        }
         let mut shape = first.shape.clone();
         if self.axis >= shape.dims.len() {
             return Err(Error::shape(

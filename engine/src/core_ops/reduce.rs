@@ -171,7 +171,7 @@ impl AxisSum {
                     y.fill(R::from_f64(0.0));
                     for m in 0..*mid {
                         let x = &x[(o * mid + m) * inner..][..*inner];
-                        y.iter_mut().zip(x).for_each(|(y, x)| *y = *y + *x);
+                        y.iter_mut().zip(x).for_each(|(y, x)| *y += *x);
                     }
                 }
             }
@@ -180,7 +180,7 @@ impl AxisSum {
                 let mut at = vec![0; dims.len()];
                 let mut j = 0;
                 for &v in x {
-                    y[j] = y[j] + v;
+                    y[j] += v;
                     for a in (0..dims.len()).rev() {
                         at[a] += 1;
                         j += strides[a];
@@ -201,12 +201,13 @@ pub(crate) fn lane_sum<R: Real>(x: &[R]) -> R {
     let zero = R::from_f64(0.0);
     let mut lanes = [zero; 16];
     for chunk in x.chunks(16) {
-        lanes.iter_mut().zip(chunk).for_each(|(l, v)| *l = *l + *v);
+        lanes.iter_mut().zip(chunk).for_each(|(l, v)| *l += *v);
     }
     let mut width = 8;
     while width > 0 {
         for i in 0..width {
-            lanes[i] = lanes[i] + lanes[i + width];
+            let upper = lanes[i + width];
+            lanes[i] += upper;
         }
         width /= 2;
     }
@@ -254,9 +255,9 @@ impl SumRows {
         let x = args.inputs[0];
         let (re, im) = args.output.row_pair(0);
         for r in 0..args.rows {
-            re.iter_mut().zip(x.row(r)).for_each(|(y, x)| *y = *y + *x);
+            re.iter_mut().zip(x.row(r)).for_each(|(y, x)| *y += *x);
             if x.is_complex() {
-                im.iter_mut().zip(x.row_im(r)).for_each(|(y, x)| *y = *y + *x);
+                im.iter_mut().zip(x.row_im(r)).for_each(|(y, x)| *y += *x);
             }
         }
     }

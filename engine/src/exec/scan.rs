@@ -1,5 +1,7 @@
 //! A scan: tiles over threads, segments by schedule, chunks of time, stages of a step.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use super::call::{Context, Span, run_call};
 use super::frame::{Arena, Frame, Loc};
 use crate::cpu::{Isa, Pool};
@@ -34,8 +36,8 @@ struct Tile<'a, 'b> {
 struct Bound<'p> {
     program: &'p StepProgram,
     frame: Frame,
-    /// Whether states lie in the pair's segment instead of the chunk's ring.
-    recording: bool,
+    /// States that lie in the pair's segment; the others lie in the chunk's ring.
+    segment: BTreeSet<usize>,
 }
 
 /// Runs a scan.
@@ -106,6 +108,10 @@ impl Tile<'_, '_> {
     ) -> Bound<'p> {
         let run = self.run;
         let pair = pair_of(run);
+        let segment: BTreeSet<usize> = match pair {
+            Some(pair) if recording => pair.states.keys().copied().collect(),
+            _ => BTreeSet::new(),
+        };
         let region = pair.map_or(0, |p| p.offset + self.tile * p.tile);
         let pair_loc = |slot: Option<&Slot>| {
             slot.map_or(Loc::default(), |s| Loc::new(run.arena, region, s).tight(self.rows))
@@ -119,7 +125,7 @@ impl Tile<'_, '_> {
                     Some(slot) => Loc::new(run.arena, self.work(), slot).tight(self.rows),
                     None => Loc::default(),
                 },
-                BufKind::State(k) if recording => pair_loc(pair.and_then(|p| p.states.get(&k))),
+                BufKind::State(k) if segment.contains(&k) => pair_loc(pair.and_then(|p| p.states.get(&k))),
                 BufKind::State(_) => match &slots.own[i] {
                     Some(slot) => Loc::new(run.arena, self.work(), slot).tight(self.rows),
                     None => Loc::default(),
@@ -135,7 +141,7 @@ impl Tile<'_, '_> {
                 BufKind::Bound(_) | BufKind::Constant(_) => Loc::default(),
             })
             .collect();
-        Bound { program, frame: Frame { locs }, recording }
+        Bound { program, frame: Frame { locs }, segment }
     }
 
     fn own_input(&self, e: &External) -> Operand {
@@ -183,7 +189,7 @@ impl Tile<'_, '_> {
                         }
                         Action::Record { from, to } => {
                             let (a, b) = segment(from, to, pair.leaf, steps, item.reverse);
-                            self.record(&main, &slots.current, a, b);
+                            self.advance(&main, &slots.current, a, b);
                         }
                         other => self.mark(pair, &slots.current, &item.run, other),
                     }
@@ -204,7 +210,7 @@ impl Tile<'_, '_> {
                     match (action, &replay) {
                         (Action::Backward { from, to }, _) => {
                             let (a, b) = bounds(from, to);
-                            self.advance_from(&main, &slots.current, a, b, Some(a));
+                            self.advance(&main, &slots.current, a, b);
                         }
                         (Action::Advance { from, to }, Some((advance, _))) => {
                             let (a, b) = bounds(from, to);
@@ -212,7 +218,7 @@ impl Tile<'_, '_> {
                         }
                         (Action::Record { from, to }, Some((_, record))) => {
                             let (a, b) = bounds(from, to);
-                            self.record(record, &slots.replayed, a, b);
+                            self.advance(record, &slots.replayed, a, b);
                         }
                         (other, Some((_, record))) => self.mark(pair, &slots.replayed, record.program, other),
                         _ => {}
@@ -229,13 +235,7 @@ impl Tile<'_, '_> {
     }
 
     /// Stores or restores the current state.
-    fn mark(
-        &self,
-        pair: &PairSlots,
-        current: &std::collections::BTreeMap<usize, Slot>,
-        program: &StepProgram,
-        action: Action,
-    ) {
+    fn mark(&self, pair: &PairSlots, current: &BTreeMap<usize, Slot>, program: &StepProgram, action: Action) {
         let region = pair.offset + self.tile * pair.tile;
         for (k, slot) in current {
             let Some(mark) = pair.checkpoints.get(k) else { continue };
@@ -250,72 +250,41 @@ impl Tile<'_, '_> {
         }
     }
 
-    /// Runs steps `a..b` with states in the chunk's ring, from the current state to a new one.
-    fn advance(
-        &self,
-        bound: &Bound<'_>,
-        current: &std::collections::BTreeMap<usize, Slot>,
-        a: usize,
-        b: usize,
-    ) {
-        self.advance_from(bound, current, a, b, None);
-    }
-
-    fn advance_from(
-        &self,
-        bound: &Bound<'_>,
-        current: &std::collections::BTreeMap<usize, Slot>,
-        a: usize,
-        b: usize,
-        recorded_from: Option<usize>,
-    ) {
+    /// Runs steps `a..b` from the current state to a new one. What is recorded, or was, lies in the pair's
+    /// segment, which starts at step `a`; other states lie in a ring of the chunk.
+    fn advance(&self, bound: &Bound<'_>, current: &BTreeMap<usize, Slot>, a: usize, b: usize) {
         let mut frame = bound.frame.clone();
         let p = bound.program;
         for (i, buf) in p.bufs.iter().enumerate() {
-            if matches!(buf.kind, BufKind::KeptState(_) | BufKind::Kept(_)) {
-                frame.locs[i].origin = recorded_from.unwrap_or(0);
-            }
-        }
-        self.chunks(a, b, p.reverse, |from, to| {
-            for (i, buf) in p.bufs.iter().enumerate() {
-                if matches!(buf.kind, BufKind::Temp | BufKind::State(_)) {
-                    frame.locs[i].origin = from;
-                }
-            }
-            let (enter, leave) = if p.reverse { (to - from, 0) } else { (0, to - from) };
-            self.states(p, &frame, current, enter, true);
-            self.stages(p, &frame, from, to);
-            self.states(p, &frame, current, leave, false);
-        });
-    }
-
-    /// Runs steps `a..b` with states and kept values in the pair's segment.
-    fn record(
-        &self,
-        bound: &Bound<'_>,
-        current: &std::collections::BTreeMap<usize, Slot>,
-        a: usize,
-        b: usize,
-    ) {
-        debug_assert!(bound.recording);
-        let mut frame = bound.frame.clone();
-        let p = bound.program;
-        for (i, buf) in p.bufs.iter().enumerate() {
-            if matches!(buf.kind, BufKind::State(_) | BufKind::Kept(_)) {
+            let in_segment = match buf.kind {
+                BufKind::KeptState(_) | BufKind::Kept(_) => true,
+                BufKind::State(k) => bound.segment.contains(&k),
+                _ => false,
+            };
+            if in_segment {
                 frame.locs[i].origin = a;
             }
         }
-        let (enter, leave) = if p.reverse { (b - a, 0) } else { (0, b - a) };
-        self.states(p, &frame, current, enter, true);
+        let slots = |from: usize, to: usize| if p.reverse { (to - from, 0) } else { (0, to - from) };
+        let (enter, leave) = slots(a, b);
+        self.states(bound, &frame, current, enter, true, true);
         self.chunks(a, b, p.reverse, |from, to| {
             for (i, buf) in p.bufs.iter().enumerate() {
-                if buf.kind == BufKind::Temp {
+                let in_chunk = match buf.kind {
+                    BufKind::Temp => true,
+                    BufKind::State(k) => !bound.segment.contains(&k),
+                    _ => false,
+                };
+                if in_chunk {
                     frame.locs[i].origin = from;
                 }
             }
+            let (enter, leave) = slots(from, to);
+            self.states(bound, &frame, current, enter, true, false);
             self.stages(p, &frame, from, to);
+            self.states(bound, &frame, current, leave, false, false);
         });
-        self.states(p, &frame, current, leave, false);
+        self.states(bound, &frame, current, leave, false, true);
     }
 
     /// Calls `f` with the chunks of `a..b` in the order of time. Chunks begin at multiples of their length.
@@ -338,16 +307,19 @@ impl Tile<'_, '_> {
         }
     }
 
-    /// Copies the current state into slot `at` of the program's states, or back.
+    /// Copies the current state into slot `at` of the program's states, or back: those in the segment, or the
+    /// others.
     fn states(
         &self,
-        p: &StepProgram,
+        bound: &Bound<'_>,
         frame: &Frame,
-        current: &std::collections::BTreeMap<usize, Slot>,
+        current: &BTreeMap<usize, Slot>,
         at: usize,
         enter: bool,
+        in_segment: bool,
     ) {
-        for (k, &b) in &p.states {
+        let p = bound.program;
+        for (k, &b) in p.states.iter().filter(|(k, _)| bound.segment.contains(k) == in_segment) {
             let Some(slot) = current.get(k) else { continue };
             let here = Loc::new(self.run.arena, self.work(), slot);
             let ring = Loc { origin: 0, ..frame.locs[b] };

@@ -25,8 +25,7 @@ pub struct Plan {
 pub(crate) fn dominant(outer: &Outer, memory: &Memory) -> String {
     let mut parts: Vec<(usize, String)> = Vec::new();
     for pair in &memory.pairs {
-        let bytes = pair.tile * outer.items.len().min(1).max(1);
-        parts.push((bytes, "recorded states and values".into()));
+        parts.push((pair.bytes, "recorded states and values".into()));
     }
     for (i, slot) in memory.outer.iter().enumerate() {
         if let Some(slot) = slot {

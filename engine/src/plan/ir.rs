@@ -48,13 +48,6 @@ pub(crate) struct Buf {
     pub(crate) label: String,
 }
 
-impl Buf {
-    /// Bytes of one entry, all planes.
-    pub(crate) fn entry_bytes(&self) -> usize {
-        self.width * self.dtype.size()
-    }
-}
-
 /// A view of a buffer: `width` elements of every entry from `col`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Operand {

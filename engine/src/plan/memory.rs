@@ -92,6 +92,8 @@ pub(crate) struct PairSlots {
     pub(crate) offset: usize,
     /// Bytes from one tile to the next.
     pub(crate) tile: usize,
+    /// Bytes in all.
+    pub(crate) bytes: usize,
     /// States of a segment, one more slot than steps.
     pub(crate) states: BTreeMap<usize, Slot>,
     pub(crate) kept: Vec<Slot>,
@@ -184,8 +186,14 @@ fn place(blocks: &[Block]) -> (Vec<usize>, usize) {
     (offsets, total)
 }
 
-/// Places the temporary buffers and ring states of a step. `rows` and `chunk` are those of a tile.
-fn step_slots(p: &StepProgram, rows: usize, chunk: usize, recording: bool) -> Result<StepSlots> {
+/// Places the temporary buffers and ring states of a step. `rows` and `chunk` are those of a tile; `recorded`
+/// states lie in the pair's segment instead.
+fn step_slots(
+    p: &StepProgram,
+    rows: usize,
+    chunk: usize,
+    recorded: &dyn Fn(usize) -> bool,
+) -> Result<StepSlots> {
     let mut own = vec![None; p.bufs.len()];
     let mut blocks = Vec::new();
     let mut which = Vec::new();
@@ -195,7 +203,7 @@ fn step_slots(p: &StepProgram, rows: usize, chunk: usize, recording: bool) -> Re
                 Some(life) => (buf.lead.has_t().then_some(chunk), life),
                 None => continue,
             },
-            BufKind::State(_) if !recording => (Some(chunk + 1), (0, usize::MAX)),
+            BufKind::State(k) if !recorded(k) => (Some(chunk + 1), (0, usize::MAX)),
             _ => continue,
         };
         let (slot, bytes) = Slot::new(0, buf.dtype, slots, buf.lead.has_n().then_some(rows), buf.width)?;
@@ -228,20 +236,29 @@ fn states_of(p: &StepProgram) -> impl Iterator<Item = (usize, &Buf)> {
 }
 
 impl ScanSlots {
-    fn new(s: &ScanItem, rows: usize, steps: usize, threads: usize) -> Result<ScanSlots> {
+    fn new(outer: &Outer, s: &ScanItem, rows: usize, steps: usize, threads: usize) -> Result<ScanSlots> {
         let tiles = tiles(rows, s.mixes_rows);
         let of_tile = rows.div_ceil(tiles);
         let chunk = chunk_steps(of_tile);
+        let in_pair = |k: usize| match s.role {
+            Role::Forward(p) | Role::Adjoint(p) => outer.pairs[p].states.contains_key(&k),
+            Role::Plain => false,
+        };
         let recording = matches!(s.role, Role::Forward(_));
-        let run = step_slots(&s.run, of_tile, chunk, recording)?;
-        let sweep =
-            s.sweep.as_ref().map(|p| step_slots(p, of_tile, chunk, false)).transpose()?.unwrap_or_default();
+        let nothing = |_: usize| false;
+        let run = step_slots(&s.run, of_tile, chunk, &|k| recording && in_pair(k))?;
+        let sweep = s
+            .sweep
+            .as_ref()
+            .map(|p| step_slots(p, of_tile, chunk, &nothing))
+            .transpose()?
+            .unwrap_or_default();
         let (mut advance, mut record) = (StepSlots::default(), StepSlots::default());
         let mut programs = vec![&s.run];
         programs.extend(&s.sweep);
         if let Some(r) = &s.replay {
-            advance = step_slots(&r.advance, of_tile, chunk, false)?;
-            record = step_slots(&r.record, of_tile, chunk, true)?;
+            advance = step_slots(&r.advance, of_tile, chunk, &nothing)?;
+            record = step_slots(&r.record, of_tile, chunk, &in_pair)?;
             programs.extend([&r.advance, &r.record]);
         }
         // Sweeps and replays take turns with the scan proper, but their states do not overlap.
@@ -351,7 +368,7 @@ fn pair_slots(
     let (checkpoints, at) = line_up(marks.map(|(&k, &(d, w))| (k, d, Some(slots), Some(of_tile), w)), at)?;
     let kept = kept.into_values().collect();
     let bytes = checked("recorded values", &[at, tiles])?;
-    Ok((PairSlots { offset: 0, tile: at, states, kept, checkpoints, leaf, schedule }, bytes))
+    Ok((PairSlots { offset: 0, tile: at, bytes, states, kept, checkpoints, leaf, schedule }, bytes))
 }
 
 impl Memory {
@@ -383,7 +400,7 @@ impl Memory {
         let mut scan_blocks = Vec::new();
         for (at, item) in outer.items.iter().enumerate() {
             let Item::Scan(s) = item else { continue };
-            let scan = ScanSlots::new(s, rows, steps, threads)?;
+            let scan = ScanSlots::new(outer, s, rows, steps, threads)?;
             let work = checked("workspace", &[scan.lane, scan.lanes])?;
             let tile = checked("sums", &[scan.tile, scan.tiles])?;
             scan_blocks.push((at, blocks.len()));

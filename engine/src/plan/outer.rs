@@ -11,14 +11,14 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Class, Ty};
 use crate::scan::{PortKind, ScanOp};
-use crate::shape::{Dims, Lead, Shape};
+use crate::shape::{Dims, Shape};
 use crate::tape::{NodeKind, Tape, Var};
 use crate::tensor::Tensor;
 
 /// One item of the outer program.
 #[derive(Clone, Debug)]
 pub(crate) enum Item {
-    Call(Call),
+    Call(Box<Call>),
     Scan(Box<ScanItem>),
 }
 
@@ -88,7 +88,6 @@ pub(crate) struct Outer {
     /// First and last item of each pair.
     pub(crate) pair_lives: Vec<(usize, usize)>,
     pub(crate) scratch: usize,
-    pub(crate) isa: Isa,
 }
 
 /// What the rest of the program asks of a scan.
@@ -325,12 +324,12 @@ pub(crate) fn lower(tape: &Tape, outputs: &[Var], isa: Isa, keep: Keep) -> Resul
             .collect();
         let mut calls = Vec::new();
         low.lower(&list, &|_| true, &mut NoPacks, &mut calls)?;
-        items.extend(calls.into_iter().map(Item::Call));
+        items.extend(calls.into_iter().map(|c| Item::Call(Box::new(c))));
         for i in (0..n as u32).filter(|&i| live[i as usize] && depth[i as usize] == at) {
             if let Some(decision) = decisions.get(&i) {
                 let mut calls = Vec::new();
                 let item = lower_scan(tape, i, decision, &decisions, isa, &mut low, &mut calls)?;
-                items.extend(calls.into_iter().map(Item::Call));
+                items.extend(calls.into_iter().map(|c| Item::Call(Box::new(c))));
                 if let Role::Forward(p) | Role::Adjoint(p) = item.role {
                     let here = items.len();
                     pair_lives[p] = (pair_lives[p].0.min(here), pair_lives[p].1.max(here));
@@ -357,7 +356,7 @@ pub(crate) fn lower(tape: &Tape, outputs: &[Var], isa: Isa, keep: Keep) -> Resul
         })
         .max()
         .unwrap_or(0);
-    Ok(Outer { bufs: low.bufs, items, outputs, bound, constants, pairs, lives, pair_lives, scratch, isa })
+    Ok(Outer { bufs: low.bufs, items, outputs, bound, constants, pairs, lives, pair_lives, scratch })
 }
 
 fn decide(
@@ -704,6 +703,5 @@ fn liveness(bufs: &[Buf], items: &[Item], outputs: &[(Place, Ty)]) -> Vec<Option
             *a = 0;
         }
     }
-    let _ = Lead::Shared;
     lives
 }

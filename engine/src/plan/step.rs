@@ -95,7 +95,6 @@ pub(crate) struct StepProgram {
     pub(crate) sums: Vec<Collected>,
     /// Stacked outputs without rows: output number and buffer.
     pub(crate) shared_stacks: Vec<(usize, Collected)>,
-    pub(crate) kept: Vec<BufId>,
     pub(crate) reverse: bool,
     /// Whether rows of the batch depend on each other, so that they cannot be split over tiles.
     pub(crate) mixes_rows: bool,
@@ -303,11 +302,13 @@ fn strata(r: &Request<'_>, live: &[bool], carries: &BTreeSet<usize>) -> Result<S
     }
     let mut in_loop = vec![false; n];
     for i in 0..n {
-        if live[i] && !is_source(i) && !matches!(step.nodes[i].kind, NodeKind::Carry(_)) {
-            if let Some(set) = loop_of(i) {
-                stage[i] = loop_stage[&set];
-                in_loop[i] = true;
-            }
+        if live[i]
+            && !is_source(i)
+            && !matches!(step.nodes[i].kind, NodeKind::Carry(_))
+            && let Some(set) = loop_of(i)
+        {
+            stage[i] = loop_stage[&set];
+            in_loop[i] = true;
         }
     }
     let carry_loop = circle.iter().map(|(&k, set)| (k, loop_stage[set])).collect();
@@ -433,7 +434,6 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
         let out = low.whole(buf, &ty.shape.dims);
         demand(&mut low, v, out);
     }
-    let mut kept = Vec::new();
     for (k, &v) in r.keeps.iter().enumerate() {
         let ty = &step.nodes[v.index as usize].ty;
         let lead = Lead::from_axes(true, ty.shape.lead.has_n());
@@ -445,7 +445,6 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
             lead,
             label,
         });
-        kept.push(buf);
         let out = low.whole(buf, &ty.shape.dims);
         demand(&mut low, v, out);
     }
@@ -591,7 +590,6 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
         states,
         sums,
         shared_stacks,
-        kept,
         reverse: r.reverse,
         mixes_rows: false,
         lives,

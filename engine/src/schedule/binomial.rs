@@ -93,6 +93,8 @@ fn saturate(count: u128) -> u64 {
 }
 
 #[cfg(test)]
+// 6.28 advances a step is a measured count of the table, not a circle.
+#[allow(clippy::approx_constant)]
 mod tests {
     use super::*;
 
@@ -219,7 +221,7 @@ mod tests {
         assert_eq!(repetitions(usize::MAX, 1), usize::MAX - 1);
         for s in [1, 2, 3, 64, 1 << 20, usize::MAX] {
             let k = split(usize::MAX, s);
-            assert!(k >= 1 && k < usize::MAX, "s={s} k={k}");
+            assert!((1..usize::MAX).contains(&k), "s={s} k={k}");
         }
     }
 }

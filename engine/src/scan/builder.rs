@@ -1,0 +1,120 @@
+//! A step while it is recorded.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::hoist::Hoist;
+use super::{Carry, Port, PortKind, ScanOp, Step};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::op::Ty;
+use crate::shape::{Lead, Shape};
+use crate::tape::{NodeKind, Tape, Var};
+
+/// A step being recorded: the placeholders and outputs chosen so far.
+#[derive(Default)]
+pub(super) struct Builder {
+    pub(super) carries: Vec<Var>,
+    pub(super) xs: Vec<Var>,
+    pub(super) outputs: Vec<Var>,
+    pub(super) extra: Vec<PortKind>,
+    pub(super) rebuilds: HashMap<Var, u32>,
+}
+
+impl Builder {
+    pub(super) fn add_carry(&mut self, inner: &mut Tape, ty: Ty, name: &str) -> Var {
+        let v = inner.add(NodeKind::Carry(self.carries.len()), SmallVec::new(), ty);
+        inner.label(v, name);
+        self.carries.push(v);
+        v
+    }
+
+    pub(super) fn add_x(&mut self, inner: &mut Tape, outer: &Ty, name: &str) -> Result<Var> {
+        if !outer.shape.lead.has_t() {
+            let what = format!("sequence `{name}`");
+            return Err(Error::shape("scan", what, "a time axis [T,..] or [T,N,..]", &outer.shape));
+        }
+        let lead = Lead::from_axes(false, outer.shape.lead.has_n());
+        let ty = Ty::new(outer.dtype, Shape { lead, dims: outer.shape.dims.clone() });
+        let v = inner.add(NodeKind::X(self.xs.len()), SmallVec::new(), ty);
+        inner.label(v, name);
+        self.xs.push(v);
+        Ok(v)
+    }
+
+    /// Adds a stacked output; its number among the extra ports.
+    pub(super) fn stack(&mut self, v: Var) -> usize {
+        self.extra.push(PortKind::Stack(v));
+        self.extra.len() - 1
+    }
+
+    pub(super) fn sum(&mut self, v: Var) -> usize {
+        self.extra.push(PortKind::Sum(v));
+        self.extra.len() - 1
+    }
+
+    /// Moves what does not vary with time out to `tape`, and records the scan there. Returns it and its ports:
+    /// last states, histories, then the extra ones.
+    pub(super) fn finish(
+        self,
+        tape: &mut Tape,
+        inner: Tape,
+        inits: &[Var],
+        sequences: &[Var],
+        reverse: bool,
+        adjoint_of: Option<Var>,
+    ) -> Result<(Var, Vec<Var>)> {
+        let hoisted = Hoist::new(&inner, &self).run(tape, &inner)?;
+        let map = |v: Var| hoisted.map[&v.index];
+        let mut rebuilds = vec![None; hoisted.nodes.len()];
+        for (v, forward) in &self.rebuilds {
+            if let Some(new) = hoisted.map.get(&v.index) {
+                rebuilds[new.index as usize] = Some(*forward);
+            }
+        }
+        let ty = |v: Var| &hoisted.nodes[v.index as usize].ty;
+        let stacked =
+            |t: &Ty| Ty::new(t.dtype, Shape { lead: t.shape.lead.join(Lead::T), dims: t.shape.dims.clone() });
+        let carries: Vec<Carry> = (self.carries.iter().zip(&self.outputs))
+            .map(|(&i, &o)| Carry { input: map(i), output: map(o) })
+            .collect();
+        let mut ports = Vec::new();
+        for (i, c) in carries.iter().enumerate() {
+            ports.push(Port { kind: PortKind::Final(i), ty: ty(c.input).clone() });
+        }
+        for (i, c) in carries.iter().enumerate() {
+            ports.push(Port { kind: PortKind::History(i), ty: stacked(ty(c.input)) });
+        }
+        for kind in &self.extra {
+            ports.push(match *kind {
+                PortKind::Sum(v) => Port { kind: PortKind::Sum(map(v)), ty: ty(map(v)).clone() },
+                PortKind::Stack(v) => Port { kind: PortKind::Stack(map(v)), ty: stacked(ty(map(v))) },
+                PortKind::Final(i) | PortKind::History(i) => {
+                    Port { kind: kind.clone(), ty: stacked(ty(carries[i].input)) }
+                }
+            });
+        }
+        let step = Step {
+            id: hoisted.id,
+            xs: self.xs.iter().map(|&v| map(v)).collect(),
+            carries,
+            ports,
+            rebuilds,
+            nodes: hoisted.nodes,
+        };
+        let port_tys: Vec<Ty> = step.ports.iter().map(|p| p.ty.clone()).collect();
+        let inputs = inits.iter().chain(sequences).chain(&hoisted.captured_outer).copied().collect();
+        let op = ScanOp { step, reverse, adjoint_of };
+        // The node itself has no value; its type is that of nothing.
+        let none = Ty::new(DType::F32, Shape::shared([0]));
+        let scan = tape.add(NodeKind::Scan(Arc::new(op)), inputs, none);
+        let ports = port_tys
+            .into_iter()
+            .enumerate()
+            .map(|(i, ty)| tape.add(NodeKind::Port(i), SmallVec::from_slice(&[scan]), ty))
+            .collect();
+        Ok((scan, ports))
+    }
+}
