@@ -118,13 +118,6 @@ impl<'a> Options<'a> {
         self.parse(key, "a finite number", |v| v.parse().ok().filter(|x: &f64| x.is_finite()))
     }
 
-    /// A finite number that is not negative.
-    pub fn non_negative(&self, key: &str) -> Result<f64> {
-        self.parse(key, "a number that is not negative", |v| {
-            v.parse().ok().filter(|x: &f64| x.is_finite() && *x >= 0.0)
-        })
-    }
-
     /// A whole number; `none` or 0 is none.
     pub fn count(&self, key: &str) -> Result<Option<usize>> {
         self.parse(key, "a whole number, or none", |v| match v {

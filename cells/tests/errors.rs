@@ -69,8 +69,8 @@ fn names_and_settings() {
             of_cell("lstm", &[("chrono", "2")]),
         ),
         (
-            "kru: setting `eps` = `-1`, expected a number that is not negative",
-            of_cell("kru", &[("eps", "-1")]),
+            "kru: setting `modrelu` = `goru`, expected exact or rc-urnn or fc-urnn or lrd or eurnn",
+            of_cell("kru", &[("modrelu", "goru")]),
         ),
         (
             "kron: setting `factors` = `2x0`, expected sizes of at least 1 joined by x, as 2x2x5, or auto",

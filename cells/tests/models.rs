@@ -389,7 +389,7 @@ fn frozen_parameters_are_not_trained() {
 #[test]
 fn unitary_recurrence_keeps_the_norm() {
     for op in ["kron", "dense"] {
-        let layers = vec![layer("kru", &[("eps", "0")], op, &[], 12)];
+        let layers = vec![layer("kru", &[("modrelu", "exact")], op, &[], 12)];
         let mut s = spec(Input::Dense(1), layers, Readout::Last, 1, Loss::SquaredError);
         s.stateful = true;
         let (r, model) = record(s);

@@ -14,7 +14,7 @@ use retrograd_cells::{BoundCell, Cell, Declare, Input, ParamStore, RecurrentOper
 use retrograd_engine::core_ops::{concat, imag, real};
 use retrograd_engine::layout::{Layout, layout};
 use retrograd_engine::{DType, Params, Scan, Shape, Tape, Tensor, Var, matmul, reference, vjp};
-use retrograd_ops::add;
+use retrograd_ops::{ModReluForm, add};
 use serde_json::Value;
 
 type Error = Box<dyn std::error::Error>;
@@ -85,8 +85,10 @@ fn recipe(name: &str) -> Option<(Box<dyn Cell>, Box<dyn RecurrentOperator>)> {
         "lstm_peephole" => (Box::new(Lstm { peephole: true, ..Lstm::default() }), dense),
         "gru_reset_after" | "gru_bidirectional" | "gru_bidirectional_packed" => (gru(Reset::After), dense),
         "gru_reset_before" => (gru(Reset::Before), dense),
-        "kru_eps1e-5" => (Box::new(Kru { eps: 1e-5, recurrent_init: None }), kron(&[2, 3, 2])),
-        "kru_eps0" => (Box::new(Kru { eps: 0.0, recurrent_init: None }), kron(&[2, 3, 2])),
+        "kru_eps1e-5" => {
+            (Box::new(Kru { modrelu: ModReluForm::RcUrnn, recurrent_init: None }), kron(&[2, 3, 2]))
+        }
+        "kru_eps0" => (Box::new(Kru { modrelu: ModReluForm::Exact, recurrent_init: None }), kron(&[2, 3, 2])),
         "kru_lstm" => (Box::new(Lstm::default()), kron(&[2, 3])),
         "kru_gru" => (gru(Reset::Before), kron(&[2, 3])),
         _ => return None,

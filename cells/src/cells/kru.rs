@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! z_t = W h_{t−1} + U x_t                      (1)  complex; W = W_0 ⊗ … ⊗ W_{F−1}
-//! h_t = z_t · max(|z_t| + b, 0) / (|z_t| + ε)  (2)  modReLU, real b inside the modulus
+//! h_t = z_t · max(|z_t| + b, 0) / (|z_t| + ε)  (2)  modReLU, real b inside the modulus; ε by its form
 //! o_t = [Re h_t; Im h_t]                       (3)  what the read-out V and the next layer see
 //! ```
 //!
@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 use retrograd_engine::core_ops::concat;
 use retrograd_engine::{Tape, Var};
-use retrograd_ops as ops;
+use retrograd_ops::{self as ops, ModReluForm};
 
 use crate::cell::{BoundCell, Cell, Input, InputMap, StatePart};
 use crate::cells::rnn::RECURRENT_INIT;
@@ -38,17 +38,26 @@ use crate::table::CellEntry;
 /// Kronecker recurrent unit; see the [module](self).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Kru {
-    /// ε of modReLU.
-    pub eps: f64,
+    /// Which modReLU.
+    pub modrelu: ModReluForm,
     /// How the recurrent factors begin; `None` leaves it to the operator.
     pub recurrent_init: Option<Init>,
 }
 
 impl Default for Kru {
     fn default() -> Kru {
-        Kru { eps: 1e-5, recurrent_init: None }
+        Kru { modrelu: ModReluForm::RcUrnn, recurrent_init: None }
     }
 }
+
+/// The forms a complex number has.
+const FORMS: [(&str, ModReluForm); 5] = [
+    ("exact", ModReluForm::Exact),
+    ("rc-urnn", ModReluForm::RcUrnn),
+    ("fc-urnn", ModReluForm::FcUrnn),
+    ("lrd", ModReluForm::Lrd),
+    ("eurnn", ModReluForm::Eurnn),
+];
 
 /// Table entry of [`Kru`].
 pub const KRU: CellEntry = CellEntry {
@@ -56,12 +65,17 @@ pub const KRU: CellEntry = CellEntry {
     summary: "Kronecker recurrent unit: complex state, modReLU, recurrent matrix as a Kronecker product",
     operator: "kron",
     options: &[
-        OptionDoc { key: "eps", default: "1e-5", doc: "added to the modulus in the denominator of modReLU" },
+        OptionDoc {
+            key: "modrelu",
+            default: "rc-urnn",
+            doc: "where modReLU adds a small number, as in published programs: exact (nowhere), rc-urnn (1e-5), \
+                  fc-urnn, lrd or eurnn",
+        },
         RECURRENT_INIT,
     ],
     build: |options: &Options<'_>| {
         Ok(Arc::new(Kru {
-            eps: options.non_negative("eps")?,
+            modrelu: options.choice("modrelu", &FORMS)?,
             recurrent_init: options.init("recurrent_init")?,
         }))
     },
@@ -84,7 +98,7 @@ impl Cell for Kru {
         let w = Recurrence { name: "W", gates: &[""], n: hidden, complex: true, init };
         let w = operator.declare(ctx, w)?;
         let b = ctx.real("b", &[hidden], Init::Uniform(0.01))?;
-        Ok(Box::new(BoundKru { u, w, b, eps: self.eps, hidden }))
+        Ok(Box::new(BoundKru { u, w, b, modrelu: self.modrelu, hidden }))
     }
 }
 
@@ -93,7 +107,7 @@ struct BoundKru {
     u: InputMap,
     w: Box<dyn BoundOperator>,
     b: Var,
-    eps: f64,
+    modrelu: ModReluForm,
     hidden: usize,
 }
 
@@ -107,7 +121,7 @@ impl BoundCell for BoundKru {
         let ux = self.u.apply(tape, x)?[0];
         let wh = self.w.apply(tape, h, 0)?;
         let z = ops::add(tape, wh, ux)?; // eq. (1)
-        let h = ops::modrelu(tape, z, self.b, ops::ModReluForm::Plain { eps: self.eps })?; // eq. (2)
+        let h = ops::modrelu(tape, z, self.b, self.modrelu)?; // eq. (2)
         Ok(vec![h])
     }
 

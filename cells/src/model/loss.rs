@@ -59,9 +59,5 @@ pub(super) fn count(tape: &mut Tape, weights: Option<Var>, lead: Lead, real: DTy
 
 /// `sum / count`, 0 where nothing counts.
 pub(super) fn mean(tape: &mut Tape, sum: Var, count: Var) -> Result<Var> {
-    let zero = tape.scalar(count, 0.0)?;
-    let one = tape.scalar(count, 1.0)?;
-    let empty = ops::eq(tape, count, zero)?;
-    let divisor = ops::where_(tape, empty, one, count)?;
-    ops::div(tape, sum, divisor)
+    ops::div_or_zero(tape, sum, count)
 }
