@@ -58,9 +58,10 @@ impl ParamStore {
         self.frozen.iter().map(String::as_str)
     }
 
-    /// Names of the Kronecker factors, in the order of declaration: what a soft unitary penalty is put on.
-    pub fn factors(&self) -> &[String] {
-        &self.factors
+    /// Names of the Kronecker factors that are trained, in the order of declaration: what a soft unitary penalty
+    /// is put on.
+    pub fn trained_factors(&self) -> impl Iterator<Item = &str> {
+        self.factors.iter().filter(|n| !self.frozen.contains(*n)).map(String::as_str)
     }
 
     /// Freezes every parameter of this name or below it (`layer0.W` freezes `layer0.W.i.0`); how many.
@@ -184,7 +185,7 @@ impl<'a> Declare<'a> {
         self.store.freeze(&name)
     }
 
-    /// Marks a parameter as a Kronecker factor; see [`ParamStore::factors`].
+    /// Marks a parameter as a Kronecker factor; see [`ParamStore::trained_factors`].
     pub fn mark_factor(&mut self, name: &str) {
         let name = self.full_name(name);
         self.store.factors.push(name);

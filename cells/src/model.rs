@@ -157,7 +157,7 @@ pub struct Recorded {
     pub params: Params,
     /// Parameters that are trained.
     pub trainable: Vec<(String, Var)>,
-    /// Names of the Kronecker factors (for the soft unitary penalty).
+    /// Names of the Kronecker factors that are trained (for the soft unitary penalty).
     pub factors: Vec<String>,
 }
 

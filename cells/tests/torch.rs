@@ -11,7 +11,7 @@ use retrograd_cells::cells::rnn::Activation;
 use retrograd_cells::cells::{Gru, Kru, Lstm, Rnn};
 use retrograd_cells::operators::{Dense, Kron};
 use retrograd_cells::{BoundCell, Cell, Declare, Input, ParamStore, RecurrentOperator};
-use retrograd_engine::core_ops::{concat, imag, real};
+use retrograd_engine::core_ops::concat;
 use retrograd_engine::layout::{Layout, layout};
 use retrograd_engine::{DType, Params, Scan, Shape, Tape, Tensor, Var, matmul, reference, vjp};
 use retrograd_ops::{ModReluForm, add};
@@ -217,14 +217,14 @@ fn build(case: &Case) -> Result<Network, Error> {
         outputs.push(("y".into(), concat(&mut tape, &ys, 0)?));
     } else {
         let scan = Scan::new().lengths(lengths);
-        let (last, y) = scan.run(&mut tape, first, x, |tape, states, x| {
+        let (last, (y, features)) = scan.run(&mut tape, first, x, |tape, states, x| {
             let (mut x, mut next) = (x, Vec::new());
             for (cell, state) in cells.iter().zip(&states) {
                 next.push(cell.step(tape, state, x)?);
                 x = cell.output(tape, &next[next.len() - 1])?;
             }
             let y = next[next.len() - 1][0];
-            Ok((next, y))
+            Ok((next, (y, x)))
         })?;
         for ((scope, cell), last) in scopes.iter().zip(&cells).zip(last) {
             for (p, v) in cell.state().iter().zip(last) {
@@ -232,7 +232,8 @@ fn build(case: &Case) -> Result<Network, Error> {
             }
         }
         if case.inputs.contains_key("v_re") {
-            let y = kru_outputs(&mut tape, &mut params, &mut wrt, case, y, &mut outputs)?;
+            outputs.push(("h".into(), y));
+            let y = kru_outputs(&mut tape, &mut params, &mut wrt, case, features)?;
             outputs.push(("y".into(), y));
         } else {
             outputs.push(("y".into(), y));
@@ -241,16 +242,14 @@ fn build(case: &Case) -> Result<Network, Error> {
     Ok(Network { tape, params, outputs, wrt })
 }
 
-/// The read-out of a KRU: `V` is `v_re` above `v_im`.
+/// The read-out of a KRU from what the cell shows, `[Re h; Im h]`: `V` is `v_re` above `v_im`.
 fn kru_outputs(
     tape: &mut Tape,
     params: &mut Params,
     wrt: &mut Vec<(String, Var)>,
     case: &Case,
-    h: Var,
-    outputs: &mut Vec<(String, Var)>,
+    features: Var,
 ) -> Result<Var, Error> {
-    outputs.push(("h".into(), h));
     let mut declared = Vec::new();
     for name in ["v_re", "v_im", "c"] {
         let t = &case.inputs[name];
@@ -260,8 +259,6 @@ fn kru_outputs(
         declared.push(v);
     }
     let v = concat(tape, &declared[..2], 0)?;
-    let (re, im) = (real(tape, h)?, imag(tape, h)?);
-    let features = concat(tape, &[re, im], 0)?;
     let y = matmul(tape, features, v)?;
     Ok(add(tape, y, declared[2])?)
 }

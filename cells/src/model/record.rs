@@ -161,7 +161,7 @@ pub(super) fn record(spec: &ModelSpec, mode: Mode, seed: u64) -> Result<Recorded
         predictions: results.rows.get("output").filter(|_| spec.predictions),
         states: std::mem::take(&mut results.states),
         trainable: store.trainable().map(|(n, v)| (n.to_string(), v)).collect(),
-        factors: store.factors().to_vec(),
+        factors: store.trained_factors().map(str::to_string).collect(),
         params: store.into_params(),
         tape,
     })

@@ -4,7 +4,7 @@
 //!
 //! For every gate, `W h = (W_0 ⊗ W_1 ⊗ … ⊗ W_{F−1}) h` without ever forming `W`: `N Σ_f P_f` multiply-adds a row.
 //! `W` is unitary if every factor is; a soft unitary penalty `λ Σ_f ‖W_fᴴ W_f − I‖²` on the factors (their names
-//! are in [`ParamStore::factors`](crate::ParamStore::factors)) keeps it near.
+//! are in [`ParamStore::trained_factors`](crate::ParamStore::trained_factors)) keeps it near.
 //!
 //! | symbol | shape | initialization | meaning |
 //! |---|---|---|---|

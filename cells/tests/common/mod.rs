@@ -15,14 +15,26 @@ pub(crate) fn settings(pairs: &[(&str, &str)]) -> Settings {
 }
 
 /// A layer by names.
-pub(crate) fn layer(name: &str, set: &[(&str, &str)], op: &str, op_set: &[(&str, &str)], hidden: usize) -> Layer {
+pub(crate) fn layer(
+    name: &str,
+    set: &[(&str, &str)],
+    op: &str,
+    op_set: &[(&str, &str)],
+    hidden: usize,
+) -> Layer {
     let cell: Arc<dyn Cell> = cell(name, &settings(set)).unwrap();
     let operator: Arc<dyn RecurrentOperator> = operator(op, &settings(op_set)).unwrap();
     Layer { cell, operator, hidden }
 }
 
 /// A model in double precision.
-pub(crate) fn spec(input: Input, layers: Vec<Layer>, readout: Readout, output: usize, loss: Loss) -> ModelSpec {
+pub(crate) fn spec(
+    input: Input,
+    layers: Vec<Layer>,
+    readout: Readout,
+    output: usize,
+    loss: Loss,
+) -> ModelSpec {
     let mut spec = ModelSpec::new(input, layers, readout, output, loss);
     spec.dtype = DType::F64;
     spec
