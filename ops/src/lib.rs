@@ -103,6 +103,8 @@
 #![forbid(unsafe_code)]
 
 mod axis;
+mod check;
+mod lanes;
 mod rule;
 pub mod spec;
 #[cfg(test)]
@@ -147,6 +149,7 @@ mod exp;
 mod expm1;
 mod hard_sigmoid;
 mod hard_tanh;
+mod kron_apply;
 mod leaky_relu;
 mod log;
 mod log1p;
@@ -191,6 +194,7 @@ ops! {
     expm1 { expm1 } [SPEC];
     hard_sigmoid { hard_sigmoid } [SPEC];
     hard_tanh { hard_tanh } [SPEC];
+    kron_apply { kron_apply } [SPEC];
     leaky_relu { leaky_relu } [SPEC];
     log { log } [SPEC];
     log1p { log1p } [SPEC];
