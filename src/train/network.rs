@@ -71,7 +71,7 @@ pub struct Peak {
 pub(super) struct Declared {
     /// First values of all parameters.
     pub(super) params: Params,
-    /// Names of the Kronecker factors.
+    /// Names of the Kronecker factors that are trained.
     pub(super) factors: Vec<String>,
 }
 
@@ -84,7 +84,8 @@ impl Network {
     ) -> Result<(Network, Declared)> {
         let store = Model::new(spec.clone())?.declare(seed)?;
         let trainable = store.trainable().map(|(name, _)| name.to_string()).collect();
-        let declared = Declared { factors: store.factors().to_vec(), params: store.into_params() };
+        let factors = store.trained_factors().map(String::from).collect();
+        let declared = Declared { factors, params: store.into_params() };
         let task = task.spec();
         let loss_scale = match task.loss {
             Loss::SquaredError { width } => width as f64,
