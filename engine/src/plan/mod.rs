@@ -134,7 +134,7 @@ impl Program {
 
     fn decide(&self, steps: usize, rows: usize) -> Result<Decision> {
         let whole = Segments { leaf: None, slots: 0 };
-        let mut smallest: Option<(usize, Memory)> = None;
+        let mut smallest: Option<(usize, usize, Memory)> = None;
         for variant in 0..self.variants.len() {
             let memory = self.memory(variant, steps, rows, whole)?;
             let bytes = memory.peak_bytes();
@@ -146,8 +146,8 @@ impl Program {
                     memory: Arc::new(memory),
                 });
             }
-            if smallest.as_ref().is_none_or(|(b, _)| bytes < *b) {
-                smallest = Some((bytes, memory));
+            if smallest.as_ref().is_none_or(|(b, ..)| bytes < *b) {
+                smallest = Some((bytes, variant, memory));
             }
         }
         let budget = self.options.budget.unwrap_or(usize::MAX);
@@ -165,8 +165,8 @@ impl Program {
             let floor = footprint.smallest();
             let floor_memory =
                 self.memory(variant, steps, rows, Segments { leaf: Some(floor.leaf), slots: floor.slots })?;
-            if smallest.as_ref().is_none_or(|(b, _)| floor_memory.peak_bytes() < *b) {
-                smallest = Some((floor_memory.peak_bytes(), floor_memory));
+            if smallest.as_ref().is_none_or(|(b, ..)| floor_memory.peak_bytes() < *b) {
+                smallest = Some((floor_memory.peak_bytes(), variant, floor_memory));
             }
             // Placement may waste a little of the arena; what it wastes is taken off and chosen again.
             let mut room = budget;
@@ -194,13 +194,15 @@ impl Program {
         }
         match (best, smallest) {
             (Some((_, decision)), _) => Ok(decision),
-            (None, Some((bytes, memory))) if bytes <= budget => {
+            (None, Some((bytes, _, memory))) if bytes <= budget => {
                 // Only the floor itself fits.
                 self.floor(steps, rows, memory)
             }
             (None, smallest) => {
                 let (smallest, dominant) = match smallest {
-                    Some((bytes, memory)) => (bytes, explain::dominant(&self.variants[0].1, &memory)),
+                    Some((bytes, variant, memory)) => {
+                        (bytes, explain::dominant(&self.variants[variant].1, &memory))
+                    }
                     None => (0, String::new()),
                 };
                 Err(Error::Budget { budget, smallest, dominant })

@@ -51,8 +51,12 @@ impl Builder {
     }
 
     pub(super) fn sum(&mut self, v: Var) -> usize {
-        self.extra.push(PortKind::Sum(v));
-        self.extra.len() - 1
+        // Several gradients may be parts of one sum.
+        let known = self.extra.iter().position(|port| *port == PortKind::Sum(v));
+        known.unwrap_or_else(|| {
+            self.extra.push(PortKind::Sum(v));
+            self.extra.len() - 1
+        })
     }
 
     /// Moves what does not vary with time out to `tape`, and records the scan there. Returns it and its ports:
