@@ -63,6 +63,9 @@ pub enum Error {
     /// An error of the engine.
     #[error(transparent)]
     Engine(#[from] retrograd_engine::Error),
+    /// An error of a task, its options or its files.
+    #[error(transparent)]
+    Datasets(#[from] retrograd_datasets::Error),
 }
 
 impl Error {

@@ -50,13 +50,13 @@ impl Builder {
         self.extra.len() - 1
     }
 
+    /// Adds a sum over time; its number among the extra ports. Gradients often share one.
     pub(super) fn sum(&mut self, v: Var) -> usize {
-        // Several gradients may be parts of one sum.
-        let known = self.extra.iter().position(|port| *port == PortKind::Sum(v));
-        known.unwrap_or_else(|| {
-            self.extra.push(PortKind::Sum(v));
-            self.extra.len() - 1
-        })
+        if let Some(known) = self.extra.iter().position(|p| *p == PortKind::Sum(v)) {
+            return known;
+        }
+        self.extra.push(PortKind::Sum(v));
+        self.extra.len() - 1
     }
 
     /// Moves what does not vary with time out to `tape`, and records the scan there. Returns it and its ports:
