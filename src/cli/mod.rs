@@ -11,6 +11,7 @@ mod eval;
 mod explain;
 mod gradcheck;
 mod list;
+mod live;
 mod output;
 mod parse;
 mod tour;

@@ -13,7 +13,7 @@ const FAILED: u8 = 1;
 /// Exit status of every error.
 const ERROR: u8 = 2;
 /// Exit status of a run that was interrupted: 128 and the signal's number.
-const INTERRUPTED: u8 = 130;
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// What a command has to say at its end.
 pub(crate) struct Report {
