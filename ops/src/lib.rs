@@ -110,6 +110,7 @@ pub mod spec;
 #[cfg(test)]
 mod testing;
 
+pub use retrograd_engine::matmul::{MatMul, matmul, matmul_with};
 pub use spec::{Arg, Case, Domain, Field, OpSpec, Recorded, Sampler};
 
 /// The table of operations: re-exports each file's public items and lists its specs in [`OPS`].
@@ -152,6 +153,7 @@ mod gather;
 mod hard_sigmoid;
 mod hard_tanh;
 mod kron_apply;
+mod layer_norm;
 mod leaky_relu;
 mod log;
 mod log1p;
@@ -203,6 +205,7 @@ ops! {
     hard_sigmoid { hard_sigmoid } [SPEC];
     hard_tanh { hard_tanh } [SPEC];
     kron_apply { kron_apply } [SPEC];
+    layer_norm { layer_norm } [SPEC];
     leaky_relu { leaky_relu } [SPEC];
     log { log } [SPEC];
     log1p { log1p } [SPEC];
