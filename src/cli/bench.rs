@@ -91,8 +91,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         Ok(())
     })?;
     let recipe = optim::Recipe::new(optim::optimizer(&args.optimizer, &optim::Settings::new())?);
-    let trained: Params =
-        names.iter().filter_map(|n| Some((n.clone(), params.get(n)?.clone()))).collect();
+    let trained: Params = names.iter().filter_map(|n| Some((n.clone(), params.get(n)?.clone()))).collect();
     let mut state = recipe.optimizer.init(&trained)?;
     let mut clock = optim::Clock::default();
     let mut step = measure("training step", args, &mut backward, &mut |program| {
@@ -107,7 +106,8 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     step.flops = both.flops;
 
     let rows = [forward, both, step];
-    let threads = network.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads =
+        network.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     out.line(format!(
         "{}, {} units, {} inputs, {} outputs; T={} steps, N={} rows, {}, {threads} threads, {} runs each",
         network.name()?,

@@ -47,7 +47,12 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         "{}, {} units, {} trained numbers: {what}",
         network.name()?,
         network.hidden,
-        recorded.trainable.iter().filter_map(|(name, _)| recorded.params.get(name)).map(real_count).sum::<usize>()
+        recorded
+            .trainable
+            .iter()
+            .filter_map(|(name, _)| recorded.params.get(name))
+            .map(real_count)
+            .sum::<usize>()
     ));
     out.line(text.trim_end());
     if let Some(file) = &args.svg {

@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use retrograd::cells::init::{Init, rng_for};
-use retrograd::cells::{CELLS, Input, Loss, Model, ModelSpec, OPERATORS, Readout, cell_entry, operator_entry};
+use retrograd::cells::{
+    CELLS, Input, Loss, Model, ModelSpec, OPERATORS, Readout, cell_entry, operator_entry,
+};
 use retrograd::engine::gradcheck::{self, Options};
 use retrograd::engine::reference;
 use retrograd::ops::{OPS, OpSpec, Sampler};
@@ -114,7 +116,11 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         0 => "all are right".to_string(),
         n => format!("{n} are WRONG"),
     };
-    out.line(format!("\n{} items, {derivatives} derivatives at {:.0e}: {verdict}", items.len(), args.tolerance));
+    out.line(format!(
+        "\n{} items, {derivatives} derivatives at {:.0e}: {verdict}",
+        items.len(),
+        args.tolerance
+    ));
     let rows: Vec<Value> = items
         .iter()
         .map(|i| {
@@ -133,14 +139,18 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
 
 fn show(item: &Item, out: &Output) {
     let mark = if item.failures.is_empty() { "" } else { "  WRONG" };
-    out.line(format!("{:<28}{:>12}{:>13.1e}{:>16.1e}{mark}", item.name, item.derivatives, item.error, item.ratio));
+    out.line(format!(
+        "{:<28}{:>12}{:>13.1e}{:>16.1e}{mark}",
+        item.name, item.derivatives, item.error, item.ratio
+    ));
 }
 
 fn operation(name: &str) -> Result<&'static OpSpec> {
     OPS.iter().find(|op| op.name == name).copied().ok_or_else(|| {
         let near = OPS.iter().map(|op| (op.name, strsim::jaro_winkler(name, op.name)));
         let near = near.filter(|n| n.1 > 0.7).max_by(|a, b| a.1.total_cmp(&b.1));
-        let hint = near.map_or("; `retrograd list ops` lists them".into(), |n| format!(", did you mean `{}`?", n.0));
+        let hint =
+            near.map_or("; `retrograd list ops` lists them".into(), |n| format!(", did you mean `{}`?", n.0));
         Error::config("op", format!("unknown operation `{name}`{hint}"))
     })
 }
@@ -154,7 +164,7 @@ fn check_operation(op: &OpSpec, args: &Args) -> Result<Item> {
                 false => case.label.to_string(),
             };
             for runner in [Runner::Planned, Runner::Reference] {
-                let mut recorded = case.record(DType::F64, &complex, &mut Sampler::new(args.seed))?;
+                let mut recorded = case.record(DType::F64, &complex, &mut Sampler::roomy(args.seed, case))?;
                 let tape = &mut recorded.tape;
                 let differentiable = |v: &Var| tape.dtype(*v).is_ok_and(DType::is_differentiable);
                 let wrt: Vec<Var> = recorded.inputs.iter().copied().filter(differentiable).collect();
@@ -177,13 +187,8 @@ const OUTPUTS: usize = 5;
 fn check_cell(cell: &str, operator: &str, args: &Args) -> Result<Item> {
     let mut item = Item { name: format!("{cell} on {operator}"), ..Item::default() };
     let layers = vec![layer(cell, Some(operator), &[], HIDDEN)?];
-    let mut spec = ModelSpec::new(
-        Input::Dense(INPUTS),
-        layers,
-        Readout::EveryStep,
-        OUTPUTS,
-        Loss::SoftmaxCrossEntropy,
-    );
+    let mut spec =
+        ModelSpec::new(Input::Dense(INPUTS), layers, Readout::EveryStep, OUTPUTS, Loss::SoftmaxCrossEntropy);
     spec.dtype = DType::F64;
     spec.learn_h0 = true;
     spec.lengths = true;
@@ -201,7 +206,8 @@ fn check_cell(cell: &str, operator: &str, args: &Args) -> Result<Item> {
         wrt.extend(recorded.tape.inputs().filter(|(name, _, _)| *name == "x").map(|(_, v, _)| v));
         // First values are often 0 or equal, where mistakes hide.
         let params = recorded.params.iter().map(|(name, value)| {
-            let mut moved = Init::Normal(0.2).tensor(value.dims(), value.dtype(), &mut rng_for(args.seed, name))?;
+            let mut moved =
+                Init::Normal(0.2).tensor(value.dims(), value.dtype(), &mut rng_for(args.seed, name))?;
             moved.fill_with({
                 let noise = moved.clone();
                 move |i| noise.get(i) + value.get(i)
@@ -247,10 +253,13 @@ impl Item {
             values
         };
         let (by, report) = match runner {
-            Runner::Planned => ("planned", gradcheck::check(tape, outputs, wrt, bindings, &options, &mut planned)?),
-            Runner::Reference => {
-                ("reference", gradcheck::check(tape, outputs, wrt, bindings, &options, &mut reference::evaluate)?)
+            Runner::Planned => {
+                ("planned", gradcheck::check(tape, outputs, wrt, bindings, &options, &mut planned)?)
             }
+            Runner::Reference => (
+                "reference",
+                gradcheck::check(tape, outputs, wrt, bindings, &options, &mut reference::evaluate)?,
+            ),
         };
         self.derivatives += report.checked();
         self.error = self.error.max(report.worst().map_or(0.0, |w| w.error));

@@ -238,17 +238,22 @@ fn apply(tape: &mut Tape, cx: &Context, pool: &[Var], raw: Var, i: Instruction) 
         21 => ops::softplus(tape, a),
         22 => {
             let x = cx.real(tape, a, c)?;
-            ops::softmax(tape, x, -1)
+            ops::softmax(tape, x)
         }
         23 => {
             let x = cx.real(tape, a, c)?;
-            ops::layer_norm(tape, x, Some(cx.vectors[wa]), Some(cx.vectors[wa]), 0.1)
+            ops::layer_norm(tape, x, cx.vectors[wa], cx.vectors[wa], 0.1)
         }
         24 => {
             let factors = kron_factors(cx.widths[wa]);
             kron(tape, cx, a, wa, factors)
         }
-        25 => ops::normalize(tape, a, 2.0, -1, 0.1),
+        25 => {
+            let x = cx.real(tape, a, c)?;
+            let y = ops::logsumexp(tape, x)?;
+            let y = ops::reshape(tape, y, &[1])?;
+            cx.fit(tape, y, c as usize % 3, 0)
+        }
         26 => ops::stop_gradient(tape, a),
         _ => ops::add(tape, a, cx.vectors[wa]),
     }
