@@ -1,3 +1,5 @@
+//! Times a step of an LSTM written from operations: steps, rows, hidden, input, threads.
+#![allow(clippy::unwrap_used)]
 use retrograd_engine::*;
 use retrograd_ops as ops;
 use std::time::Instant;

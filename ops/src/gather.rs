@@ -20,6 +20,19 @@ pub fn gather(tape: &mut Tape, table: Var, indices: Var) -> Result<Var> {
     tape.push(Gather { missing: Missing::Nan }, &[table, indices])
 }
 
+/// Sums of values by index, over all rows and steps: `table[v, ..] = Σ x[..]` where the index is `v`. The adjoint of
+/// [`gather`].
+///
+/// Shapes: `x [.., D..]`, `indices [..]` (`i32`) `-> table [rows, D..]`, without batch axes.   Rule: `x_bar[..] =
+/// table_bar[indices[..]]`.   Domain: all numbers; an index outside `0..rows` adds nothing.   Errors: axes of `x`
+/// that do not begin with those of the indices; indices that are not `i32`.
+pub fn scatter_add(tape: &mut Tape, x: Var, indices: Var, rows: usize) -> Result<Var> {
+    let (x_dims, n) = (&tape.shape(x)?.dims, tape.shape(indices)?.dims.len());
+    let mut dims = Dims::from_slice(&[rows]);
+    dims.extend_from_slice(x_dims.get(n..).unwrap_or_default());
+    tape.push(Scatter { dims }, &[x, indices])
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Gather {
     missing: Missing,
@@ -27,11 +40,20 @@ struct Gather {
 
 /// What an index that is no row of the table gives.
 #[derive(Clone, Copy, Debug)]
-enum Missing {
+pub(crate) enum Missing {
     /// NaN, as a value.
     Nan,
     /// Zero, as a cotangent: such a row went nowhere.
     Zero,
+}
+
+impl Missing {
+    pub(crate) fn value<R: Real>(self) -> R {
+        match self {
+            Missing::Nan => R::from_f64(f64::NAN),
+            Missing::Zero => R::ZERO,
+        }
+    }
 }
 
 /// Sums rows to the rows of a table of `dims`: inputs `y_bar`, `indices`.
@@ -89,10 +111,7 @@ impl Gather {
         let (table, indices) = (args.inputs[0], args.inputs[1]);
         let rows = table.dims().first().copied().unwrap_or(0);
         let width = table.dims()[1..].iter().product::<usize>();
-        let missing = match self.missing {
-            Missing::Nan => R::from_f64(f64::NAN),
-            Missing::Zero => R::ZERO,
-        };
+        let missing = self.missing.value();
         for r in 0..args.rows {
             let (re, im) = args.output.row_pair(r);
             for (k, &index) in indices.index_row(r).iter().enumerate() {
@@ -122,15 +141,16 @@ impl Structured for Gather {
 
 impl Op for Scatter {
     fn name(&self) -> &'static str {
-        "scatter"
+        "scatter_add"
     }
 
     fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
-        check::index("scatter", inputs, 1)?;
+        check::joint_dtype("scatter_add", &inputs[..1])?;
+        check::index("scatter_add", inputs, 1)?;
         let mut expected = inputs[1].shape.dims.clone();
         expected.extend_from_slice(&self.dims[1..]);
         if inputs[0].shape.dims != expected {
-            return Err(Error::shape("scatter", "rows", format!("{:?}", &expected[..]), &inputs[0].shape));
+            return Err(Error::shape("scatter_add", "x", format!("{:?}", &expected[..]), &inputs[0].shape));
         }
         Ok(Ty::new(inputs[0].dtype, Shape { lead: Lead::Shared, dims: self.dims.clone() }))
     }
@@ -183,7 +203,7 @@ impl Structured for Scatter {
     structured_kernel!();
 }
 
-pub(crate) static SPEC: OpSpec = OpSpec {
+pub(crate) static GATHER: OpSpec = OpSpec {
     name: "gather",
     summary: "rows of a table by index",
     cases: &[
@@ -201,6 +221,23 @@ pub(crate) static SPEC: OpSpec = OpSpec {
             label: "numbers, shared indices",
             inputs: &[Arg::either("V", Domain::Any), Arg::index("B", "V")],
             build: |tape, x| gather(tape, x[0], x[1]),
+        },
+    ],
+};
+
+pub(crate) static SCATTER_ADD: OpSpec = OpSpec {
+    name: "scatter_add",
+    summary: "sums of values by index",
+    cases: &[
+        Case {
+            label: "an index a row",
+            inputs: &[Arg::either("N D", Domain::Any), Arg::index("N", "4")],
+            build: |tape, x| scatter_add(tape, x[0], x[1], 4),
+        },
+        Case {
+            label: "some out of range",
+            inputs: &[Arg::either("N 3 D", Domain::Any), Arg::index("N 3", "4")],
+            build: |tape, x| scatter_add(tape, x[0], x[1], 2),
         },
     ],
 };

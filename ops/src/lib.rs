@@ -15,7 +15,7 @@
 //! | reductions | [`sum()`], [`mean()`], [`max()`], [`norm()`], [`sum_all()`], [`mean_all()`] |
 //! | normalization | [`normalize()`], [`layer_norm()`], [`softmax()`], [`log_softmax()`], [`logsumexp()`] |
 //! | losses | [`softmax_cross_entropy()`], [`bce_with_logits()`], [`squared_error()`] |
-//! | look-up, chance | [`gather()`], [`dropout()`], [`dropout_mask()`] |
+//! | look-up, chance | [`gather()`], [`scatter_add()`], [`pick()`], [`place()`], [`dropout()`], [`dropout_mask()`] |
 //! | rearrangement | [`reshape()`], [`slice()`], [`split()`], [`chunk()`], [`concat()`], [`transpose()`], [`flip()`], [`broadcast()`], [`expand()`] |
 //! | from nothing | [`fill()`], [`zeros_like()`], [`extent()`], [`cast()`], [`stop_gradient()`] |
 //!
@@ -172,10 +172,12 @@ mod modrelu;
 mod mul;
 mod norm;
 mod phase;
+mod pick;
 mod polar;
 mod power;
 mod rearrange;
 mod recip;
+mod reduce;
 mod relu;
 mod sigmoid;
 mod sign;
@@ -187,7 +189,6 @@ mod sqrt;
 mod square;
 mod squared_error;
 mod sub;
-mod sum;
 mod tanh;
 mod zrelu;
 
@@ -210,11 +211,11 @@ ops! {
     cos { cos } [SPEC];
     crelu { crelu } [SPEC];
     div { div, div_or_zero } [DIV, DIV_OR_ZERO];
-    dropout { Seed, dropout, dropout_mask } [DROPOUT, DROPOUT_MASK];
+    dropout { dropout, dropout_mask } [DROPOUT, DROPOUT_MASK];
     elu { elu } [SPEC];
     exp { exp } [SPEC];
     expm1 { expm1 } [SPEC];
-    gather { gather } [SPEC];
+    gather { gather, scatter_add } [GATHER, SCATTER_ADD];
     hard_sigmoid { hard_sigmoid } [SPEC];
     hard_tanh { hard_tanh } [SPEC];
     kron_apply { kron_apply } [SPEC];
@@ -229,11 +230,13 @@ ops! {
     mul { mul } [SPEC];
     norm { norm, normalize } [NORM, NORMALIZE];
     phase { phase } [SPEC];
+    pick { pick, place } [PICK, PLACE];
     polar { cis, polar } [CIS, POLAR];
     power { pow, powf, powi } [POW, POWF, POWI];
     rearrange { broadcast, chunk, concat, flip, reshape, slice, split, transpose }
         [BROADCAST, CHUNK, CONCAT, FLIP, RESHAPE, SLICE, SPLIT, TRANSPOSE];
     recip { recip } [SPEC];
+    reduce { mean, mean_all, sum, sum_all } [MEAN, MEAN_ALL, SUM, SUM_ALL];
     relu { relu } [SPEC];
     sigmoid { sigmoid } [SPEC];
     sign { sign } [SPEC];
@@ -245,7 +248,6 @@ ops! {
     square { square } [SPEC];
     squared_error { squared_error } [SPEC];
     sub { sub } [SPEC];
-    sum { mean, mean_all, sum, sum_all } [MEAN, MEAN_ALL, SUM, SUM_ALL];
     tanh { tanh } [SPEC];
     zrelu { zrelu } [SPEC];
 }

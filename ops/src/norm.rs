@@ -243,27 +243,27 @@ pub(crate) static NORM: OpSpec = OpSpec {
     cases: &[
         Case {
             label: "p = 1",
-            inputs: &[Arg::either("N B C", Domain::AwayFromZero)],
+            inputs: &[Arg::either("N 2 3", Domain::AwayFromZero)],
             build: |tape, x| norm(tape, x[0], 1.0, &[-1], false),
         },
         Case {
             label: "p = 1.5",
-            inputs: &[Arg::either("N C", Domain::AwayFromZero)],
+            inputs: &[Arg::either("N 3", Domain::AwayFromZero)],
             build: |tape, x| norm(tape, x[0], 1.5, &[-1], true),
         },
         Case {
             label: "p = 2, all axes",
-            inputs: &[Arg::either("N B C", Domain::AwayFromZero)],
+            inputs: &[Arg::either("N 2 3", Domain::AwayFromZero)],
             build: |tape, x| norm(tape, x[0], 2.0, &[0, 1], false),
         },
         Case {
             label: "p = 5, axes that are not last, kept",
-            inputs: &[Arg::either("N B C D", Domain::AwayFromZero)],
+            inputs: &[Arg::either("N 2 C 3", Domain::AwayFromZero)],
             build: |tape, x| norm(tape, x[0], 5.0, &[0, 2], true),
         },
         Case {
             label: "p = ∞",
-            inputs: &[Arg::real("N B C", Domain::Separated)],
+            inputs: &[Arg::real("N 2 3", Domain::Separated)],
             build: |tape, x| norm(tape, x[0], f64::INFINITY, &[0], false),
         },
     ],
@@ -275,17 +275,17 @@ pub(crate) static NORMALIZE: OpSpec = OpSpec {
     cases: &[
         Case {
             label: "p = 5",
-            inputs: &[Arg::either("N B C", Domain::AwayFromZero)],
+            inputs: &[Arg::either("N 2 3", Domain::AwayFromZero)],
             build: |tape, x| normalize(tape, x[0], 5.0, -1, 1e-12),
         },
         Case {
             label: "p = 2, first axis",
-            inputs: &[Arg::either("N B C", Domain::AwayFromZero)],
+            inputs: &[Arg::either("N 2 3", Domain::AwayFromZero)],
             build: |tape, x| normalize(tape, x[0], 2.0, 0, 1e-12),
         },
         Case {
             label: "norms below eps",
-            inputs: &[Arg::either("N C", Domain::AwayFromZero)],
+            inputs: &[Arg::either("N 3", Domain::AwayFromZero)],
             build: |tape, x| normalize(tape, x[0], 2.0, -1, 100.0),
         },
     ],

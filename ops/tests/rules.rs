@@ -165,8 +165,10 @@ fn sums_over(case: &Case, letter: &str) -> bool {
 
 /// Sizes of 0 give empty values and zero gradients of the sizes of the inputs, or a typed error.
 fn hold_when_empty(cases: impl Iterator<Item = Empty>) {
+    // Documented to have no finite value for nothing: −∞ or NaN.
+    const NOT_FINITE: [&str; 4] = ["max", "mean", "mean_all", "logsumexp"];
     let mut wrong = Vec::new();
-    for (op, case, complex, letter) in cases {
+    for (op, case, complex, letter) in cases.filter(|c| !NOT_FINITE.contains(&c.0.name)) {
         match empty(case, &complex, letter) {
             Ok(()) | Err(Error::Shape { .. } | Error::Argument { .. }) => {}
             Err(other) => wrong.push(format!("{}, {letter} = 0: {other}", describe(op, case, &complex))),
@@ -183,7 +185,6 @@ fn zero_sized_axes() {
 }
 
 #[test]
-#[ignore = "the engine's sum over an empty axis leaves the imaginary part unset"]
 fn zero_sized_axes_of_complex_sums() {
     hold_when_empty(
         emptied().filter(|(_, case, complex, letter)| complex.contains(&true) && sums_over(case, letter)),

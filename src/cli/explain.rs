@@ -1,0 +1,14 @@
+//! `retrograd explain`.
+
+use retrograd::Error;
+
+use super::{Output, Report, Result};
+
+/// Arguments of `retrograd explain`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs the command.
+pub(crate) fn run(_: &Args, _: &Output) -> Result<Report> {
+    Err(Error::config("explain", "this build lacks the command"))
+}

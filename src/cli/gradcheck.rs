@@ -1,0 +1,14 @@
+//! `retrograd gradcheck`.
+
+use retrograd::Error;
+
+use super::{Output, Report, Result};
+
+/// Arguments of `retrograd gradcheck`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+/// Runs the command.
+pub(crate) fn run(_: &Args, _: &Output) -> Result<Report> {
+    Err(Error::config("gradcheck", "this build lacks the command"))
+}
