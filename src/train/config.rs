@@ -166,7 +166,8 @@ impl TrainConfig {
 
     /// Name of the network in words: `kru`, or `lstm on kron` where the operator is not the cell's own.
     pub fn network(&self) -> String {
-        let own = retrograd_cells::cell_entry(&self.cell.name).is_ok_and(|e| e.operator == self.operator.name);
+        let own =
+            retrograd_cells::cell_entry(&self.cell.name).is_ok_and(|e| e.operator == self.operator.name);
         match own || self.operator.name.is_empty() {
             true => self.cell.name.clone(),
             false => format!("{}-{}", self.cell.name, self.operator.name),
@@ -190,10 +191,14 @@ impl TrainConfig {
     /// The keys in which this differs from `other`, with both values.
     pub fn differences(&self, other: &TrainConfig) -> Result<Vec<String>> {
         let (mine, theirs) = (self.to_json()?, other.to_json()?);
-        let (Some(mine), Some(theirs)) = (mine.as_object(), theirs.as_object()) else { return Ok(Vec::new()) };
+        let (Some(mine), Some(theirs)) = (mine.as_object(), theirs.as_object()) else {
+            return Ok(Vec::new());
+        };
         let differing = mine.iter().filter(|(key, value)| theirs.get(*key) != Some(value));
         Ok(differing
-            .map(|(key, value)| format!("{key} is {value}, was {}", theirs.get(key).unwrap_or(&serde_json::Value::Null)))
+            .map(|(key, value)| {
+                format!("{key} is {value}, was {}", theirs.get(key).unwrap_or(&serde_json::Value::Null))
+            })
             .collect())
     }
 }

@@ -153,7 +153,8 @@ impl Network {
     }
 
     fn inputs(&self, batch: &Batch, form: Form) -> Result<Params> {
-        let real = |t: &Tensor| if t.dtype().is_differentiable() { t.cast(self.spec.dtype) } else { Ok(t.clone()) };
+        let real =
+            |t: &Tensor| if t.dtype().is_differentiable() { t.cast(self.spec.dtype) } else { Ok(t.clone()) };
         let mut inputs = Params::new();
         inputs.insert("x", real(&batch.x)?);
         inputs.insert("target", real(&batch.target)?);

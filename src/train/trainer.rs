@@ -147,7 +147,10 @@ impl Trainer {
         let optimizer = recipe.optimizer.init(&subset(&params, network.trainable()))?;
         for (split, size) in [(Split::Train, config.batch), (Split::Valid, config.eval_batch)] {
             if task.batches(split, size) == 0 {
-                return Err(Error::config("task", format!("{}: no batch of split {split}", task.spec().name)));
+                return Err(Error::config(
+                    "task",
+                    format!("{}: no batch of split {split}", task.spec().name),
+                ));
             }
         }
         Ok(Trainer {
@@ -264,7 +267,8 @@ impl Trainer {
         let (loss, totals, mut grads) = self.network.train(&self.params, &batch, &mut carry, dropout)?;
 
         let stop = |what: String| {
-            let kept = "nothing of this update was made; try a smaller learning rate, clip=norm or non_finite=skip";
+            let kept =
+                "nothing of this update was made; try a smaller learning rate, clip=norm or non_finite=skip";
             Error::NonFinite { step: position.step + 1, what, kept: kept.into() }
         };
         let policy = self.recipe.gradients.non_finite;
@@ -427,7 +431,10 @@ fn check_like(mine: &Params, theirs: &Params) -> Result<(), String> {
         let got = theirs.get(name).ok_or_else(|| format!("parameter `{name}` is missing"))?;
         if (got.dtype(), got.dims()) != (tensor.dtype(), tensor.dims()) {
             let (want, has) = ((tensor.dtype(), tensor.dims()), (got.dtype(), got.dims()));
-            return Err(format!("parameter `{name}`: expected {} {:?}, got {} {:?}", want.0, want.1, has.0, has.1));
+            return Err(format!(
+                "parameter `{name}`: expected {} {:?}, got {} {:?}",
+                want.0, want.1, has.0, has.1
+            ));
         }
     }
     match theirs.names().find(|name| mine.get(name).is_none()) {
