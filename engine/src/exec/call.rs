@@ -261,15 +261,17 @@ fn matmul<R: Real>(
     // The packed matrix may change from step to step, so it counts as an operand of the block.
     let fixed = cx.frame.loc(packed).step == 0;
     for block in cx.blocks(call, &[a], &[out], fixed) {
-        for (plane, terms) in terms.iter().enumerate().take(cx.dtype(out).planes()) {
+        let planes = cx.dtype(out).planes();
+        // A plane of which everything is subtracted starts from zero; filling sets both planes, so it comes first.
+        let from_zero = |terms: &Terms| terms.iter().all(|t| t.0);
+        if terms.iter().take(planes).any(from_zero) {
+            fill_block(cx, out, block, R::ZERO, R::ZERO);
+        }
+        for (plane, terms) in terms.iter().enumerate().take(planes) {
             let to = cx.view::<R>(out, plane, block);
             let mut order: Terms = terms.clone();
             order.sort_by_key(|t| t.0);
-            let mut accumulate = Accumulate::Set;
-            if order.first().is_none_or(|t| t.0) {
-                fill_block(cx, out, block, R::ZERO, R::ZERO);
-                accumulate = Accumulate::Add;
-            }
+            let mut accumulate = if from_zero(terms) { Accumulate::Add } else { Accumulate::Set };
             for (subtract, pa, pb) in order {
                 let how = match (accumulate, subtract) {
                     (_, true) => Accumulate::Sub,
