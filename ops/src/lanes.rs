@@ -2,12 +2,13 @@
 
 use retrograd_engine::cpu::{Real, fma};
 
-/// The first `L` elements. (A loop: a call to copy them need not be inlined.)
+/// The first `L` elements.
 #[inline(always)]
+#[allow(clippy::manual_memcpy)] // A loop is a vector load; a call to copy may stay a call. Half the run time.
 pub(crate) fn load<R: Real, const L: usize>(x: &[R]) -> [R; L] {
-    let mut v = [R::ZERO; L];
-    for (v, x) in v.iter_mut().zip(&x[..L]) {
-        *v = *x;
+    let (x, mut v) = (&x[..L], [R::ZERO; L]);
+    for l in 0..L {
+        v[l] = x[l];
     }
     v
 }
@@ -24,9 +25,11 @@ pub(crate) fn load_part<R: Real, const L: usize>(x: &[R]) -> [R; L] {
 
 /// Writes the vector to the first `L` elements.
 #[inline(always)]
+#[allow(clippy::manual_memcpy)] // As in `load`.
 pub(crate) fn store<R: Real, const L: usize>(y: &mut [R], v: &[R; L]) {
-    for (y, v) in y[..L].iter_mut().zip(v) {
-        *y = *v;
+    let y = &mut y[..L];
+    for l in 0..L {
+        y[l] = v[l];
     }
 }
 
