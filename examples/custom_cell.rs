@@ -52,7 +52,8 @@ impl Cell for Adaptive {
         let gates = ["z", "a"];
         let b = ctx.real("b", &[gates.len() * n], Init::Zeros)?;
         let u = InputMap::declare(ctx, input, gates.len(), n, false, Init::Glorot)?.with_bias(b);
-        let w = operator.declare(ctx, Recurrence { name: "W", gates: &gates, n, complex: false, init: None })?;
+        let w =
+            operator.declare(ctx, Recurrence { name: "W", gates: &gates, n, complex: false, init: None })?;
         let beta = ctx.real("beta", &[n], Init::Uniform(0.1))?;
         let rho = ctx.real("rho", &[n], Init::Constant(-3.0))?;
         Ok(Box::new(BoundAdaptive { u, w, beta, rho, n }))

@@ -57,8 +57,8 @@ pub use retrograd_cells as cells;
 pub use retrograd_datasets as datasets;
 pub use retrograd_engine as engine;
 pub use retrograd_engine::{
-    DType, Horizon, Params, Plan, Program, RunOptions, Scan, Shape, State, Tape, Tensor, Var, grad, jvp, matmul,
-    scan, vjp,
+    DType, Horizon, Params, Plan, Program, RunOptions, Scan, Shape, State, Tape, Tensor, Var, grad, jvp,
+    matmul, scan, vjp,
 };
 pub use retrograd_ops as ops;
 pub use retrograd_optim as optim;

@@ -14,8 +14,17 @@ use serde_json::Value;
 fn train(folder: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_retrograd"));
     let settings = [
-        "hidden=12", "T=30", "train=400", "valid=20", "test=20", "batch=16", "eval_batch=20", "eval_every=7",
-        "log_every=1", "steps=400", "optimizer=adam",
+        "hidden=12",
+        "T=30",
+        "train=400",
+        "valid=20",
+        "test=20",
+        "batch=16",
+        "eval_batch=20",
+        "eval_every=7",
+        "log_every=1",
+        "steps=400",
+        "optimizer=adam",
     ];
     command.args(["train", "adding", "--cell", "lstm", "--quiet", "--json", "--resume", "--out"]).arg(folder);
     command.args(settings.iter().flat_map(|s| ["--set", s])).args(more);

@@ -11,7 +11,8 @@ use retrograd::train::{Ended, Session, Step, Summary, TrainConfig, Trainer, Watc
 
 fn config(settings: &[&str]) -> TrainConfig {
     let mut config = TrainConfig::new("adding", "gru", None).unwrap();
-    let tiny = ["T=8", "train=70", "valid=20", "test=20", "batch=10", "eval_batch=20", "hidden=5", "log_every=1"];
+    let tiny =
+        ["T=8", "train=70", "valid=20", "test=20", "batch=10", "eval_batch=20", "hidden=5", "log_every=1"];
     config.set_all(tiny.iter().chain(settings)).unwrap();
     config
 }
@@ -54,8 +55,18 @@ fn a_run_stopped_anywhere_resumes_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     // Two layers with dropout, momentum, a schedule that reduces, clipping, and an epoch of 7 batches.
     let config = config(&[
-        "layers=2", "dropout=0.3", "optimizer=rmsprop", "momentum=0.5", "clip=norm", "clip_limit=0.1",
-        "schedule=plateau", "schedule.patience=0", "schedule.gamma=0.5", "eval_every=4", "epochs=4", "lr=0.02",
+        "layers=2",
+        "dropout=0.3",
+        "optimizer=rmsprop",
+        "momentum=0.5",
+        "clip=norm",
+        "clip_limit=0.1",
+        "schedule=plateau",
+        "schedule.patience=0",
+        "schedule.gamma=0.5",
+        "eval_every=4",
+        "epochs=4",
+        "lr=0.02",
     ]);
     let whole = dir.path().join("whole");
     let expected = start(&config, &whole).run(&mut ()).unwrap();
@@ -92,7 +103,8 @@ fn a_finished_run_can_be_resumed_and_continued() {
 
     let mut other = stored_config(&short).unwrap();
     other.seed = 9;
-    let error = Session::resume(Trainer::new(other).unwrap(), RunFolder::resume(&short).unwrap()).err().unwrap();
+    let error =
+        Session::resume(Trainer::new(other).unwrap(), RunFolder::resume(&short).unwrap()).err().unwrap();
     assert!(error.to_string().contains("seed is 9, was 1"), "{error}");
 }
 
@@ -107,7 +119,8 @@ fn training_ends_at_the_goal_or_when_patience_does() {
     let patience = start(&config(&settings), &folder).run(&mut ()).unwrap();
     assert_eq!((patience.steps, patience.ended), (8, Some(Ended::Patience)));
     let records = read_metrics(folder.join(METRICS)).unwrap();
-    let best: Vec<_> = records.iter().filter(|r| r["kind"] == "valid").map(|r| r["best"].as_bool().unwrap()).collect();
+    let best: Vec<_> =
+        records.iter().filter(|r| r["kind"] == "valid").map(|r| r["best"].as_bool().unwrap()).collect();
     assert_eq!(best, [true, false, false, false]);
 }
 
@@ -127,7 +140,8 @@ fn text() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("ptb")).unwrap();
     for (split, lines) in [("train", 40), ("valid", 9), ("test", 11)] {
-        let text: String = (0..lines).map(|i| format!(" a b c _ {} a \n", ["d e", "e d d", "b"][i % 3])).collect();
+        let text: String =
+            (0..lines).map(|i| format!("a b c _ {} a \n ", ["d e", "e d d", "b"][i % 3])).collect();
         fs::write(dir.path().join(format!("ptb/ptb.char.{split}.txt")), text).unwrap();
     }
     dir
@@ -162,7 +176,9 @@ fn streams_carry_their_state_through_stop_and_resume() {
 fn music_of_any_length_trains_with_masks_and_lengths() {
     let data = tempfile::tempdir().unwrap();
     fs::create_dir(data.path().join("music")).unwrap();
-    let piece = |frames: usize| -> Vec<Vec<u32>> { (0..frames as u32).map(|t| vec![40 + t % 12, 52 + t % 7]).collect() };
+    let piece = |frames: usize| -> Vec<Vec<u32>> {
+        (0..frames as u32).map(|t| vec![40 + t % 12, 52 + t % 7]).collect()
+    };
     let pieces = |lengths: &[usize]| lengths.iter().map(|&n| piece(n)).collect::<Vec<_>>();
     let json = serde_json::json!({
         "train": pieces(&[5, 9, 3, 7, 8, 4, 6]), "valid": pieces(&[6, 4]), "test": pieces(&[5, 8, 3]),

@@ -41,7 +41,10 @@ impl Row {
     }
 
     fn json(&self) -> Value {
-        let settings = self.settings.iter().map(|[key, default, doc]| json!({"key": key, "default": default, "doc": doc}));
+        let settings = self
+            .settings
+            .iter()
+            .map(|[key, default, doc]| json!({"key": key, "default": default, "doc": doc}));
         json!({ "name": self.name, "summary": self.summary, "settings": settings.collect::<Vec<_>>() })
     }
 }
@@ -74,14 +77,19 @@ fn kinds() -> Vec<Kind> {
         kind(
             "operators",
             "operator",
-            cells::OPERATORS.iter().map(|e| Row::new(e.name, e.summary).with(cell_settings(e.options))).collect(),
+            cells::OPERATORS
+                .iter()
+                .map(|e| Row::new(e.name, e.summary).with(cell_settings(e.options)))
+                .collect(),
         ),
         kind(
             "tasks",
             "task",
             datasets::TASKS
                 .iter()
-                .map(|e| Row::new(e.name, e.summary).with(e.options.iter().map(|o| [o.key, o.default, o.doc])))
+                .map(|e| {
+                    Row::new(e.name, e.summary).with(e.options.iter().map(|o| [o.key, o.default, o.doc]))
+                })
                 .collect(),
         ),
         kind("optimizers", "optimizer", optim_rows(optim::OPTIMIZERS)),
@@ -120,10 +128,14 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         let list = Map::from_iter([(kind.name.to_string(), rows(kind))]);
         return Ok(Report::new(Value::Object(list)));
     }
-    let found: Vec<(&Kind, &Row)> =
-        kinds.iter().flat_map(|k| k.rows.iter().map(move |r| (k, r))).filter(|(_, r)| r.name == *what).collect();
+    let found: Vec<(&Kind, &Row)> = kinds
+        .iter()
+        .flat_map(|k| k.rows.iter().map(move |r| (k, r)))
+        .filter(|(_, r)| r.name == *what)
+        .collect();
     if found.is_empty() {
-        let known = kinds.iter().flat_map(|k| std::iter::once(k.name).chain(k.rows.iter().map(|r| r.name.as_str())));
+        let known =
+            kinds.iter().flat_map(|k| std::iter::once(k.name).chain(k.rows.iter().map(|r| r.name.as_str())));
         return Err(unknown(what, known));
     }
     for (kind, row) in &found {

@@ -18,7 +18,7 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
         "tib" => 1024f64.powi(4),
         _ => {
             return Err(format!(
-                "`{unit}` is no unit of bytes, expected one of: B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"
+                "`{unit}` is no unit of bytes, expected one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"
             ));
         }
     };

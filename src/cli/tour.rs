@@ -41,7 +41,8 @@ pub(crate) fn run(out: &Output) -> Result<Report> {
     };
     let baseline = summary.baseline.unwrap_or(f64::NAN);
     let typical = test.metric.sqrt();
-    let verdict = if test.metric < baseline / 10.0 { "It learned to add" } else { "It has not learned to add" };
+    let verdict =
+        if test.metric < baseline / 10.0 { "It learned to add" } else { "It has not learned to add" };
     out.line(format!(
         "{verdict}: mean squared error {} on {} new sequences, baseline {} ({:.0} times as much).",
         live::number(test.metric),

@@ -174,7 +174,11 @@ fn start(args: &Args, task: &str, out: &Output) -> Result<Session> {
         None => RunFolder::create_numbered(RUNS, task, &trainer.config().network())?,
     };
     announce(&trainer, out);
-    out.line(format!("planned peak memory {}; run folder {}", format_bytes(planned), folder.path().display()));
+    out.line(format!(
+        "planned peak memory {}; run folder {}",
+        format_bytes(planned),
+        folder.path().display()
+    ));
     if let Some(row) = row {
         out.line(format!("published with {} units: {}", row.hidden, row.reported));
     }

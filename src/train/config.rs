@@ -92,6 +92,9 @@ pub struct TrainConfig {
     pub learn_h0: bool,
     /// Probability with which an output of a layer is dropped on its way to the next layer.
     pub dropout: f64,
+    /// Standard deviation of the Gaussian noise on parameters during training, 0 for none.
+    #[serde(default)]
+    pub weight_noise: f64,
     /// Precision.
     pub precision: Precision,
     /// Steps that gradients reach back inside a batch; `None` for all.
@@ -155,6 +158,9 @@ impl TrainConfig {
             Length::Epochs(n) => positive("epochs", Some(n)),
             Length::Steps(n) => positive("steps", Some(n)),
         }?;
+        if !(self.weight_noise.is_finite() && self.weight_noise >= 0.0) {
+            return Err(Error::config("weight_noise", format!("{}, expected 0 or more", self.weight_noise)));
+        }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::config("dropout", format!("{}, expected from 0 to below 1", self.dropout)));
         }
@@ -166,7 +172,8 @@ impl TrainConfig {
 
     /// Name of the network in words: `kru`, or `lstm on kron` where the operator is not the cell's own.
     pub fn network(&self) -> String {
-        let own = retrograd_cells::cell_entry(&self.cell.name).is_ok_and(|e| e.operator == self.operator.name);
+        let own =
+            retrograd_cells::cell_entry(&self.cell.name).is_ok_and(|e| e.operator == self.operator.name);
         match own || self.operator.name.is_empty() {
             true => self.cell.name.clone(),
             false => format!("{}-{}", self.cell.name, self.operator.name),
@@ -190,10 +197,14 @@ impl TrainConfig {
     /// The keys in which this differs from `other`, with both values.
     pub fn differences(&self, other: &TrainConfig) -> Result<Vec<String>> {
         let (mine, theirs) = (self.to_json()?, other.to_json()?);
-        let (Some(mine), Some(theirs)) = (mine.as_object(), theirs.as_object()) else { return Ok(Vec::new()) };
+        let (Some(mine), Some(theirs)) = (mine.as_object(), theirs.as_object()) else {
+            return Ok(Vec::new());
+        };
         let differing = mine.iter().filter(|(key, value)| theirs.get(*key) != Some(value));
         Ok(differing
-            .map(|(key, value)| format!("{key} is {value}, was {}", theirs.get(key).unwrap_or(&serde_json::Value::Null)))
+            .map(|(key, value)| {
+                format!("{key} is {value}, was {}", theirs.get(key).unwrap_or(&serde_json::Value::Null))
+            })
             .collect())
     }
 }

@@ -76,6 +76,11 @@ pub(super) struct Declared {
 }
 
 impl Network {
+    /// Whether the parameter of that name is trained.
+    pub(super) fn is_trained(&self, name: &str) -> bool {
+        self.trainable.iter().any(|t| t == name)
+    }
+
     pub(super) fn new(
         spec: ModelSpec,
         task: &dyn Task,
@@ -153,7 +158,8 @@ impl Network {
     }
 
     fn inputs(&self, batch: &Batch, form: Form) -> Result<Params> {
-        let real = |t: &Tensor| if t.dtype().is_differentiable() { t.cast(self.spec.dtype) } else { Ok(t.clone()) };
+        let real =
+            |t: &Tensor| if t.dtype().is_differentiable() { t.cast(self.spec.dtype) } else { Ok(t.clone()) };
         let mut inputs = Params::new();
         inputs.insert("x", real(&batch.x)?);
         inputs.insert("target", real(&batch.target)?);

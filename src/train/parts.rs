@@ -97,7 +97,8 @@ pub fn recipe(config: &TrainConfig, factors: &[String], larger_is_better: bool) 
         let mut part = part.clone();
         if part.name == "soft-unitary" && !part.settings.contains_key("params") {
             if factors.is_empty() {
-                let reason = format!("soft-unitary: operator `{}` has no Kronecker factors", config.operator.name);
+                let reason =
+                    format!("soft-unitary: operator `{}` has no Kronecker factors", config.operator.name);
                 return Err(Error::config("penalty", reason));
             }
             part.settings.insert("params".into(), factors.join(","));

@@ -14,8 +14,8 @@ use super::position::Best;
 use super::trainer::{Ended, Evaluation, MODEL, Milestone, Step, Trainer};
 use crate::run::checkpoint::{self, Metadata};
 use crate::run::{
-    BEST, CONFIG, CURVES, Chart, Error, LAST, METRICS, Metrics, PREVIOUS, Result, RunFolder, Series, TensorBoard,
-    read_config, read_metrics, write_atomic,
+    BEST, CONFIG, CURVES, Chart, Error, LAST, METRICS, Metrics, PREVIOUS, Result, RunFolder, Series,
+    TensorBoard, read_config, read_metrics, write_atomic,
 };
 
 /// Seconds that training and evaluation took, one JSON object per line. Apart from [`METRICS`], which is the same

@@ -56,7 +56,8 @@ fn names(text: &str) -> Vec<String> {
 /// Replaces parts by those of the names given; parts that stay keep their settings.
 fn rename(parts: &mut Vec<Named>, text: &str) {
     let old = std::mem::take(parts);
-    let part = |name: String| old.iter().find(|p| p.name == name).cloned().unwrap_or_else(|| Named::new(name));
+    let part =
+        |name: String| old.iter().find(|p| p.name == name).cloned().unwrap_or_else(|| Named::new(name));
     *parts = names(text).into_iter().map(part).collect();
 }
 
@@ -84,6 +85,7 @@ pub const KEYS: &[Key] = keys! {
     "bidirectional", "every layer also runs backwards in time", |c, v| c.bidirectional = flag(v)?;
     "learn_h0", "the first state is learned", |c, v| c.learn_h0 = flag(v)?;
     "dropout", "probability of dropping an output between layers", |c, v| c.dropout = number(v)?;
+    "weight_noise", "standard deviation of noise on parameters in training", |c, v| c.weight_noise = number(v)?;
     "precision", "f32 or f64", |c, v| c.precision = precision(v)?;
     "horizon", "steps gradients reach back inside a batch, or full", |c, v| c.horizon = optional(v, count)?;
     "frozen", "parameters that are not trained, separated by commas", |c, v| c.frozen = names(v);
@@ -154,7 +156,12 @@ fn owners(c: &TrainConfig) -> Vec<Owner> {
         Owner::new(Place::Task, "task", &c.task.name, task),
         Owner::new(Place::Cell, "cell", &c.cell.name, cell),
         Owner::new(Place::Operator, "operator", &c.operator.name, operator),
-        Owner::new(Place::Optimizer, "optimizer", &c.optimizer.name, optimizer.map(|e| optim_keys(e.options))),
+        Owner::new(
+            Place::Optimizer,
+            "optimizer",
+            &c.optimizer.name,
+            optimizer.map(|e| optim_keys(e.options)),
+        ),
         Owner::new(Place::Schedule, "schedule", &c.schedule.name, schedule.map(|e| optim_keys(e.options))),
         Owner::new(Place::Gradients, "gradients", "gradients", Some(optim_keys(optim::GRADIENT_OPTIONS))),
     ];
@@ -164,7 +171,12 @@ fn owners(c: &TrainConfig) -> Vec<Owner> {
     }
     for (i, part) in c.constraints.iter().enumerate() {
         let entry = optim::find("constraint", optim::CONSTRAINTS, &part.name).ok();
-        all.push(Owner::new(Place::Constraint(i), "constraint", &part.name, entry.map(|e| optim_keys(e.options))));
+        all.push(Owner::new(
+            Place::Constraint(i),
+            "constraint",
+            &part.name,
+            entry.map(|e| optim_keys(e.options)),
+        ));
     }
     all
 }
@@ -205,7 +217,9 @@ impl TrainConfig {
             }
         }
         // A schedule may hold another one: `then.every`.
-        let has = |o: &&Owner| o.keys.contains(&key) || key.split_once('.').is_some_and(|(k, _)| o.keys.contains(&k));
+        let has = |o: &&Owner| {
+            o.keys.contains(&key) || key.split_once('.').is_some_and(|(k, _)| o.keys.contains(&k))
+        };
         let mut having = owners.iter().filter(has);
         match (having.next(), having.next()) {
             (Some(owner), None) => {
@@ -213,7 +227,8 @@ impl TrainConfig {
                 Ok(())
             }
             (Some(first), Some(second)) => {
-                let reason = format!("several parts have it; say {}.{key} or {}.{key}", first.role, second.role);
+                let reason =
+                    format!("several parts have it; say {}.{key} or {}.{key}", first.role, second.role);
                 Err(Error::config(key, reason))
             }
             (None, _) => {
@@ -280,8 +295,24 @@ mod tests {
     #[test]
     fn keys_find_their_owner() {
         let mut c = config();
-        c.set_all(["lr=0.5", "T=40", "factors=2x4", "optimizer=adam", "hidden=8", "beta1=0.5", "cell.eps=1e-3"]).unwrap();
-        c.set_all(["penalty=soft-unitary,l2", "l2.lambda=0.25", "clip=norm", "schedule=warmup", "then.every=3"]).unwrap();
+        c.set_all([
+            "lr=0.5",
+            "T=40",
+            "factors=2x4",
+            "optimizer=adam",
+            "hidden=8",
+            "beta1=0.5",
+            "cell.eps=1e-3",
+        ])
+        .unwrap();
+        c.set_all([
+            "penalty=soft-unitary,l2",
+            "l2.lambda=0.25",
+            "clip=norm",
+            "schedule=warmup",
+            "then.every=3",
+        ])
+        .unwrap();
         assert_eq!(c.optimizer, Named::new("adam").with("lr", "0.5").with("beta1", "0.5"));
         assert_eq!(c.task.settings["T"], "40");
         assert_eq!(c.operator.settings["factors"], "2x4");

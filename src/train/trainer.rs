@@ -9,6 +9,7 @@ use retrograd_optim::{Clock, LrState, NonFinite, Recipe, State, Verdict};
 
 use super::config::{Length, TrainConfig};
 use super::network::{Network, Peak, Totals};
+use super::noise::with_noise;
 use super::parts::{Parts, model_spec, recipe};
 use super::position::{Best, Position};
 use crate::run::checkpoint::{Checkpoint, Metadata};
@@ -147,7 +148,10 @@ impl Trainer {
         let optimizer = recipe.optimizer.init(&subset(&params, network.trainable()))?;
         for (split, size) in [(Split::Train, config.batch), (Split::Valid, config.eval_batch)] {
             if task.batches(split, size) == 0 {
-                return Err(Error::config("task", format!("{}: no batch of split {split}", task.spec().name)));
+                return Err(Error::config(
+                    "task",
+                    format!("{}: no batch of split {split}", task.spec().name),
+                ));
             }
         }
         Ok(Trainer {
@@ -261,10 +265,21 @@ impl Trainer {
             _ => self.carry.clone(),
         };
         let dropout = mixed(self.config.seed, position.step) as i32;
-        let (loss, totals, mut grads) = self.network.train(&self.params, &batch, &mut carry, dropout)?;
+        let noisy;
+        let at = if self.config.weight_noise > 0.0 {
+            // Frozen parameters stay as they are.
+            let trained = |name: &str| self.network.is_trained(name);
+            let seed = mixed(self.config.seed ^ 0x77, position.step);
+            noisy = with_noise(&self.params, &trained, self.config.weight_noise, seed)?;
+            &noisy
+        } else {
+            &self.params
+        };
+        let (loss, totals, mut grads) = self.network.train(at, &batch, &mut carry, dropout)?;
 
         let stop = |what: String| {
-            let kept = "nothing of this update was made; try a smaller learning rate, clip=norm or non_finite=skip";
+            let kept =
+                "nothing of this update was made; try a smaller learning rate, clip=norm or non_finite=skip";
             Error::NonFinite { step: position.step + 1, what, kept: kept.into() }
         };
         let policy = self.recipe.gradients.non_finite;
@@ -427,7 +442,10 @@ fn check_like(mine: &Params, theirs: &Params) -> Result<(), String> {
         let got = theirs.get(name).ok_or_else(|| format!("parameter `{name}` is missing"))?;
         if (got.dtype(), got.dims()) != (tensor.dtype(), tensor.dims()) {
             let (want, has) = ((tensor.dtype(), tensor.dims()), (got.dtype(), got.dims()));
-            return Err(format!("parameter `{name}`: expected {} {:?}, got {} {:?}", want.0, want.1, has.0, has.1));
+            return Err(format!(
+                "parameter `{name}`: expected {} {:?}, got {} {:?}",
+                want.0, want.1, has.0, has.1
+            ));
         }
     }
     match theirs.names().find(|name| mine.get(name).is_none()) {

@@ -309,16 +309,11 @@ impl Recorder<'_> {
         mask: Option<Var>,
     ) -> retrograd_engine::Result<Named> {
         let y = self.model.outputs(tape, features)?;
-        let weighted = |tape: &mut Tape, v: Var| match mask {
-            Some(mask) => ops::mul(tape, v, mask),
-            None => Ok(v),
-        };
         let mut rows = Named::default();
-        let losses = loss::row_losses(tape, self.spec.loss, y, target)?;
-        rows.push("loss", weighted(tape, losses)?);
+        rows.push("loss", loss::row_losses(tape, self.spec.loss, y, target, mask)?);
         if self.spec.loss == Loss::SoftmaxCrossEntropy {
             let hits = hits(tape, y, target)?;
-            rows.push("correct", weighted(tape, hits)?);
+            rows.push("correct", loss::weighted(tape, hits, mask)?);
         }
         // Lengths end the weights too, so that they add up to what was counted.
         if self.lengths.is_some() && self.spec.readout == Readout::EveryStep {
