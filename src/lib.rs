@@ -63,3 +63,8 @@ pub use retrograd_engine::{
 pub use retrograd_ops as ops;
 pub use retrograd_optim as optim;
 pub use run::{Error, Result};
+
+/// The README's example, compiled and run with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -105,7 +105,7 @@ proptest! {
     #![proptest_config(config(150))]
 
     #[test]
-    fn short_programs(program in random(), steps in 0..12usize, rows in 1..5usize) {
+    fn short_programs(program in random(1..7), steps in 0..12usize, rows in 1..5usize) {
         check(&program, steps, rows)?;
     }
 }
@@ -116,9 +116,23 @@ proptest! {
     /// More than one tile of rows and more than one chunk of steps.
     #[test]
     fn long_and_wide_programs(
-        program in random(),
+        program in random(1..7),
         steps in prop_oneof![Just(1usize), Just(40), Just(150)],
         rows in prop_oneof![Just(1usize), Just(17), Just(40)],
+    ) {
+        check(&program, steps, rows)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(12))]
+
+    /// Vectors and matrices beyond one block of every kernel.
+    #[test]
+    fn programs_on_large_states(
+        program in random(9..50),
+        steps in prop_oneof![Just(3usize), Just(70)],
+        rows in prop_oneof![Just(1usize), Just(6), Just(37)],
     ) {
         check(&program, steps, rows)?;
     }

@@ -53,9 +53,10 @@ fn instructions(n: std::ops::Range<usize>) -> impl Strategy<Value = Vec<Instruct
     proptest::collection::vec(one, n)
 }
 
-/// Random programs.
-pub(crate) fn random() -> impl Strategy<Value = Random> {
-    let shape = (prop_oneof![Just(DType::F64), Just(DType::F32)], [1..7usize, 1..7usize, 1..7usize]);
+/// Random programs on values of these widths.
+pub(crate) fn random(width: std::ops::Range<usize>) -> impl Strategy<Value = Random> {
+    let widths = [width.clone(), width.clone(), width];
+    let shape = (prop_oneof![Just(DType::F64), Just(DType::F32)], widths);
     let code = (instructions(0..4), instructions(1..12), instructions(0..4), instructions(0..6));
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), proptest::bool::weighted(0.2));
     let rest = (proptest::option::weighted(0.3, 1..9usize), any::<u64>());
@@ -259,13 +260,10 @@ fn apply(tape: &mut Tape, cx: &Context, pool: &[Var], raw: Var, i: Instruction) 
     }
 }
 
-/// Two factors whose product is the width.
+/// Two factors whose product is the width, the first as small as can be but 1.
 fn kron_factors(width: usize) -> [usize; 2] {
-    match width {
-        4 => [2, 2],
-        6 => [2, 3],
-        w => [1, w],
-    }
+    let first = (2..=width / 2).find(|p| width.is_multiple_of(*p)).unwrap_or(1);
+    [first, width / first]
 }
 
 /// The Kronecker product of the corners of the complex and the real matrix of a width.

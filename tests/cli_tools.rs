@@ -1,0 +1,153 @@
+//! The commands that look rather than train, from outside: `explain`, `bench`, `gradcheck`, `data`.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+struct Program {
+    dir: TempDir,
+}
+
+impl Program {
+    fn new() -> Program {
+        Program { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn run(&self, args: &str) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_retrograd"))
+            .args(args.split_whitespace())
+            .current_dir(self.dir.path())
+            .env_remove("RETROGRAD_DATA")
+            .env("HOME", self.dir.path())
+            .output()
+            .unwrap()
+    }
+
+    fn ok(&self, args: &str) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// The one object that `--json` prints.
+    fn json(&self, args: &str) -> Value {
+        let text = self.ok(&format!("{args} --json"));
+        assert_eq!(text.lines().count(), 1, "{text}");
+        serde_json::from_str(text.trim_end()).unwrap()
+    }
+
+    /// The one line of a command that fails with status 2.
+    fn error(&self, args: &str) -> String {
+        let output = self.run(args);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args}: {text}");
+        assert_eq!(text.lines().count(), 1, "{args}: {text}");
+        text
+    }
+}
+
+const SMALL: &str = "--hidden 8 --input 2 --output 3 --steps 40 --batch 4 --threads 2";
+
+#[test]
+fn explain_says_and_draws_the_plan() {
+    let p = Program::new();
+    let text = p.ok(&format!("explain --cell lstm --operator kron {SMALL} --svg plan.svg"));
+    for part in ["lstm on kron", "T=40", "N=4", "peak", "step by step", "chunk at once", "adjoint"] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    let drawn = std::fs::read_to_string(p.dir.path().join("plan.svg")).unwrap();
+    let picture = roxmltree::Document::parse(&drawn).unwrap();
+    assert_eq!(picture.root_element().tag_name().name(), "svg");
+    assert!(picture.descendants().filter(|n| n.has_tag_name("rect")).count() > 5);
+
+    let whole = p.json(&format!("explain --cell kru {SMALL}"));
+    let peak = whole["peak_bytes"].as_u64().unwrap();
+    assert!(whole["segments"].is_null() && whole["flops"].as_f64().unwrap() > 0.0);
+    let error = p.error(&format!("explain --cell kru {SMALL} --budget 100"));
+    let smallest: u64 = error.split("at least ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let tight = p.json(&format!("explain --cell kru {SMALL} --budget {smallest}"));
+    assert!(tight["peak_bytes"].as_u64().unwrap() <= smallest && smallest <= peak);
+}
+
+#[test]
+fn bench_measures() {
+    let p = Program::new();
+    let found = p.json(&format!("bench --cell gru {SMALL} --runs 3"));
+    for part in ["forward", "forward_backward", "training_step"] {
+        let row = &found[part];
+        let (median, minimum) =
+            (row["median_seconds"].as_f64().unwrap(), row["minimum_seconds"].as_f64().unwrap());
+        assert!(0.0 < minimum && minimum <= median, "{row}");
+        assert_eq!(row["seconds"].as_array().unwrap().len(), 3);
+        let bytes = |key: &str| row[key].as_u64().unwrap();
+        let (planned, measured) = (bytes("planned_peak_bytes"), bytes("measured_peak_bytes"));
+        assert!(measured.abs_diff(planned) * 100 <= planned, "{row}");
+        assert!(row["flops"].as_f64().unwrap() > 0.0);
+    }
+    let flops = |part: &str| found[part]["flops"].as_f64().unwrap();
+    assert!(flops("forward_backward") > 2.0 * flops("forward"));
+    assert!(p.ok(&format!("bench --cell gru {SMALL} --runs 1")).contains("forward+backward"));
+    assert!(p.error("bench --cell grue").contains("gru"));
+    assert!(p.error("bench --cell gru --set colour=red").contains("colour"));
+    assert!(p.error("bench --cell gru --operator krom").contains("kron"));
+}
+
+#[test]
+fn gradcheck_checks_what_is_asked_for() {
+    let p = Program::new();
+    let tanh = p.json("gradcheck --op tanh");
+    assert_eq!(tanh["passed"], true);
+    assert_eq!(tanh["items"].as_array().unwrap().len(), 1);
+    assert!(tanh["derivatives"].as_u64().unwrap() > 0);
+    let cell = p.json("gradcheck --cell lstm --operator kron --seed 7");
+    assert_eq!(cell["items"][0]["name"], "lstm on kron");
+    assert!(p.error("gradcheck --op tanhh").contains("`tanh`"));
+    // No derivative is right to the last bit, so this must say what is wrong, with status 1.
+    let output = p.run("gradcheck --op exp --tolerance 1e-18");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("WRONG"));
+}
+
+/// A server that answers every request with these bytes; its address.
+fn serve(content: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            while lines.next().is_some_and(|line| !line.unwrap().is_empty()) {}
+            let head =
+                format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", content.len());
+            stream.write_all(&[head.as_bytes(), content].concat()).unwrap();
+        }
+    });
+    address
+}
+
+#[test]
+fn data_lists_and_fetches() {
+    let p = Program::new();
+    let all = p.json("data --dir here");
+    assert!(all["tasks"].as_array().unwrap().len() > 10);
+    let files = all["files"].as_array().unwrap();
+    assert!(files.iter().all(|f| f["here"].is_null() && f["license"].is_string()));
+    let text = p.ok("data list ptbword --dir here");
+    assert!(text.contains("ptb/ptb.train.txt") && text.contains("Linguistic Data Consortium"), "{text}");
+    assert!(p.ok("data list adding").contains("nothing"));
+
+    assert!(p.error("data fetch nottingam").contains("`nottingham`"));
+    assert!(p.error("data fetch ptb/ptb.test.txt --dir here").contains("licensed"));
+    assert!(p.error("data fetch ptbword --url http://127.0.0.1:9/one --dir here").contains("3 files"));
+    // Something else comes than the catalog says: nothing of it stays.
+    let url = serve(b"not the file");
+    let error = p.error(&format!("data fetch ptb/ptb.test.txt --url {url} --dir here"));
+    assert!(error.contains("checksum"), "{error}");
+    let left = std::fs::read_dir(p.dir.path().join("here/ptb")).unwrap().count();
+    assert_eq!(left, 0);
+}
