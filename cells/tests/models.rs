@@ -201,6 +201,36 @@ fn nothing_counted_is_no_loss() {
     assert_eq!(numbers(&r, &data, &[r.loss, r.count]), [0.0, 0.0]);
 }
 
+/// What stands in padding does not matter, neither to the loss nor to a gradient.
+#[test]
+fn padding_holds_any_class() {
+    for lengths in [false, true] {
+        let mut s = spec(Input::Dense(2), two_layers(), Readout::EveryStep, 3, Loss::SoftmaxCrossEntropy);
+        (s.lengths, s.masked) = (lengths, !lengths);
+        let (mut r, model) = record(s);
+        let data = inputs(&model, 5, 3);
+        let wrt = r.trainable_vars();
+        let mut wanted = vec![r.loss, r.count, r.correct.unwrap()];
+        wanted.extend(retrograd_engine::grad(&mut r.tape, r.loss, &wrt).unwrap());
+        let ended = |i: usize| match lengths {
+            true => (i / 3) as f64 >= data.get("lengths").unwrap().get(i % 3).re,
+            false => data.get("mask").unwrap().get(i).re == 0.0,
+        };
+        let with = |class: i32| {
+            let target = data.get("target").unwrap();
+            let classes: Vec<i32> =
+                (0..15).map(|i| if ended(i) { class } else { target.get(i).re as i32 }).collect();
+            let mut data = data.clone();
+            data.insert("target", Tensor::from_slice([5, 3], &classes).unwrap());
+            evaluate(&r, &data, &r.params, &wanted)
+        };
+        assert!((0..15).any(ended));
+        let (zero, wild) = (with(0), with(-1));
+        assert!(zero[0].item().unwrap() > 0.1);
+        assert!(zero.iter().zip(&wild).all(|(a, b)| a.bit_eq(b)), "lengths {lengths}");
+    }
+}
+
 /// A mask that keeps the last step alone makes a read-out of every step one of the last.
 #[test]
 fn last_is_every_step_at_the_end() {

@@ -12,6 +12,7 @@ mod explain;
 mod gradcheck;
 mod list;
 mod live;
+mod network;
 mod output;
 mod parse;
 mod tour;

@@ -92,6 +92,9 @@ pub struct TrainConfig {
     pub learn_h0: bool,
     /// Probability with which an output of a layer is dropped on its way to the next layer.
     pub dropout: f64,
+    /// Standard deviation of the Gaussian noise on parameters during training, 0 for none.
+    #[serde(default)]
+    pub weight_noise: f64,
     /// Precision.
     pub precision: Precision,
     /// Steps that gradients reach back inside a batch; `None` for all.
@@ -155,6 +158,9 @@ impl TrainConfig {
             Length::Epochs(n) => positive("epochs", Some(n)),
             Length::Steps(n) => positive("steps", Some(n)),
         }?;
+        if !(self.weight_noise.is_finite() && self.weight_noise >= 0.0) {
+            return Err(Error::config("weight_noise", format!("{}, expected 0 or more", self.weight_noise)));
+        }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::config("dropout", format!("{}, expected from 0 to below 1", self.dropout)));
         }

@@ -293,6 +293,7 @@ impl TrainConfig {
             bidirectional: false,
             learn_h0: false,
             dropout: 0.0,
+            weight_noise: 0.0,
             precision: Precision::F32,
             horizon: None,
             frozen: Vec::new(),

@@ -9,6 +9,7 @@
 mod config;
 mod defaults;
 mod network;
+mod noise;
 mod parts;
 mod position;
 mod session;

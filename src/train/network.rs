@@ -76,6 +76,11 @@ pub(super) struct Declared {
 }
 
 impl Network {
+    /// Whether the parameter of that name is trained.
+    pub(super) fn is_trained(&self, name: &str) -> bool {
+        self.trainable.iter().any(|t| t == name)
+    }
+
     pub(super) fn new(
         spec: ModelSpec,
         task: &dyn Task,

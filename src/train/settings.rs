@@ -85,6 +85,7 @@ pub const KEYS: &[Key] = keys! {
     "bidirectional", "every layer also runs backwards in time", |c, v| c.bidirectional = flag(v)?;
     "learn_h0", "the first state is learned", |c, v| c.learn_h0 = flag(v)?;
     "dropout", "probability of dropping an output between layers", |c, v| c.dropout = number(v)?;
+    "weight_noise", "standard deviation of noise on parameters in training", |c, v| c.weight_noise = number(v)?;
     "precision", "f32 or f64", |c, v| c.precision = precision(v)?;
     "horizon", "steps gradients reach back inside a batch, or full", |c, v| c.horizon = optional(v, count)?;
     "frozen", "parameters that are not trained, separated by commas", |c, v| c.frozen = names(v);

@@ -9,6 +9,7 @@ use retrograd_optim::{Clock, LrState, NonFinite, Recipe, State, Verdict};
 
 use super::config::{Length, TrainConfig};
 use super::network::{Network, Peak, Totals};
+use super::noise::with_noise;
 use super::parts::{Parts, model_spec, recipe};
 use super::position::{Best, Position};
 use crate::run::checkpoint::{Checkpoint, Metadata};
@@ -264,7 +265,17 @@ impl Trainer {
             _ => self.carry.clone(),
         };
         let dropout = mixed(self.config.seed, position.step) as i32;
-        let (loss, totals, mut grads) = self.network.train(&self.params, &batch, &mut carry, dropout)?;
+        let noisy;
+        let at = if self.config.weight_noise > 0.0 {
+            // Frozen parameters stay as they are.
+            let trained = |name: &str| self.network.is_trained(name);
+            let seed = mixed(self.config.seed ^ 0x77, position.step);
+            noisy = with_noise(&self.params, &trained, self.config.weight_noise, seed)?;
+            &noisy
+        } else {
+            &self.params
+        };
+        let (loss, totals, mut grads) = self.network.train(at, &batch, &mut carry, dropout)?;
 
         let stop = |what: String| {
             let kept =

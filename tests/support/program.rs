@@ -214,6 +214,7 @@ fn apply(tape: &mut Tape, cx: &Context, pool: &[Var], raw: Var, i: Instruction) 
             let condition = ops::gt(tape, x, zero)?;
             ops::where_(tape, condition, a, b)
         }
+        15 => ops::dropout(tape, a, 0.7, cx.seed, c as u64),
         16 => ops::affine(tape, a, -0.6, 0.2),
         17 => {
             let x = cx.tame(tape, a)?;
@@ -235,9 +236,46 @@ fn apply(tape: &mut Tape, cx: &Context, pool: &[Var], raw: Var, i: Instruction) 
         }
         21 if complex => ops::modrelu(tape, a, cx.vectors[wa], ops::ModReluForm::FcUrnn),
         21 => ops::softplus(tape, a),
+        22 => {
+            let x = cx.real(tape, a, c)?;
+            ops::softmax(tape, x)
+        }
+        23 => {
+            let x = cx.real(tape, a, c)?;
+            ops::layer_norm(tape, x, cx.vectors[wa], cx.vectors[wa], 0.1)
+        }
+        24 => {
+            let factors = kron_factors(cx.widths[wa]);
+            kron(tape, cx, a, wa, factors)
+        }
+        25 => {
+            let x = cx.real(tape, a, c)?;
+            let y = ops::logsumexp(tape, x)?;
+            let y = ops::reshape(tape, y, &[1])?;
+            cx.fit(tape, y, c as usize % 3, 0)
+        }
         26 => ops::stop_gradient(tape, a),
         _ => ops::add(tape, a, cx.vectors[wa]),
     }
+}
+
+/// Two factors whose product is the width.
+fn kron_factors(width: usize) -> [usize; 2] {
+    match width {
+        4 => [2, 2],
+        6 => [2, 3],
+        w => [1, w],
+    }
+}
+
+/// The Kronecker product of the corners of the complex and the real matrix of a width.
+fn kron(tape: &mut Tape, cx: &Context, x: Var, w: usize, [p, q]: [usize; 2]) -> Result<Var> {
+    let corner = |tape: &mut Tape, m: Var, n: usize| {
+        let rows = ops::slice(tape, m, 0..n, 0)?;
+        ops::slice(tape, rows, 0..n, 1)
+    };
+    let (a, b) = (corner(tape, cx.complex[w], p)?, corner(tape, cx.matrices[w * 3 + w], q)?);
+    ops::kron_apply(tape, x, &[a, b])
 }
 
 /// A recorded program.
@@ -299,7 +337,7 @@ impl Random {
         let horizon = self.horizon.map_or(Horizon::Full, Horizon::Steps);
         let scan = |reverse: bool| Scan::new().reverse(reverse).lengths(lengths).horizon(horizon);
         let step = |tape: &mut Tape, [h, z]: [Var; 2], xs: Vec<Var>, code: &[Instruction]| {
-            let symbol = cx.vectors[2];
+            let symbol = ops::gather(tape, cx.tables[2], xs[0])?;
             let mut pool = outer.clone();
             pool.extend([symbol, z, h]);
             pool.extend(&xs[1..]);

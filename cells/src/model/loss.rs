@@ -18,20 +18,30 @@ pub(super) fn target_ty(loss: Loss, readout: Readout, output: usize, real: DType
     }
 }
 
-/// The loss of every row: `y [.., O]` and targets to `[..]`.
-pub(super) fn row_losses(tape: &mut Tape, loss: Loss, y: Var, target: Var) -> Result<Var> {
-    match loss {
-        Loss::SoftmaxCrossEntropy => ops::softmax_cross_entropy(tape, y, target, None),
+/// The loss of every row: `y [.., O]` and targets to `[..]`, times the mask. A class where the mask is 0 is not
+/// looked at, so padding may hold any number.
+pub(super) fn row_losses(tape: &mut Tape, loss: Loss, y: Var, target: Var, mask: Option<Var>) -> Result<Var> {
+    let losses = match loss {
+        Loss::SoftmaxCrossEntropy => return ops::softmax_cross_entropy(tape, y, target, mask),
         Loss::SquaredError => {
             let squares = ops::squared_error(tape, y, target)?;
             let sum = sum_dims(tape, squares, &[])?;
             let outputs = tape.last_dim("squared_error", y)?;
-            ops::scale(tape, sum, 1.0 / outputs as f64)
+            ops::scale(tape, sum, 1.0 / outputs as f64)?
         }
         Loss::BinaryCrossEntropy => {
             let parts = ops::bce_with_logits(tape, y, target)?;
-            sum_dims(tape, parts, &[])
+            sum_dims(tape, parts, &[])?
         }
+    };
+    weighted(tape, losses, mask)
+}
+
+/// `x · mask`, if there is one.
+pub(super) fn weighted(tape: &mut Tape, x: Var, mask: Option<Var>) -> Result<Var> {
+    match mask {
+        Some(mask) => ops::mul(tape, x, mask),
+        None => Ok(x),
     }
 }
 

@@ -295,7 +295,10 @@ impl Recorder<'_> {
     /// Dropout in front of layer `layer`.
     fn dropped(&self, tape: &mut Tape, x: Var, layer: usize) -> retrograd_engine::Result<Var> {
         match self.dropout_seed {
-            Some(seed) => ops::dropout(tape, x, 1.0 - self.spec.dropout, seed, layer as u64),
+            Some(seed) => {
+                let seed = ops::Seed::new(seed).stream(layer as u32);
+                ops::dropout(tape, x, 1.0 - self.spec.dropout, seed)
+            }
             None => Ok(x),
         }
     }
@@ -309,16 +312,11 @@ impl Recorder<'_> {
         mask: Option<Var>,
     ) -> retrograd_engine::Result<Named> {
         let y = self.model.outputs(tape, features)?;
-        let weighted = |tape: &mut Tape, v: Var| match mask {
-            Some(mask) => ops::mul(tape, v, mask),
-            None => Ok(v),
-        };
         let mut rows = Named::default();
-        let losses = loss::row_losses(tape, self.spec.loss, y, target)?;
-        rows.push("loss", weighted(tape, losses)?);
+        rows.push("loss", loss::row_losses(tape, self.spec.loss, y, target, mask)?);
         if self.spec.loss == Loss::SoftmaxCrossEntropy {
             let hits = hits(tape, y, target)?;
-            rows.push("correct", weighted(tape, hits)?);
+            rows.push("correct", loss::weighted(tape, hits, mask)?);
         }
         // Lengths end the weights too, so that they add up to what was counted.
         if self.lengths.is_some() && self.spec.readout == Readout::EveryStep {

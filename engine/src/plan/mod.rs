@@ -5,6 +5,7 @@
 //! place for given numbers of steps and rows ([`memory`]) and chooses how much of the time axis is held at once,
 //! so that the whole fits a budget. None of this changes a bit of a result.
 
+pub(crate) mod draw;
 pub(crate) mod explain;
 pub(crate) mod ir;
 pub(crate) mod keep;
