@@ -21,10 +21,10 @@ use crate::spec::{Arg, Case, Domain, OpSpec};
 /// Shapes: `x [..]`, `seed []` (i32) `-> y [..]`. Calls with different `stream` are independent.
 /// Rule: the cotangent times the same mask, which is made again.   Errors: `keep` outside `(0, 1]`.
 pub fn dropout(tape: &mut Tape, x: Var, keep: f64, seed: Var, stream: u64) -> Result<Var> {
-    let ty = tape.ty(x)?.clone();
     if keep == 1.0 {
         return Ok(x);
     }
+    let ty = tape.ty(x)?.clone();
     let mask = dropout_mask(tape, seed, keep, ty.dtype.real(), ty.shape, stream)?;
     mul(tape, x, mask)
 }
@@ -80,6 +80,9 @@ impl Op for DropoutMask {
         if inputs[0].shape != Shape::shared([]) {
             return Err(Error::shape("dropout_mask", "seed", "[]", &inputs[0].shape));
         }
+        if !self.dtype.is_differentiable() {
+            return Err(Error::dtype("dropout_mask", "mask", "f32 or f64", self.dtype));
+        }
         Ok(Ty::new(self.dtype.real(), Shape { lead: self.lead, dims: self.dims.clone() }))
     }
 
@@ -133,20 +136,42 @@ impl Structured for DropoutMask {
     }
 }
 
-pub(crate) static SPEC: OpSpec = OpSpec {
+pub(crate) static DROPOUT: OpSpec = OpSpec {
     name: "dropout",
     summary: "dropout with a counter-based generator",
+    cases: &[
+        Case {
+            label: "rows",
+            inputs: &[Arg::either("N C", Domain::Any), Arg::index("", "100")],
+            build: |tape, x| dropout(tape, x[0], 0.7, x[1], 3),
+        },
+        Case {
+            label: "steps and rows",
+            inputs: &[Arg::either("T N 7", Domain::Any), Arg::index("", "100")],
+            build: |tape, x| dropout(tape, x[0], 0.25, x[1], 0),
+        },
+    ],
+};
+
+pub(crate) static DROPOUT_MASK: OpSpec = OpSpec {
+    name: "dropout_mask",
+    summary: "the mask of dropout",
     cases: &[Case {
-        label: "rows",
-        inputs: &[Arg::either("N C", Domain::Any), Arg::index("", "100")],
-        build: |t, x| dropout(t, x[0], 0.7, x[1], 3),
+        label: "the same for all steps",
+        inputs: &[Arg::real("T N 6", Domain::Any), Arg::index("", "100")],
+        build: |tape, x| {
+            let dtype = tape.dtype(x[0])?;
+            let mask = dropout_mask(tape, x[1], 0.5, dtype, Shape::rows([6]), 1)?;
+            mul(tape, mask, x[0])
+        },
     }],
 };
 
 #[cfg(test)]
 mod tests {
+    use retrograd_engine::{Params, Program, RunOptions, Tensor, reference, scan};
+
     use super::*;
-    use retrograd_engine::{Params, Tensor, reference};
 
     /// Known answers published with Random123 (`kat_vectors`, philox4x32 10).
     #[test]
@@ -157,24 +182,76 @@ mod tests {
         assert_eq!(pi, [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]);
     }
 
+    fn run(tape: &Tape, y: Var, x: Tensor, seed: i32) -> Result<Tensor> {
+        let values = Params::from_iter([("x".to_string(), x), ("seed".to_string(), Tensor::scalar(seed))]);
+        let expected = reference::evaluate(tape, &[y], &[&values])?.remove(0);
+        for threads in [1, 3] {
+            let options = RunOptions { threads: Some(threads), ..Default::default() };
+            let found = Program::new(tape, &[y], options)?.run(&[&values])?;
+            assert!(found[0].bit_eq(&expected), "{threads} threads");
+        }
+        Ok(expected)
+    }
+
     #[test]
-    fn keeps_the_share_it_says() -> Result<()> {
+    fn probability_seed_stream_and_scale() -> Result<()> {
         let mut tape = Tape::new();
+        let x = tape.input("x", DType::F32, Shape::sequence([41]))?;
         let seed = tape.input("seed", DType::I32, Shape::shared([]))?;
-        let mask = dropout_mask(&mut tape, seed, 0.3, DType::F64, Shape::sequence([40]), 1)?;
-        let x = tape.input("x", DType::F64, Shape::sequence([40]))?;
-        let y = mul(&mut tape, x, mask)?;
-        let mut p = Params::new();
-        p.insert("seed", Tensor::scalar(7i32));
-        p.insert("x", Tensor::full(DType::F64, [50, 20, 40], 1.0)?);
-        let out = reference::evaluate(&tape, &[y], &[&p])?;
-        let y = out[0].as_slice::<f64>()?;
-        let kept = y.iter().filter(|v| **v != 0.0).count() as f64 / y.len() as f64;
-        // Four standard deviations of a share of 0.3 in 40 000.
-        assert!((kept - 0.3).abs() < 0.0092, "{kept}");
-        assert!(y.iter().all(|v| *v == 0.0 || *v == 1.0 / 0.3));
-        assert_ne!(y[..40], y[40..80]);
-        assert_ne!(y[..40], y[800..840]);
+        let y = dropout(&mut tape, x, 0.8, seed, 0)?;
+        let other = dropout(&mut tape, x, 0.8, seed, 1)?;
+        assert_eq!(dropout(&mut tape, x, 1.0, seed, 0)?, x);
+        let ones = Tensor::full(DType::F32, [16, 32, 41], 1.0)?;
+        let n = ones.len() as f64;
+        let a = run(&tape, y, ones.clone(), 1)?;
+        assert!(a.as_slice::<f32>()?.iter().all(|&v| v == 0.0 || v == 1.25));
+        let kept = a.as_slice::<f32>()?.iter().filter(|&&v| v > 0.0).count() as f64;
+        // Five standard deviations.
+        assert!((kept - 0.8 * n).abs() < 5.0 * (n * 0.8 * 0.2).sqrt(), "{kept} of {n}");
+        for b in [run(&tape, y, ones.clone(), 2)?, run(&tape, other, ones, 1)?] {
+            let pairs = a.as_slice::<f32>()?.iter().zip(b.as_slice::<f32>()?);
+            let both = pairs.filter(|(a, b)| **a > 0.0 && **b > 0.0).count() as f64;
+            assert!((both - 0.64 * n).abs() < 5.0 * (n * 0.64 * 0.36).sqrt(), "{both} of {n}");
+        }
+        Ok(())
+    }
+
+    /// Each step of a scan has the mask that a whole sequence has at that step; a mask from outside is the same at
+    /// every step.
+    #[test]
+    fn inside_and_outside_a_scan() -> Result<()> {
+        let mut tape = Tape::new();
+        let x = tape.input("x", DType::F64, Shape::sequence([5]))?;
+        let seed = tape.input("seed", DType::I32, Shape::shared([]))?;
+        let whole = dropout(&mut tape, x, 0.5, seed, 0)?;
+        let fixed = dropout_mask(&mut tape, seed, 0.5, DType::F64, Shape::rows([5]), 0)?;
+        let start = retrograd_engine::core_ops::fill(&mut tape, Ty::new(DType::F64, Shape::rows([1])), 0.0)?;
+        let (_, (own, same)) = scan(&mut tape, start, x, |tape, h, x| {
+            let own = dropout(tape, x, 0.5, seed, 0)?;
+            Ok((h, (own, mul(tape, x, fixed)?)))
+        })?;
+        let ones = Tensor::full(DType::F64, [6, 4, 5], 1.0)?;
+        let whole = run(&tape, whole, ones.clone(), 7)?;
+        assert!(run(&tape, own, ones.clone(), 7)?.bit_eq(&whole));
+        let same = run(&tape, same, ones, 7)?;
+        let steps: Vec<&[f64]> = same.as_slice::<f64>()?.chunks(20).collect();
+        assert!(steps.iter().all(|s| *s == steps[0]));
+        assert_eq!(steps[0], &whole.as_slice::<f64>()?[..20]);
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() -> Result<()> {
+        let mut tape = Tape::new();
+        let x = tape.param("x", DType::C32, [3])?;
+        let seed = tape.input("seed", DType::I32, Shape::shared([]))?;
+        let many = tape.input("many", DType::I32, Shape::rows([]))?;
+        for keep in [0.0, -0.5, 1.5, f64::NAN] {
+            assert!(dropout(&mut tape, x, keep, seed, 0).is_err());
+        }
+        assert!(dropout(&mut tape, x, 0.5, many, 0).is_err());
+        assert!(dropout(&mut tape, x, 0.5, x, 0).is_err());
+        assert!(dropout_mask(&mut tape, seed, 0.5, DType::I32, Shape::shared([3]), 0).is_err());
         Ok(())
     }
 }

@@ -77,3 +77,20 @@ pub(crate) fn total<R: Real, const L: usize>(mut v: [R; L]) -> R {
     }
     v[0]
 }
+
+/// Sum of `f(0) .. f(n − 1)` in sixteen interleaved partial sums: the order depends on `n` alone.
+#[inline]
+pub(crate) fn sum_by<R: Real>(n: usize, f: impl Fn(usize) -> R) -> R {
+    let mut sums = [R::ZERO; 16];
+    let mut i = 0;
+    while i + 16 <= n {
+        for l in 0..16 {
+            sums[l] = sums[l] + f(i + l);
+        }
+        i += 16;
+    }
+    for l in 0..n - i {
+        sums[l] = sums[l] + f(i + l);
+    }
+    total(sums)
+}

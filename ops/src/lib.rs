@@ -11,6 +11,11 @@
 //! | comparison, choice | [`eq()`], [`ne()`], [`lt()`], [`le()`], [`gt()`], [`ge()`], [`where_()`], [`clamp()`], [`maximum()`], [`minimum()`] |
 //! | functions | [`exp()`], [`expm1()`], [`log()`], [`log1p()`], [`sqrt()`], [`sin()`], [`cos()`], [`tanh()`], [`sigmoid()`], [`softplus()`], [`abs()`], [`sign()`], [`relu()`], [`leaky_relu()`], [`elu()`], [`hard_sigmoid()`], [`hard_tanh()`] |
 //! | complex | [`complex()`], [`polar()`], [`cis()`], [`real()`], [`imag()`], [`conj()`], [`to_complex()`], [`times_i()`], [`abs2()`], [`phase()`], [`modrelu()`], [`crelu()`], [`zrelu()`] |
+//! | products | [`matmul()`], [`matmul_with()`], [`batch_matmul()`], [`outer()`], [`kron_apply()`] |
+//! | reductions | [`sum()`], [`mean()`], [`max()`], [`norm()`], [`sum_all()`], [`mean_all()`] |
+//! | normalization | [`normalize()`], [`layer_norm()`], [`softmax()`], [`log_softmax()`], [`logsumexp()`] |
+//! | losses | [`softmax_cross_entropy()`], [`bce_with_logits()`], [`squared_error()`] |
+//! | look-up, chance | [`gather()`], [`scatter_add()`], [`pick()`], [`place()`], [`dropout()`], [`dropout_mask()`] |
 //! | rearrangement | [`reshape()`], [`slice()`], [`split()`], [`chunk()`], [`concat()`], [`transpose()`], [`flip()`], [`broadcast()`], [`expand()`] |
 //! | from nothing | [`fill()`], [`zeros_like()`], [`extent()`], [`cast()`], [`stop_gradient()`] |
 //!
@@ -104,13 +109,14 @@
 
 mod axis;
 mod check;
+mod exp_sum;
+mod fold;
 mod lanes;
 mod rule;
 pub mod spec;
 #[cfg(test)]
 mod testing;
 
-pub use retrograd_engine::matmul::{MatMul, matmul, matmul_with};
 pub use spec::{Arg, Case, Domain, Field, OpSpec, Recorded, Sampler};
 
 /// The table of operations: re-exports each file's public items and lists its specs in [`OPS`].
@@ -139,6 +145,8 @@ mod abs;
 mod abs2;
 mod affine;
 mod basic;
+mod batch_matmul;
+mod bce_with_logits;
 mod clamp;
 mod compare;
 mod complex;
@@ -157,10 +165,12 @@ mod layer_norm;
 mod leaky_relu;
 mod log;
 mod log1p;
+mod matmul;
 mod max;
 mod maximum;
 mod modrelu;
 mod mul;
+mod norm;
 mod phase;
 mod pick;
 mod polar;
@@ -173,9 +183,11 @@ mod sigmoid;
 mod sign;
 mod sin;
 mod softmax;
+mod softmax_cross_entropy;
 mod softplus;
 mod sqrt;
 mod square;
+mod squared_error;
 mod sub;
 mod tanh;
 mod zrelu;
@@ -191,13 +203,15 @@ ops! {
     } [
         ADD, CONJ, EXPAND, EXTENT, FILL, IMAG, NEG, REAL, TIMES_I, TO_COMPLEX, WHERE, ZEROS_LIKE,
     ];
+    batch_matmul { MatMulFlags, batch_matmul, outer } [BATCH_MATMUL, OUTER];
+    bce_with_logits { bce_with_logits } [SPEC];
     clamp { clamp } [SPEC];
     compare { eq, ge, gt, le, lt, ne } [EQ, GE, GT, LE, LT, NE];
     complex { complex } [SPEC];
     cos { cos } [SPEC];
     crelu { crelu } [SPEC];
     div { div, div_or_zero } [DIV, DIV_OR_ZERO];
-    dropout { dropout, dropout_mask } [SPEC];
+    dropout { dropout, dropout_mask } [DROPOUT, DROPOUT_MASK];
     elu { elu } [SPEC];
     exp { exp } [SPEC];
     expm1 { expm1 } [SPEC];
@@ -209,10 +223,12 @@ ops! {
     leaky_relu { leaky_relu } [SPEC];
     log { log } [SPEC];
     log1p { log1p } [SPEC];
+    matmul { matmul, matmul_with } [SPEC];
     max { max } [SPEC];
     maximum { maximum, minimum } [MAXIMUM, MINIMUM];
     modrelu { ModReluForm, modrelu } [SPEC];
     mul { mul } [SPEC];
+    norm { norm, normalize } [NORM, NORMALIZE];
     phase { phase } [SPEC];
     pick { pick, place } [PICK, PLACE];
     polar { cis, polar } [CIS, POLAR];
@@ -225,11 +241,12 @@ ops! {
     sigmoid { sigmoid } [SPEC];
     sign { sign } [SPEC];
     sin { sin } [SPEC];
-    softmax { bce_with_logits, log_softmax, logsumexp, softmax, softmax_cross_entropy, squared_error }
-        [BCE, CROSS_ENTROPY, LOG_SOFTMAX, LOGSUMEXP, SOFTMAX, SQUARED_ERROR];
+    softmax { log_softmax, logsumexp, softmax } [LOGSUMEXP, LOG_SOFTMAX, SOFTMAX];
+    softmax_cross_entropy { softmax_cross_entropy } [SPEC];
     softplus { softplus } [SPEC];
     sqrt { sqrt } [SPEC];
     square { square } [SPEC];
+    squared_error { squared_error } [SPEC];
     sub { sub } [SPEC];
     tanh { tanh } [SPEC];
     zrelu { zrelu } [SPEC];

@@ -1,78 +1,39 @@
-//! Largest element over ordinary axes.
+//! Maximum over ordinary axes.
 
 use retrograd_engine::core_ops::sum_dims;
 use retrograd_engine::cpu::Real;
 use retrograd_engine::kernel::{Args, Structured};
-use retrograd_engine::layout::{Layout, layout};
 use retrograd_engine::op::{Class, Cotangents, Io};
-use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
+use retrograd_engine::{Dims, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
 use smallvec::smallvec;
 
-use crate::reduce::reduced;
-use crate::rule::only_real;
+use crate::fold::{Reduced, for_each};
 use crate::spec::{Arg, Case, Domain, OpSpec};
-use crate::{div, eq, mul};
+use crate::{check, div, eq, mul};
 
-/// Largest element over ordinary axes.
+/// Maximum over ordinary axes; real. With `keep` they stay as axes of size 1.
 ///
-/// Shapes: as [`sum`](crate::sum).   Rule: `y_bar` goes to the largest element, in equal parts to all that are
-/// equally large (as PyTorch's `amax`); keeps `x` and `y`.   Domain: real; NaN if any element is NaN; −∞ for no
-/// elements.   Errors: an axis that does not exist, a complex input.
+/// Shapes: `x [.., a, ..] -> y [.., 1, ..]` or `[.., ..]`.   Rule: `x_bar = y_bar` where `x = y`, shared evenly by
+/// those that tie (a subgradient, PyTorch's of `amax`); keeps `x` and `y`.
+/// Domain: real numbers; NaN where one of them is.   Errors: an axis that does not exist or is named twice; no
+/// elements; complex `x`.
 pub fn max(tape: &mut Tape, x: Var, axes: &[i32], keep: bool) -> Result<Var> {
-    let (ones, without) = reduced("max", &tape.shape(x)?.dims, axes)?;
-    let y = tape.push(Max { dims: ones }, &[x])?;
-    if keep { Ok(y) } else { layout(tape, y, Layout::Reshape { dims: without }) }
+    let reduced = Reduced::not_empty("max", tape, x, axes)?;
+    let y = tape.push(Max { dims: reduced.kept.clone() }, &[x])?;
+    reduced.shape(tape, y, keep)
 }
 
+/// Maximum down to `dims`, 1 for every axis reduced.
 #[derive(Clone, Debug)]
 struct Max {
     dims: Dims,
 }
 
-impl Max {
-    /// `v` times the share of each element in the largest one.
-    fn shared(&self, tape: &mut Tape, io: Io<'_>, v: Var) -> Result<Var> {
-        let hit = eq(tape, io.inputs[0], io.output)?;
-        let count = sum_dims(tape, hit, &self.dims)?;
-        let share = div(tape, hit, count)?;
-        mul(tape, share, v)
-    }
-
-    fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
-        let x = args.inputs[0];
-        let from = x.dims();
-        let mut strides = vec![0usize; from.len()];
-        let mut step = 1;
-        for a in (0..from.len()).rev() {
-            strides[a] = if self.dims[a] == from[a] { step } else { 0 };
-            step *= self.dims[a];
-        }
-        for r in 0..args.rows {
-            let y = args.output.row(r);
-            y.fill(R::from_f64(f64::NEG_INFINITY));
-            let mut at = vec![0usize; from.len()];
-            let mut j = 0;
-            for &v in x.row(r) {
-                // A NaN is larger than everything and stays.
-                if v > y[j] || v.partial_cmp(&v).is_none() {
-                    y[j] = v;
-                }
-                for a in (0..from.len()).rev() {
-                    at[a] += 1;
-                    j += strides[a];
-                    if at[a] < from[a] {
-                        break;
-                    }
-                    j -= strides[a] * from[a];
-                    at[a] = 0;
-                }
-            }
-        }
-    }
-}
-
-impl Structured for Max {
-    structured_kernel!();
+/// 1 where `x` is `y`, divided by the number of such elements.
+pub(crate) fn shares(tape: &mut Tape, x: Var, y: Var, dims: &[usize]) -> Result<Var> {
+    let hit = eq(tape, x, y)?;
+    let count = sum_dims(tape, hit, dims)?;
+    div(tape, hit, count)
 }
 
 impl Op for Max {
@@ -81,12 +42,8 @@ impl Op for Max {
     }
 
     fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
-        only_real("max", inputs)?;
-        let x = &inputs[0];
-        if !x.dtype.is_differentiable() {
-            return Err(Error::dtype("max", "input 0", "f32 or f64", x.dtype));
-        }
-        Ok(Ty::new(x.dtype, Shape { lead: x.shape.lead, dims: self.dims.clone() }))
+        check::real("max", inputs, 0)?;
+        Ok(Ty::new(inputs[0].dtype, Shape::new(inputs[0].shape.lead, &self.dims)))
     }
 
     fn class(&self) -> Class<'_> {
@@ -94,13 +51,15 @@ impl Op for Max {
     }
 
     fn vjp(&self, tape: &mut Tape, io: Io<'_>, y_bar: Var) -> Result<Cotangents> {
-        Ok(smallvec![Some(self.shared(tape, io, y_bar)?)])
+        let shares = shares(tape, io.inputs[0], io.output, &self.dims)?;
+        Ok(smallvec![Some(mul(tape, shares, y_bar)?)])
     }
 
     fn jvp(&self, tape: &mut Tape, io: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
         let Some(x_dot) = x_dots[0] else { return Ok(None) };
-        let y = self.shared(tape, io, x_dot)?;
-        sum_dims(tape, y, &self.dims).map(Some)
+        let shares = shares(tape, io.inputs[0], io.output, &self.dims)?;
+        let terms = mul(tape, shares, x_dot)?;
+        sum_dims(tape, terms, &self.dims).map(Some)
     }
 
     fn flops(&self, inputs: &[Ty], _: &Ty) -> f64 {
@@ -108,19 +67,39 @@ impl Op for Max {
     }
 }
 
+impl Max {
+    fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
+        let x = args.inputs[0];
+        for r in 0..args.rows {
+            let (x, y) = (x.row(r), args.output.row(r));
+            y.fill(R::from_f64(f64::NEG_INFINITY));
+            for_each(args.inputs[0].dims(), &self.dims, |i, j| {
+                // A NaN on either side stays.
+                if x[i] > y[j] || x[i] != x[i] {
+                    y[j] = x[i];
+                }
+            });
+        }
+    }
+}
+
+impl Structured for Max {
+    structured_kernel!();
+}
+
 pub(crate) static SPEC: OpSpec = OpSpec {
     name: "max",
-    summary: "largest element over ordinary axes",
+    summary: "maximum over axes",
     cases: &[
         Case {
             label: "last axis",
-            inputs: &[Arg::real("N C", Domain::Separated)],
-            build: |t, x| max(t, x[0], &[-1], true),
+            inputs: &[Arg::real("N B C", Domain::Separated)],
+            build: |tape, x| max(tape, x[0], &[-1], false),
         },
         Case {
-            label: "first axis",
-            inputs: &[Arg::real("B C", Domain::Separated)],
-            build: |t, x| max(t, x[0], &[0], false),
+            label: "other axes, kept",
+            inputs: &[Arg::real("N B C D", Domain::Separated)],
+            build: |tape, x| max(tape, x[0], &[0, 2], true),
         },
     ],
 };
@@ -128,21 +107,33 @@ pub(crate) static SPEC: OpSpec = OpSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use retrograd_engine::{Params, Tensor, grad, reference};
+    use crate::testing::refuses_complex;
 
     #[test]
-    fn ties_share_and_nan_wins() -> Result<()> {
-        let mut tape = Tape::new();
-        let x = tape.param("x", retrograd_engine::DType::F64, [4])?;
-        let y = max(&mut tape, x, &[0], false)?;
-        let g = grad(&mut tape, y, &[x])?[0];
-        let mut p = Params::new();
-        p.insert("x", Tensor::from_slice([4], &[1.0, 3.0, 3.0, -1.0])?);
-        let out = reference::evaluate(&tape, &[y, g], &[&p])?;
-        assert_eq!(out[0].item()?, 3.0);
-        assert_eq!(out[1].as_slice::<f64>()?, [0.0, 0.5, 0.5, 0.0]);
-        p.insert("x", Tensor::from_slice([4], &[1.0, f64::NAN, 3.0, -1.0])?);
-        assert!(reference::evaluate(&tape, &[y], &[&p])?[0].item()?.is_nan());
+    fn ties_share_and_nan_stays() -> Result<()> {
+        use retrograd_engine::{DType, Params, Tensor, grad, reference};
+        let nan = f64::NAN;
+        let rows = [
+            ([1.0, 3.0, 3.0], 3.0, [0.0, 0.5, 0.5]),
+            ([-5.0, -2.0, -7.0], -2.0, [0.0, 1.0, 0.0]),
+            ([f64::NEG_INFINITY; 3], f64::NEG_INFINITY, [1.0 / 3.0; 3]),
+            ([1.0, nan, 2.0], nan, [nan; 3]),
+            ([nan, 1.0, 2.0], nan, [nan; 3]),
+        ];
+        for (x, y, x_bar) in rows {
+            let mut tape = Tape::new();
+            let v = tape.param("x", DType::F64, [3])?;
+            let m = max(&mut tape, v, &[0], false)?;
+            let g = grad(&mut tape, m, &[v])?;
+            let values = Params::from_iter([("x".to_string(), Tensor::from_slice([3], &x)?)]);
+            let found = reference::evaluate(&tape, &[m, g[0]], &[&values])?;
+            let same = |a: f64, b: f64| a == b || (a.is_nan() && b.is_nan());
+            assert!(same(found[0].item()?, y), "{x:?} {:?}", found[0]);
+            for (a, b) in found[1].as_slice::<f64>()?.iter().zip(&x_bar) {
+                assert!(same(*a, *b), "{x:?} {:?}", found[1]);
+            }
+        }
+        assert!(refuses_complex(|tape, x| max(tape, x, &[0], false))?);
         Ok(())
     }
 }

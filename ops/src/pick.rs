@@ -6,6 +6,7 @@ use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::{DType, Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
 use smallvec::smallvec;
 
+use crate::gather::Missing;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 
 /// The element of the last axis that `index` names.
@@ -13,7 +14,7 @@ use crate::spec::{Arg, Case, Domain, OpSpec};
 /// Shapes: `x [.., K]`, `index [..]` (i32) `-> y [..]`.   Rule: `y_bar` at the place named, zero elsewhere; keeps
 /// `index`.   Domain: an index outside `0..K` gives NaN.   Errors: other axes than the last differ.
 pub fn pick(tape: &mut Tape, x: Var, index: Var) -> Result<Var> {
-    tape.push(Pick, &[x, index])
+    tape.push(Pick { missing: Missing::Nan }, &[x, index])
 }
 
 /// `y` at the place `index` names along a new last axis of size `k`, zero elsewhere; the adjoint of [`pick`].
@@ -24,7 +25,9 @@ pub fn place(tape: &mut Tape, y: Var, index: Var, k: usize) -> Result<Var> {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Pick;
+struct Pick {
+    missing: Missing,
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
@@ -66,7 +69,7 @@ impl Op for Pick {
     }
 
     fn jvp(&self, tape: &mut Tape, io: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
-        x_dots[0].map(|d| pick(tape, d, io.inputs[1])).transpose()
+        x_dots[0].map(|d| tape.push(*self, &[d, io.inputs[1]])).transpose()
     }
 }
 
@@ -76,7 +79,7 @@ impl Pick {
         let k = x.dims().last().copied().unwrap_or(1);
         let at = |v: &[R], j: usize, i: i32| match usize::try_from(i) {
             Ok(i) if i < k => v[j * k + i],
-            _ => R::from_f64(f64::NAN),
+            _ => self.missing.value(),
         };
         for r in 0..args.rows {
             let (re, im) = args.output.row_pair(r);
@@ -110,7 +113,7 @@ impl Op for Place {
     }
 
     fn vjp(&self, tape: &mut Tape, io: Io<'_>, y_bar: Var) -> Result<Cotangents> {
-        Ok(smallvec![Some(pick(tape, y_bar, io.inputs[1])?), None])
+        Ok(smallvec![Some(tape.push(Pick { missing: Missing::Zero }, &[y_bar, io.inputs[1]])?), None])
     }
 
     fn jvp(&self, tape: &mut Tape, io: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {

@@ -531,7 +531,7 @@ impl<R: Real, const L: usize> Grad<'_, R, L> {
         let mut a = (take(&mut pool, re), take(&mut pool, im));
         let mut b = (take(&mut pool, re), take(&mut pool, im));
         let (re, im) = planes(block * chain.right(L));
-        let mut right = (take(&mut pool, re), take(&mut pool, im));
+        let right = (take(&mut pool, re), take(&mut pool, im));
         let mut at = 0;
         while at < args.rows {
             let rows = block.min(args.rows - at);
