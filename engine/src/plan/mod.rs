@@ -30,7 +30,9 @@ use keep::Keep;
 use memory::{Memory, Segments};
 use outer::{Item, Outer, lower};
 
-pub use explain::Plan;
+pub use explain::{
+    CallSummary, MemoryKind, MemoryLine, PhaseSummary, Plan, PlanSummary, ReplaySummary, ScanRole, ScanSummary,
+};
 
 /// How a program runs. None of it changes a result, except that denormals may be kept.
 #[derive(Clone, Debug, Default)]
@@ -125,7 +127,15 @@ impl Program {
     pub fn plan(&self, steps: usize, rows: usize) -> Result<Plan> {
         let decision = self.decide(steps, rows)?;
         let (keep, outer) = &self.variants[decision.variant];
-        Ok(Plan { outer: outer.clone(), keep: *keep, decision, threads: self.pool.threads(), isa: self.isa })
+        Ok(Plan {
+            outer: outer.clone(),
+            unbudgeted: self.variants[0].1.clone(),
+            keep: *keep,
+            decision,
+            budget: self.options.budget,
+            threads: self.pool.threads(),
+            isa: self.isa,
+        })
     }
 
     fn memory(&self, variant: usize, steps: usize, rows: usize, segments: Segments) -> Result<Memory> {
