@@ -1,3 +1,5 @@
+//! Times a step of an LSTM written from operations: steps, rows, hidden, input, threads.
+#![allow(clippy::unwrap_used)]
 use retrograd_engine::*;
 use retrograd_ops as ops;
 use std::time::Instant;
@@ -17,7 +19,9 @@ fn main() -> Result<()> {
         let uh = matmul(t, hh, u)?;
         let z = core_ops::add(t, wx, uh)?;
         let z = core_ops::add(t, z, b)?;
-        let sl = |t: &mut Tape, k: usize| layout::layout(t, z, layout::Layout::Slice { axis: 0, start: k * h, len: h });
+        let sl = |t: &mut Tape, k: usize| {
+            layout::layout(t, z, layout::Layout::Slice { axis: 0, start: k * h, len: h })
+        };
         let (zi, zf, zg, zo) = (sl(t, 0)?, sl(t, 1)?, sl(t, 2)?, sl(t, 3)?);
         let i = ops::sigmoid(t, zi)?;
         let ff = ops::sigmoid(t, zf)?;
@@ -38,20 +42,38 @@ fn main() -> Result<()> {
     let mut seed = 1u64;
     let mut rnd = |d: &[usize], s: f64| {
         let mut t = Tensor::zeros(f, d).unwrap();
-        t.fill_with(|_| { seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407); num_complex::Complex64::new(((seed >> 33) as f64 / (1u64 << 31) as f64 * 2.0 - 1.0) * s, 0.0) });
+        t.fill_with(|_| {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            num_complex::Complex64::new(((seed >> 33) as f64 / (1u64 << 31) as f64 * 2.0 - 1.0) * s, 0.0)
+        });
         t
     };
-    p.insert("w", rnd(&[c, 4 * h], 0.1)); p.insert("u", rnd(&[h, 4 * h], 0.1)); p.insert("b", rnd(&[4 * h], 0.1));
+    p.insert("w", rnd(&[c, 4 * h], 0.1));
+    p.insert("u", rnd(&[h, 4 * h], 0.1));
+    p.insert("b", rnd(&[4 * h], 0.1));
     p.insert("x", rnd(&[steps, rows, c], 1.0));
     for (name, outs) in [("fwd", vec![loss]), ("fwd+bwd", vec![loss, g[0], g[1], g[2]])] {
         let t0 = Instant::now();
-        let mut prog = Program::new(&tape, &outs, RunOptions { threads: Some(threads), ..Default::default() })?;
+        let mut prog =
+            Program::new(&tape, &outs, RunOptions { threads: Some(threads), ..Default::default() })?;
         let compile = t0.elapsed();
         let mut best = f64::MAX;
-        for _ in 0..5 { let t0 = Instant::now(); prog.run(&[&p])?; best = best.min(t0.elapsed().as_secs_f64()); }
+        for _ in 0..5 {
+            let t0 = Instant::now();
+            prog.run(&[&p])?;
+            best = best.min(t0.elapsed().as_secs_f64());
+        }
         let plan = prog.plan(steps, rows)?;
-        println!("{name}: {:.1} ms, peak {:.1} MiB, compile {:?}, {:.0} GFLOP/s", best * 1e3, plan.peak_bytes() as f64 / 1048576.0, compile, plan.flops() / best * 1e-9);
-        if std::env::var("EXPLAIN").is_ok() { println!("{}", plan.explain()); }
+        println!(
+            "{name}: {:.1} ms, peak {:.1} MiB, compile {:?}, {:.0} GFLOP/s",
+            best * 1e3,
+            plan.peak_bytes() as f64 / 1048576.0,
+            compile,
+            plan.flops() / best * 1e-9
+        );
+        if std::env::var("EXPLAIN").is_ok() {
+            println!("{}", plan.explain());
+        }
     }
     Ok(())
 }

@@ -10,9 +10,28 @@ pub(crate) fn axis(op: &'static str, rank: usize, axis: i32) -> Result<usize> {
     })
 }
 
+/// For each of `rank` axes whether it is among `axes`. Errors: one out of range, one named twice.
+pub(crate) fn axes(op: &'static str, rank: usize, axes: &[i32]) -> Result<Vec<bool>> {
+    let mut named = vec![false; rank];
+    for &a in axes {
+        if std::mem::replace(&mut named[axis(op, rank, a)?], true) {
+            return Err(Error::argument(op, format!("axis {a} is named twice in {axes:?}")));
+        }
+    }
+    Ok(named)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::axis;
+    use super::{axes, axis};
+
+    #[test]
+    fn sets_of_axes() {
+        assert_eq!(axes("t", 3, &[-1, 0]).ok(), Some(vec![true, false, true]));
+        assert_eq!(axes("t", 3, &[]).ok(), Some(vec![false; 3]));
+        assert!(axes("t", 3, &[2, -1]).is_err());
+        assert!(axes("t", 3, &[-4]).is_err());
+    }
 
     #[test]
     fn counts_from_both_ends() {

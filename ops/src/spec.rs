@@ -186,6 +186,20 @@ impl Sampler {
         Sampler { state: seed, sizes: Vec::new(), separated: 0 }
     }
 
+    /// A sampler in which no letter of the case stands for 1, and no two for the same size, since an axis of size 1
+    /// hides mistakes.
+    pub fn roomy(seed: u64, case: &Case) -> Sampler {
+        let mut sampler = Sampler::new(seed);
+        let letters = case.inputs.iter().flat_map(|arg| arg.dims.split_whitespace());
+        for letter in letters.filter(|l| l.parse::<usize>().is_err()) {
+            if sampler.sizes.iter().all(|(known, _)| *known != letter) {
+                let size = 2 + sampler.sizes.len();
+                sampler.sizes.push((letter, size));
+            }
+        }
+        sampler
+    }
+
     /// Binds a letter beforehand.
     pub fn with_size(mut self, letter: &'static str, size: usize) -> Sampler {
         self.sizes.push((letter, size));

@@ -60,9 +60,28 @@ pub enum Error {
         /// What is wrong, with the line.
         reason: String,
     },
+    /// Numbers that are not finite, where the policy is to stop or did not help.
+    #[error("step {step}: {what}; {kept}")]
+    NonFinite {
+        /// Update at which training stopped, counted from 1; it was not made.
+        step: u64,
+        /// What is not finite, with the policy.
+        what: String,
+        /// What is left of the run, and what to change.
+        kept: String,
+    },
     /// An error of the engine.
     #[error(transparent)]
     Engine(#[from] retrograd_engine::Error),
+    /// An error of a model's description.
+    #[error(transparent)]
+    Cells(#[from] retrograd_cells::Error),
+    /// An error of an optimiser or of what surrounds it.
+    #[error(transparent)]
+    Optim(#[from] retrograd_optim::Error),
+    /// An error of a task, its options or its data.
+    #[error(transparent)]
+    Datasets(#[from] retrograd_datasets::Error),
 }
 
 impl Error {

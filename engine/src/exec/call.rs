@@ -312,6 +312,9 @@ fn row_contract<R: Real>(
     let (i, j) = (*l.dims.last().unwrap_or(&1), *r.dims.last().unwrap_or(&1));
     let sub = l.width() / i.max(1);
     let per_step = cx.frame.loc(out).step != 0;
+    if !accumulate {
+        fill_empty_sum::<R>(cx, call, out);
+    }
     // Rows of a whole chunk are summed in one chain; chunks are fixed by the problem.
     let blocks = if per_step {
         cx.blocks(call, &[l, r], &[out], false)
@@ -352,6 +355,17 @@ fn row_contract<R: Real>(
     }
 }
 
+/// Zeros in a sum that has nothing to add: no rows or no steps.
+fn fill_empty_sum<R: Real>(cx: &Context<'_>, call: &Call, out: &Operand) {
+    let empty = |over: bool, (from, to): (usize, usize)| over && from >= to;
+    if empty(call.over.rows, cx.span.rows) || empty(call.over.steps, cx.span.steps) {
+        let (t0, t1) = if cx.frame.loc(out).step != 0 { cx.span.steps } else { (0, 1) };
+        for step in t0..t1 {
+            fill_block(cx, out, Block { step, row: 0, rows: 1, by_step: false }, R::ZERO, R::ZERO);
+        }
+    }
+}
+
 /// [`cpu::gemm_tn`], also for an operand that is the same in every row.
 fn tn<R: Real>(
     isa: Isa,
@@ -388,6 +402,9 @@ fn structured<R: RunStructured>(
     let reads: SmallVec<[&Operand; 8]> = ins.iter().collect();
     let per_step = cx.frame.loc(out).step != 0;
     let together = !kernel.needs_origin() && (!reduce || !per_step);
+    if reduce && !accumulate {
+        fill_empty_sum::<R>(cx, call, out);
+    }
     let blocks = if reduce {
         let moving = [out];
         let blocks = cx.blocks(call, &reads, if per_step { &moving } else { &[] }, together);

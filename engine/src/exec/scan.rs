@@ -396,18 +396,21 @@ fn collect(run: &ScanRun<'_>) {
     let tiles = |partial: bool| if partial { s.tiles } else { s.tiles.min(1) };
     for (i, c) in p.sums.iter().enumerate() {
         let buf = &p.bufs[c.buf];
+        // Equal sums share a buffer, that of the first.
+        let BufKind::Sum(first) = buf.kind else { continue };
+        let slot = &s.sums[first];
         let out = &run.item.sums[i];
         for plane in 0..buf.dtype.planes() {
             if c.rows {
                 for tile in 0..s.tiles {
                     let (first, rows) = tile_rows(run.memory.rows, s.tiles, tile);
                     for r in 0..rows {
-                        add(run, out, plane, (0, first + r), (tile, &s.sums[i]), (0, r), buf, true);
+                        add(run, out, plane, (0, first + r), (tile, slot), (0, r), buf, true);
                     }
                 }
             } else {
                 for tile in 0..tiles(c.partial) {
-                    add(run, out, plane, (0, 0), (tile, &s.sums[i]), (0, 0), buf, tile == 0);
+                    add(run, out, plane, (0, 0), (tile, slot), (0, 0), buf, tile == 0);
                 }
             }
         }

@@ -5,6 +5,7 @@
 //! place for given numbers of steps and rows ([`memory`]) and chooses how much of the time axis is held at once,
 //! so that the whole fits a budget. None of this changes a bit of a result.
 
+pub(crate) mod draw;
 pub(crate) mod explain;
 pub(crate) mod ir;
 pub(crate) mod keep;
@@ -76,6 +77,8 @@ pub struct RunOptions {
 #[derive(Debug)]
 pub struct Program {
     variants: Vec<(Keep, Arc<Outer>)>,
+    /// Inputs the outputs do not need. Where they are bound, they too say how many steps and rows there are.
+    unused: Vec<(String, Ty)>,
     options: RunOptions,
     pool: Pool,
     isa: Isa,
@@ -112,7 +115,10 @@ impl Program {
             .into_iter()
             .map(|keep| Ok((keep, Arc::new(lower(tape, outputs, isa, keep)?))))
             .collect::<Result<Vec<_>>>()?;
-        Ok(Program { variants, options, pool, isa, cached: Vec::new(), arena: None, last_peak: 0 })
+        let needed = |name: &str| variants[0].1.bound.iter().any(|(n, _)| n == name);
+        let unused = tape.inputs().filter(|(name, _, _)| !needed(name));
+        let unused = unused.map(|(name, _, ty)| (name.to_string(), ty.clone())).collect();
+        Ok(Program { variants, unused, options, pool, isa, cached: Vec::new(), arena: None, last_peak: 0 })
     }
 
     /// Another budget from now on; plans are chosen anew.
@@ -144,7 +150,7 @@ impl Program {
 
     fn decide(&self, steps: usize, rows: usize) -> Result<Decision> {
         let whole = Segments { leaf: None, slots: 0 };
-        let mut smallest: Option<(usize, Memory)> = None;
+        let mut smallest: Option<(usize, usize, Memory)> = None;
         for variant in 0..self.variants.len() {
             let memory = self.memory(variant, steps, rows, whole)?;
             let bytes = memory.peak_bytes();
@@ -156,8 +162,8 @@ impl Program {
                     memory: Arc::new(memory),
                 });
             }
-            if smallest.as_ref().is_none_or(|(b, _)| bytes < *b) {
-                smallest = Some((bytes, memory));
+            if smallest.as_ref().is_none_or(|(b, _, _)| bytes < *b) {
+                smallest = Some((bytes, variant, memory));
             }
         }
         let budget = self.options.budget.unwrap_or(usize::MAX);
@@ -175,8 +181,8 @@ impl Program {
             let floor = footprint.smallest();
             let floor_memory =
                 self.memory(variant, steps, rows, Segments { leaf: Some(floor.leaf), slots: floor.slots })?;
-            if smallest.as_ref().is_none_or(|(b, _)| floor_memory.peak_bytes() < *b) {
-                smallest = Some((floor_memory.peak_bytes(), floor_memory));
+            if smallest.as_ref().is_none_or(|(b, _, _)| floor_memory.peak_bytes() < *b) {
+                smallest = Some((floor_memory.peak_bytes(), variant, floor_memory));
             }
             // Placement may waste a little of the arena; what it wastes is taken off and chosen again.
             let mut room = budget;
@@ -204,13 +210,15 @@ impl Program {
         }
         match (best, smallest) {
             (Some((_, decision)), _) => Ok(decision),
-            (None, Some((bytes, memory))) if bytes <= budget => {
+            (None, Some((bytes, _, memory))) if bytes <= budget => {
                 // Only the floor itself fits.
                 self.floor(steps, rows, memory)
             }
             (None, smallest) => {
                 let (smallest, dominant) = match smallest {
-                    Some((bytes, memory)) => (bytes, explain::dominant(&self.variants[0].1, &memory)),
+                    Some((bytes, variant, memory)) => {
+                        (bytes, explain::dominant(&self.variants[variant].1, &memory))
+                    }
                     None => (0, String::new()),
                 };
                 Err(Error::Budget { budget, smallest, dominant })
@@ -247,7 +255,15 @@ impl Program {
     /// budget too small.
     pub fn run(&mut self, bindings: &[&Params]) -> Result<Vec<Tensor>> {
         let bound = find_bound(&self.variants[0].1, bindings)?;
-        let (steps, rows) = extents(&self.variants[0].1, &bound)?;
+        let outer = &self.variants[0].1;
+        let needed = outer.bound.iter().zip(bound.iter().copied());
+        let unused = self.unused.iter().filter_map(|u| Some((u, find(&u.0, bindings)?)));
+        let (steps, rows) = extents(needed.chain(unused))?;
+        let loops = || outer.items.iter().any(|item| matches!(item, Item::Scan(_)));
+        if steps.is_none() && loops() {
+            return Err(Error::argument("program", "no bound input has a time axis, which a scan needs"));
+        }
+        let (steps, rows) = (steps.unwrap_or(1), rows.unwrap_or(1));
         let decision = match self.cached.iter().find(|(t, n, _)| (*t, *n) == (steps, rows)) {
             Some((_, _, d)) => d.clone(),
             None => {
@@ -286,22 +302,28 @@ impl Program {
     }
 }
 
+fn find<'a>(name: &str, bindings: &[&'a Params]) -> Option<&'a Tensor> {
+    bindings.iter().find_map(|p| p.get(name))
+}
+
 fn find_bound<'a>(outer: &Outer, bindings: &[&'a Params]) -> Result<Vec<&'a Tensor>> {
     outer
         .bound
         .iter()
         .map(|(name, _)| {
-            let found = bindings.iter().find_map(|p| p.get(name));
-            found.ok_or_else(|| Error::Binding { name: name.clone(), what: "no value is bound to it".into() })
+            find(name, bindings)
+                .ok_or_else(|| Error::Binding { name: name.clone(), what: "no value is bound to it".into() })
         })
         .collect()
 }
 
 /// Numbers of steps and rows, from the bound values; also checks every type and shape.
-fn extents(outer: &Outer, bound: &[&Tensor]) -> Result<(usize, usize)> {
+fn extents<'a>(
+    bound: impl Iterator<Item = (&'a (String, Ty), &'a Tensor)>,
+) -> Result<(Option<usize>, Option<usize>)> {
     let mut steps: Option<(usize, &str)> = None;
     let mut rows: Option<(usize, &str)> = None;
-    for ((name, ty), tensor) in outer.bound.iter().zip(bound) {
+    for ((name, ty), tensor) in bound {
         let fail = |what: String| Error::Binding { name: name.clone(), what };
         if tensor.dtype() != ty.dtype {
             return Err(fail(format!("element type, expected {}, got {}", ty.dtype, tensor.dtype())));
@@ -332,7 +354,7 @@ fn extents(outer: &Outer, bound: &[&Tensor]) -> Result<(usize, usize)> {
             rows = rows.or(Some((dims[lead - 1], name)));
         }
     }
-    Ok((steps.map_or(1, |s| s.0), rows.map_or(1, |r| r.0)))
+    Ok((steps.map(|s| s.0), rows.map(|r| r.0)))
 }
 
 /// One run.

@@ -1,6 +1,6 @@
 //! Planning the whole: what is needed, which scans are paired with their adjoints, and the calls between them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::ir::{Buf, BufKind, Call, Operand, Over, Place};
 use super::keep::{self, Keep};
@@ -10,7 +10,7 @@ use crate::cpu::Isa;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Class, Ty};
-use crate::scan::{PortKind, ScanOp};
+use crate::scan::{PortKind, ScanOp, Step};
 use crate::shape::{Dims, Shape};
 use crate::tape::{Node, NodeKind, Tape, Var};
 use crate::tensor::Tensor;
@@ -207,18 +207,45 @@ fn pairable(tape: &Tape, outputs: &[Var]) -> HashMap<u32, u32> {
     pairs
 }
 
-/// Whether a step's rows depend on each other: a sum over rows is used inside the step itself.
+/// Whether the rows of a scan, or of one of its adjoints (which take the same tiles), cannot be split.
 fn mixes_rows(tape: &Tape, i: u32) -> bool {
-    let Some(op) = scan_of(tape, i) else { return false };
-    if let Some(forward) = op.adjoint_of {
-        return mixes_rows(tape, forward.index);
+    let forward = |mut i: u32| {
+        while let Some(of) = scan_of(tape, i).and_then(|op| op.adjoint_of) {
+            i = of.index;
+        }
+        i
+    };
+    let family = forward(i);
+    (0..tape.nodes.len() as u32)
+        .any(|j| scan_of(tape, j).is_some_and(|op| forward(j) == family && step_mixes_rows(&op.step)))
+}
+
+/// Whether a step uses a sum over rows in a way that the parts of the tiles cannot be put together afterwards: they
+/// can as long as sums are only added to sums and mapped linearly, and leave the step.
+fn step_mixes_rows(step: &Step) -> bool {
+    let mut live = vec![false; step.nodes.len()];
+    let mut stack: Vec<Var> = step.carries.iter().map(|c| c.output).collect();
+    stack.extend(step.ports.iter().filter_map(|p| match p.kind {
+        PortKind::Stack(v) | PortKind::Sum(v) => Some(v),
+        PortKind::Final(_) | PortKind::History(_) => None,
+    }));
+    while let Some(v) = stack.pop() {
+        if !std::mem::replace(&mut live[v.index as usize], true) {
+            stack.extend(&step.nodes[v.index as usize].inputs);
+        }
     }
-    let step = &op.step;
-    let outputs: HashSet<u32> = step.carries.iter().map(|c| c.output.index).collect();
-    (0..step.nodes.len() as u32).any(|r| {
-        is_reduction(step, r)
-            && (outputs.contains(&r) || step.nodes.iter().any(|n| n.inputs.iter().any(|v| v.index == r)))
-    })
+    let mut partial = vec![false; step.nodes.len()];
+    for (i, node) in step.nodes.iter().enumerate().filter(|(i, _)| live[*i]) {
+        let parts = node.inputs.iter().filter(|v| partial[v.index as usize]).count();
+        if parts > 0 {
+            let linear = matches!(&node.kind, NodeKind::Op(op) if op.is_linear());
+            if !linear || parts < node.inputs.len() || node.ty.shape.lead.has_n() {
+                return true;
+            }
+        }
+        partial[i] = parts > 0 || is_reduction(step, i as u32);
+    }
+    step.carries.iter().any(|c| partial[c.output.index as usize])
 }
 
 /// Lowers a tape.

@@ -456,6 +456,11 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
     let mut sums = Vec::new();
     let mut accumulated: Vec<(Var, Operand)> = Vec::new();
     for (s, &v) in r.sums.iter().enumerate() {
+        if let Some(first) = r.sums[..s].iter().position(|&u| u == v) {
+            let again: Collected = Collected::clone(&sums[first]);
+            sums.push(again);
+            continue;
+        }
         let ty = &step.nodes[v.index as usize].ty;
         let rows = ty.shape.lead.has_n();
         let lead = Lead::from_axes(false, rows);

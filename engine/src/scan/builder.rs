@@ -50,7 +50,11 @@ impl Builder {
         self.extra.len() - 1
     }
 
+    /// Adds a sum over time; its number among the extra ports. Gradients often share one.
     pub(super) fn sum(&mut self, v: Var) -> usize {
+        if let Some(known) = self.extra.iter().position(|p| *p == PortKind::Sum(v)) {
+            return known;
+        }
         self.extra.push(PortKind::Sum(v));
         self.extra.len() - 1
     }

@@ -1,0 +1,127 @@
+//! What a cell is: a state, a step, and what others read from the state.
+
+use retrograd_engine::layout::{Layout, layout};
+use retrograd_engine::{Tape, Var};
+use retrograd_ops as ops;
+
+use crate::declare::Declare;
+use crate::error::{Error, Result};
+use crate::init::Init;
+use crate::operator::RecurrentOperator;
+
+/// What a sequence is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Vectors of this many real numbers, `[T,N,C]`.
+    Dense(usize),
+    /// Symbols below this number, `[T,N]` of `I32`. The input product is then a choice of rows of its matrix.
+    Symbols(usize),
+}
+
+impl Input {
+    /// Rows of an input matrix: number of channels, or of symbols.
+    pub fn size(self) -> usize {
+        match self {
+            Input::Dense(size) | Input::Symbols(size) => size,
+        }
+    }
+}
+
+/// One part of a cell's state, `[N, width]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatePart {
+    /// Name, as the paper's letter.
+    pub name: &'static str,
+    /// Size of a row.
+    pub width: usize,
+    /// Whether it is complex.
+    pub complex: bool,
+}
+
+/// A recurrent cell, not yet given a size: what the table holds.
+pub trait Cell: std::fmt::Debug + Send + Sync {
+    /// Name in the table.
+    fn name(&self) -> &'static str;
+
+    /// Declares the parameters of one layer, its recurrent matrices through `operator`.
+    ///
+    /// Errors: sizes that do not fit; what the operator returns.
+    fn declare(
+        &self,
+        ctx: &mut Declare<'_>,
+        input: Input,
+        hidden: usize,
+        operator: &dyn RecurrentOperator,
+    ) -> Result<Box<dyn BoundCell>>;
+}
+
+/// A cell with declared parameters: one layer.
+pub trait BoundCell: std::fmt::Debug + Send + Sync {
+    /// Parts of the state, in order.
+    fn state(&self) -> Vec<StatePart>;
+
+    /// The state after one more element `x`, from the state before it; parts in the order of
+    /// [`BoundCell::state`].
+    fn step(&self, tape: &mut Tape, state: &[Var], x: Var) -> retrograd_engine::Result<Vec<Var>>;
+
+    /// What the next layer and the read-out see: real, `[.., output_width]`. The first part unless the cell says
+    /// otherwise.
+    fn output(&self, tape: &mut Tape, state: &[Var]) -> retrograd_engine::Result<Var> {
+        let _ = tape;
+        Ok(state[0])
+    }
+
+    /// Size of a row of [`BoundCell::output`].
+    fn output_width(&self) -> usize {
+        self.state()[0].width
+    }
+}
+
+/// The input side of a cell: `U x + b` for every gate.
+#[derive(Clone, Copy, Debug)]
+pub struct InputMap {
+    u: Var,
+    b: Option<Var>,
+    symbols: bool,
+    gates: usize,
+    n: usize,
+}
+
+impl InputMap {
+    /// Declares `U [C, gates·n]`, each gate's block initialized as a matrix of its own.
+    pub fn declare(
+        ctx: &mut Declare<'_>,
+        input: Input,
+        gates: usize,
+        n: usize,
+        complex: bool,
+        init: Init,
+    ) -> Result<InputMap> {
+        if input.size() == 0 || n == 0 {
+            return Err(Error::model(format!("input size {} and hidden size {n}, at least 1", input.size())));
+        }
+        let u = ctx.blocks("U", [input.size(), n], gates, complex, init)?;
+        Ok(InputMap { u, b: None, symbols: matches!(input, Input::Symbols(_)), gates, n })
+    }
+
+    /// The same with a bias `[gates·n]` added.
+    pub fn with_bias(self, b: Var) -> InputMap {
+        InputMap { b: Some(b), ..self }
+    }
+
+    /// `U_g x + b_g` for every gate `g`. One product for all gates (for symbols: one choice of rows), which the
+    /// plan moves out of the time loop.
+    pub fn apply(&self, tape: &mut Tape, x: Var) -> retrograd_engine::Result<Vec<Var>> {
+        let mut y = if self.symbols { ops::gather(tape, self.u, x)? } else { ops::matmul(tape, x, self.u)? };
+        if let Some(b) = self.b {
+            y = ops::add(tape, y, b)?;
+        }
+        (0..self.gates).map(|g| block(tape, y, g, self.n)).collect()
+    }
+}
+
+/// Columns `[gate·n, (gate+1)·n)` of the last axis.
+pub(crate) fn block(tape: &mut Tape, x: Var, gate: usize, n: usize) -> retrograd_engine::Result<Var> {
+    let axis = tape.shape(x)?.dims.len().saturating_sub(1);
+    layout(tape, x, Layout::Slice { axis, start: gate * n, len: n })
+}

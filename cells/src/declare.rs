@@ -1,0 +1,193 @@
+//! Declaring parameters: a name, sizes and an initialization become a value on the tape and a first tensor.
+
+use std::collections::BTreeSet;
+
+use rand_chacha::ChaCha8Rng;
+use retrograd_engine::{DType, Params, Tape, Tensor, Var};
+
+use crate::error::{Error, Result};
+use crate::init::{Init, rng_for};
+
+/// The parameters of a model as they are declared: first values, which of them are frozen, which are Kronecker
+/// factors.
+#[derive(Clone, Debug)]
+pub struct ParamStore {
+    params: Params,
+    seed: u64,
+    dtype: DType,
+    frozen: BTreeSet<String>,
+    factors: Vec<String>,
+    vars: Vec<(String, Var)>,
+}
+
+impl ParamStore {
+    /// No parameters yet; real numbers will be `dtype`, complex numbers its complex counterpart.
+    ///
+    /// Errors: a `dtype` that is not `F32` or `F64`.
+    pub fn new(seed: u64, dtype: DType) -> Result<ParamStore> {
+        if !matches!(dtype, DType::F32 | DType::F64) {
+            return Err(Error::model(format!("element type {dtype}, expected f32 or f64")));
+        }
+        Ok(ParamStore {
+            params: Params::new(),
+            seed,
+            dtype,
+            frozen: BTreeSet::new(),
+            factors: Vec::new(),
+            vars: Vec::new(),
+        })
+    }
+
+    /// First values, in the order of declaration.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// First values, in the order of declaration.
+    pub fn into_params(self) -> Params {
+        self.params
+    }
+
+    /// Parameters that are trained, with their values on the tape.
+    pub fn trainable(&self) -> impl Iterator<Item = (&str, Var)> {
+        self.vars.iter().filter(|(n, _)| !self.frozen.contains(n)).map(|(n, v)| (n.as_str(), *v))
+    }
+
+    /// Names of the parameters that are not trained.
+    pub fn frozen(&self) -> impl Iterator<Item = &str> {
+        self.frozen.iter().map(String::as_str)
+    }
+
+    /// Names of the Kronecker factors that are trained, in the order of declaration: what a soft unitary penalty
+    /// is put on.
+    pub fn trained_factors(&self) -> impl Iterator<Item = &str> {
+        self.factors.iter().filter(|n| !self.frozen.contains(*n)).map(String::as_str)
+    }
+
+    /// Freezes every parameter of this name or below it (`layer0.W` freezes `layer0.W.i.0`); how many.
+    pub fn freeze(&mut self, name: &str) -> usize {
+        let below = format!("{name}.");
+        let hit = |n: &&String| *n == name || n.starts_with(&below);
+        let names: Vec<String> = self.vars.iter().map(|(n, _)| n).filter(hit).cloned().collect();
+        let count = names.len();
+        self.frozen.extend(names);
+        count
+    }
+}
+
+/// Where a cell or an operator declares its parameters: a tape, a store, and the scope names are put under.
+#[derive(Debug)]
+pub struct Declare<'a> {
+    tape: &'a mut Tape,
+    store: &'a mut ParamStore,
+    scope: String,
+}
+
+impl<'a> Declare<'a> {
+    /// Declares on `tape` and into `store`, without a scope.
+    pub fn new(tape: &'a mut Tape, store: &'a mut ParamStore) -> Declare<'a> {
+        Declare { tape, store, scope: String::new() }
+    }
+
+    /// The same inside scope `name`: a parameter `U` declared there is called `name.U`.
+    pub fn scope(&mut self, name: &str) -> Declare<'_> {
+        let scope = self.full_name(name);
+        Declare { tape: self.tape, store: self.store, scope }
+    }
+
+    /// `name` with its scope in front.
+    pub fn full_name(&self, name: &str) -> String {
+        if self.scope.is_empty() { name.to_string() } else { format!("{}.{name}", self.scope) }
+    }
+
+    /// Element type of a real or complex parameter.
+    pub fn dtype(&self, complex: bool) -> DType {
+        let real = self.store.dtype;
+        if complex { real.complex().unwrap_or(real) } else { real }
+    }
+
+    /// The tape, for values that are not parameters.
+    pub fn tape(&mut self) -> &mut Tape {
+        self.tape
+    }
+
+    /// A real parameter.
+    pub fn real(&mut self, name: &str, dims: &[usize], init: Init) -> Result<Var> {
+        let dtype = self.dtype(false);
+        self.with(name, dims, dtype, |rng| init.tensor(dims, dtype, rng))
+    }
+
+    /// A complex parameter.
+    pub fn complex(&mut self, name: &str, dims: &[usize], init: Init) -> Result<Var> {
+        let dtype = self.dtype(true);
+        self.with(name, dims, dtype, |rng| init.tensor(dims, dtype, rng))
+    }
+
+    /// A matrix `[rows, blocks·columns]` of blocks side by side, each initialized as a matrix of its own: the
+    /// weights of several gates in one product.
+    pub fn blocks(
+        &mut self,
+        name: &str,
+        [rows, columns]: [usize; 2],
+        blocks: usize,
+        complex: bool,
+        init: Init,
+    ) -> Result<Var> {
+        let dtype = self.dtype(complex);
+        let dims = [rows, blocks * columns];
+        self.with(name, &dims, dtype, |rng| {
+            let parts: Result<Vec<Tensor>> =
+                (0..blocks).map(|_| init.tensor(&[rows, columns], dtype, rng)).collect();
+            let parts = parts?;
+            let mut joined = Tensor::zeros(dtype, dims)?;
+            joined.fill_with(|i| {
+                let (row, column) = (i / dims[1], i % dims[1]);
+                parts[column / columns].get(row * columns + column % columns)
+            });
+            Ok(joined)
+        })
+    }
+
+    /// A parameter whose first value `f` makes from its own generator: the numbers depend on seed and full name
+    /// alone, so that adding a parameter does not change the others.
+    ///
+    /// Errors: a name declared before; a size of 0; what `f` returns; a tensor of another type or size.
+    pub fn with(
+        &mut self,
+        name: &str,
+        dims: &[usize],
+        dtype: DType,
+        f: impl FnOnce(&mut ChaCha8Rng) -> Result<Tensor>,
+    ) -> Result<Var> {
+        let name = self.full_name(name);
+        if self.store.params.get(&name).is_some() {
+            return Err(Error::model(format!("parameter `{name}` declared twice")));
+        }
+        if dims.contains(&0) {
+            return Err(Error::model(format!("parameter `{name}` has an empty axis, {dims:?}")));
+        }
+        let tensor = f(&mut rng_for(self.store.seed, &name))?;
+        if tensor.dims() != dims || tensor.dtype() != dtype {
+            let got = format!("{} {:?}", tensor.dtype(), tensor.dims());
+            return Err(Error::model(format!(
+                "parameter `{name}` is {dtype} {dims:?}, its first value {got}"
+            )));
+        }
+        let var = self.tape.param(&name, dtype, dims)?;
+        self.store.vars.push((name.clone(), var));
+        self.store.params.insert(name, tensor);
+        Ok(var)
+    }
+
+    /// Freezes every parameter of this name or below it; see [`ParamStore::freeze`].
+    pub fn freeze(&mut self, name: &str) -> usize {
+        let name = self.full_name(name);
+        self.store.freeze(&name)
+    }
+
+    /// Marks a parameter as a Kronecker factor; see [`ParamStore::trained_factors`].
+    pub fn mark_factor(&mut self, name: &str) {
+        let name = self.full_name(name);
+        self.store.factors.push(name);
+    }
+}

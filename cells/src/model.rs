@@ -1,0 +1,232 @@
+//! Models: stacks of cells with a read-out and a loss, recorded on a tape.
+//!
+//! A stack that runs in one direction is one scan: layers, read-out and loss of a step are recorded together, and
+//! the planner takes apart what need not be inside the time loop. A bidirectional stack has two scans for each
+//! layer and one, without a state, for read-out and loss.
+
+mod hits;
+mod loss;
+mod record;
+
+use std::sync::Arc;
+
+use retrograd_engine::{DType, Horizon, Params, Tape, Var};
+
+pub use hits::hits;
+pub use record::BoundModel;
+
+use crate::cell::{Cell, Input};
+use crate::declare::{Declare, ParamStore};
+use crate::error::{Error, Result};
+use crate::operator::RecurrentOperator;
+
+/// One layer of a stack: a point of the product *cell × operator × size*.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    /// Cell.
+    pub cell: Arc<dyn Cell>,
+    /// Family of its recurrent matrices.
+    pub operator: Arc<dyn RecurrentOperator>,
+    /// Size of its state.
+    pub hidden: usize,
+}
+
+/// Where outputs are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readout {
+    /// From the state after the last step of each row.
+    Last,
+    /// From the state after every step.
+    EveryStep,
+}
+
+/// What outputs are compared with, for one row of one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// `−log softmax(output)[target]`; targets are classes, `I32`.
+    SoftmaxCrossEntropy,
+    /// Mean over outputs of `(output − target)²`.
+    SquaredError,
+    /// Sum over outputs of the cross-entropy of `σ(output)` and a target in `[0, 1]`.
+    BinaryCrossEntropy,
+}
+
+/// Whether a recording is for training or for evaluation: dropout acts in training alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Dropout acts.
+    Train,
+    /// Dropout does nothing.
+    Evaluate,
+}
+
+/// Description of a model. Start from [`ModelSpec::new`] and set what differs.
+#[derive(Clone, Debug)]
+pub struct ModelSpec {
+    /// What input sequences are made of.
+    pub input: Input,
+    /// Layers, the first reads the input.
+    pub layers: Vec<Layer>,
+    /// Whether every layer also runs backwards in time; outputs of both are joined `[forward, backward]`.
+    pub bidirectional: bool,
+    /// Where outputs are read.
+    pub readout: Readout,
+    /// Number of outputs.
+    pub output: usize,
+    /// Loss.
+    pub loss: Loss,
+    /// `F32` or `F64`; complex parts take the complex type of it.
+    pub dtype: DType,
+    /// Whether the state comes from outside and is handed back (state carried from batch to batch).
+    pub stateful: bool,
+    /// Whether the first state is learned (else zero).
+    pub learn_h0: bool,
+    /// How far gradients reach back.
+    pub horizon: Horizon,
+    /// Probability with which an output of a layer is dropped on its way to the next layer.
+    pub dropout: f64,
+    /// Whether an input `mask` weights the loss: `[T,N]` for every step, `[N]` for the last.
+    pub masked: bool,
+    /// Whether an input `lengths` `[N]` ends each row's sequence.
+    pub lengths: bool,
+    /// Whether outputs themselves are handed out, not only their loss.
+    pub predictions: bool,
+    /// Parameters that are not trained, each with all below it (`layer0.W`).
+    pub frozen: Vec<String>,
+}
+
+impl ModelSpec {
+    /// Layers, a read-out and a loss; single precision, one direction, zero state, full horizon, no dropout, no
+    /// mask, no lengths.
+    pub fn new(input: Input, layers: Vec<Layer>, readout: Readout, output: usize, loss: Loss) -> ModelSpec {
+        ModelSpec {
+            input,
+            layers,
+            bidirectional: false,
+            readout,
+            output,
+            loss,
+            dtype: DType::F32,
+            stateful: false,
+            learn_h0: false,
+            horizon: Horizon::Full,
+            dropout: 0.0,
+            masked: false,
+            lengths: false,
+            predictions: false,
+            frozen: Vec::new(),
+        }
+    }
+}
+
+/// A part of the state that goes in and out of a stateful model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSlot {
+    /// Name of the input it comes in by, `state.0.h`.
+    pub input: String,
+    /// Element type.
+    pub dtype: DType,
+    /// Size of a row.
+    pub width: usize,
+    /// The state after the last step, `[N, width]`.
+    pub last: Var,
+}
+
+/// A recorded model.
+///
+/// Inputs, as far as the model has them: `x` (`[T,N,C]`, or `[T,N]` of `I32` for symbols), `target` (`[T,N]` or `[N]`
+/// of `I32` for classes, else `[T,N,O]` or `[N,O]`), `mask`, `lengths` (`[N]` of `I32`), `dropout_seed` (`[]` of
+/// `I32`, training with dropout) and those of [`Recorded::states`].
+#[derive(Debug)]
+pub struct Recorded {
+    /// The tape.
+    pub tape: Tape,
+    /// `loss_sum / count`, what is minimized (0 if nothing counts).
+    pub loss: Var,
+    /// Sum of the losses of all rows (and steps), weighted by the mask.
+    pub loss_sum: Var,
+    /// Number of rows (and steps) in the sum, weighted by the mask.
+    pub count: Var,
+    /// How many of them have their largest output at the target, weighted by the mask; classes only.
+    pub correct: Option<Var>,
+    /// Outputs before softmax or sigmoid, `[T,N,O]` or `[N,O]`, if asked for.
+    pub predictions: Option<Var>,
+    /// States after the last step; of a stateful model also its state inputs. Of a bidirectional model none.
+    pub states: Vec<StateSlot>,
+    /// First values of all parameters.
+    pub params: Params,
+    /// Parameters that are trained.
+    pub trainable: Vec<(String, Var)>,
+    /// Names of the Kronecker factors that are trained (for the soft unitary penalty).
+    pub factors: Vec<String>,
+}
+
+impl Recorded {
+    /// Names of the inputs, in order of declaration.
+    pub fn input_names(&self) -> Vec<String> {
+        self.tape.inputs().map(|(name, _, _)| name.to_string()).collect()
+    }
+
+    /// Values of the trained parameters, in order: what a gradient is taken by.
+    pub fn trainable_vars(&self) -> Vec<Var> {
+        self.trainable.iter().map(|(_, v)| *v).collect()
+    }
+}
+
+/// A model whose description holds together.
+#[derive(Clone, Debug)]
+pub struct Model {
+    spec: ModelSpec,
+}
+
+impl Model {
+    /// Checks a description. Errors: what contradicts itself or is out of range; what the cells and operators say
+    /// about their sizes is said when parameters are declared.
+    pub fn new(spec: ModelSpec) -> Result<Model> {
+        let fail = |what: String| Err(Error::model(what));
+        if spec.layers.is_empty() {
+            return fail("no layers, at least 1".into());
+        }
+        if spec.output == 0 {
+            return fail("0 outputs, at least 1".into());
+        }
+        if !(0.0..1.0).contains(&spec.dropout) {
+            return fail(format!("dropout {}, expected 0 <= dropout < 1", spec.dropout));
+        }
+        if !matches!(spec.dtype, DType::F32 | DType::F64) {
+            return fail(format!("element type {}, expected f32 or f64", spec.dtype));
+        }
+        if spec.horizon == Horizon::Steps(0) {
+            return fail("a horizon of 0 steps, at least 1".into());
+        }
+        if spec.stateful && spec.bidirectional {
+            return fail("stateful and bidirectional: a backward state has no next batch to go to".into());
+        }
+        if spec.stateful && spec.learn_h0 {
+            return fail("stateful and learn_h0: the first state is either carried or learned".into());
+        }
+        Ok(Model { spec })
+    }
+
+    /// The description.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Declares the parameters and what is known about them, on a tape of its own.
+    pub fn declare(&self, seed: u64) -> Result<ParamStore> {
+        let (mut tape, mut store) = (Tape::new(), ParamStore::new(seed, self.spec.dtype)?);
+        BoundModel::declare(&mut Declare::new(&mut tape, &mut store), &self.spec)?;
+        Ok(store)
+    }
+
+    /// Records the model for training, parameters beginning from `seed`.
+    pub fn record(&self, seed: u64) -> Result<Recorded> {
+        self.record_for(Mode::Train, seed)
+    }
+
+    /// Records the model. Both modes have the same parameters.
+    pub fn record_for(&self, mode: Mode, seed: u64) -> Result<Recorded> {
+        record::record(&self.spec, mode, seed)
+    }
+}

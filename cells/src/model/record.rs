@@ -1,0 +1,347 @@
+//! Recording a model: declarations, then scans.
+
+use retrograd_engine::core_ops::{concat, fill};
+use retrograd_engine::{DType, Lead, Scan, Shape, State, Tape, Ty, Var};
+use retrograd_ops as ops;
+
+use super::loss::{self, Totals};
+use super::{Loss, Mode, ModelSpec, Readout, Recorded, StateSlot, hits};
+use crate::cell::{BoundCell, Input};
+use crate::declare::{Declare, ParamStore};
+use crate::error::{Error, Result};
+use crate::init::Init;
+
+/// Values with names: the states and sequences of a stack.
+#[derive(Clone, Debug, Default)]
+struct Named(Vec<(String, Var)>);
+
+impl Named {
+    fn push(&mut self, name: impl Into<String>, v: Var) {
+        self.0.push((name.into(), v));
+    }
+
+    fn get(&self, name: &str) -> Option<Var> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| *v)
+    }
+
+    fn require(&self, name: &str) -> retrograd_engine::Result<Var> {
+        self.get(name)
+            .ok_or_else(|| retrograd_engine::Error::argument("model", format!("bug: no value `{name}`")))
+    }
+
+    fn vars(&self) -> Vec<Var> {
+        self.0.iter().map(|(_, v)| *v).collect()
+    }
+}
+
+impl State for Named {
+    fn map_parts(
+        &self,
+        f: &mut dyn FnMut(&str, Var) -> retrograd_engine::Result<Var>,
+    ) -> retrograd_engine::Result<Named> {
+        self.0.iter().map(|(n, v)| Ok((n.clone(), f(n, *v)?))).collect::<Result<_, _>>().map(Named)
+    }
+}
+
+/// A layer in one direction, with its learned first state.
+#[derive(Debug)]
+struct BoundLayer {
+    cell: Box<dyn BoundCell>,
+    learned: Option<Vec<Var>>,
+}
+
+/// A model with declared parameters.
+#[derive(Debug)]
+pub struct BoundModel {
+    /// One for each layer, or two (forward, backward).
+    layers: Vec<Vec<BoundLayer>>,
+    v: Var,
+    c: Var,
+}
+
+const DIRECTIONS: [&str; 2] = ["forward", "backward"];
+
+impl BoundModel {
+    /// Declares all parameters of a model: `layer0.…` (or `layer0.forward.…` and `layer0.backward.…`), then the
+    /// read-out `readout.V` `[width, O]`, Glorot, and `readout.c` `[O]`, 0.
+    pub fn declare(ctx: &mut Declare<'_>, spec: &ModelSpec) -> Result<BoundModel> {
+        let mut input = spec.input;
+        let mut layers = Vec::new();
+        for (i, layer) in spec.layers.iter().enumerate() {
+            let mut ctx = ctx.scope(&format!("layer{i}"));
+            let declare = |ctx: &mut Declare<'_>| -> Result<BoundLayer> {
+                let cell = layer.cell.declare(ctx, input, layer.hidden, &*layer.operator)?;
+                let learned = match spec.learn_h0 {
+                    true => Some(declare_h0(ctx, &*cell)?),
+                    false => None,
+                };
+                Ok(BoundLayer { cell, learned })
+            };
+            let directions = match spec.bidirectional {
+                false => vec![declare(&mut ctx)?],
+                true => DIRECTIONS.iter().map(|d| declare(&mut ctx.scope(d))).collect::<Result<Vec<_>>>()?,
+            };
+            input = Input::Dense(directions.iter().map(|d| d.cell.output_width()).sum());
+            layers.push(directions);
+        }
+        let mut readout = ctx.scope("readout");
+        let v = readout.real("V", &[input.size(), spec.output], Init::Glorot)?;
+        let c = readout.real("c", &[spec.output], Init::Zeros)?;
+        for name in &spec.frozen {
+            if ctx.freeze(name) == 0 {
+                return Err(Error::model(format!("frozen parameter `{name}` does not exist")));
+            }
+        }
+        Ok(BoundModel { layers, v, c })
+    }
+
+    fn outputs(&self, tape: &mut Tape, features: Var) -> retrograd_engine::Result<Var> {
+        let y = ops::matmul(tape, features, self.v)?;
+        ops::add(tape, y, self.c)
+    }
+}
+
+fn declare_h0(ctx: &mut Declare<'_>, cell: &dyn BoundCell) -> Result<Vec<Var>> {
+    let declare = |part: crate::StatePart| {
+        let name = format!("{}0", part.name);
+        match part.complex {
+            true => ctx.complex(&name, &[part.width], Init::Zeros),
+            false => ctx.real(&name, &[part.width], Init::Zeros),
+        }
+    };
+    cell.state().into_iter().map(declare).collect()
+}
+
+/// What every part of the recording reads.
+struct Recorder<'a> {
+    spec: &'a ModelSpec,
+    model: BoundModel,
+    x: Var,
+    target: Var,
+    mask: Option<Var>,
+    lengths: Option<Var>,
+    dropout_seed: Option<Var>,
+}
+
+pub(super) fn record(spec: &ModelSpec, mode: Mode, seed: u64) -> Result<Recorded> {
+    let mut tape = Tape::new();
+    let mut store = ParamStore::new(seed, spec.dtype)?;
+    let model = BoundModel::declare(&mut Declare::new(&mut tape, &mut store), spec)?;
+    let x = match spec.input {
+        Input::Dense(c) => tape.input("x", spec.dtype, Shape::sequence([c]))?,
+        Input::Symbols(_) => tape.input("x", DType::I32, Shape::sequence([]))?,
+    };
+    let (dtype, shape) = loss::target_ty(spec.loss, spec.readout, spec.output, spec.dtype);
+    let target = tape.input("target", dtype, shape.clone())?;
+    let mask = match spec.masked {
+        true => Some(tape.input("mask", spec.dtype, Shape::new(shape.lead, []))?),
+        false => None,
+    };
+    let lengths = match spec.lengths {
+        true => Some(tape.input("lengths", DType::I32, Shape::rows([]))?),
+        false => None,
+    };
+    let dropout_seed = match spec.dropout > 0.0 && mode == Mode::Train && spec.layers.len() > 1 {
+        true => Some(tape.input("dropout_seed", DType::I32, Shape::shared([]))?),
+        false => None,
+    };
+    let recorder = Recorder { spec, model, x, target, mask, lengths, dropout_seed };
+    let mut results = match spec.bidirectional {
+        false => recorder.one_direction(&mut tape)?,
+        true => recorder.both_directions(&mut tape)?,
+    };
+    let Totals { loss: loss_sum, count, correct } = recorder.totals(&mut tape, &results.rows)?;
+    let loss = loss::mean(&mut tape, loss_sum, count)?;
+    tape.label(loss, "loss");
+    Ok(Recorded {
+        loss,
+        loss_sum,
+        count,
+        correct,
+        predictions: results.rows.get("output").filter(|_| spec.predictions),
+        states: std::mem::take(&mut results.states),
+        trainable: store.trainable().map(|(n, v)| (n.to_string(), v)).collect(),
+        factors: store.trained_factors().map(str::to_string).collect(),
+        params: store.into_params(),
+        tape,
+    })
+}
+
+/// What the scans hand over: row losses with what else is counted, and last states.
+struct Results {
+    rows: Named,
+    states: Vec<StateSlot>,
+}
+
+impl Recorder<'_> {
+    fn scan(&self, reverse: bool) -> Scan {
+        Scan::new().lengths(self.lengths).horizon(self.spec.horizon).reverse(reverse)
+    }
+
+    /// First state of a layer: given, learned or zero.
+    fn first_state(&self, tape: &mut Tape, layer: &BoundLayer, at: usize) -> Result<Named> {
+        let mut state = Named::default();
+        for (k, part) in layer.cell.state().into_iter().enumerate() {
+            let real = self.spec.dtype;
+            let dtype = if part.complex { real.complex().unwrap_or(real) } else { real };
+            let v = match &layer.learned {
+                _ if self.spec.stateful => {
+                    tape.input(&format!("state.{at}.{}", part.name), dtype, Shape::rows([part.width]))?
+                }
+                Some(learned) => learned[k],
+                None => fill(tape, Ty::new(dtype, Shape::shared([part.width])), 0.0)?,
+            };
+            state.push(format!("{at}.{}", part.name), v);
+        }
+        Ok(state)
+    }
+
+    fn slots(&self, tape: &Tape, last: &Named) -> Result<Vec<StateSlot>> {
+        let slot = |(name, v): &(String, Var)| {
+            let ty = tape.ty(*v)?;
+            let (dtype, width) = (ty.dtype, ty.shape.width());
+            Ok(StateSlot { input: format!("state.{name}"), dtype, width, last: *v })
+        };
+        last.0.iter().map(slot).collect()
+    }
+
+    /// Sequences every step reads: the input, and what the loss of a step needs.
+    fn sequences(&self, features: Var) -> Named {
+        let mut xs = Named::default();
+        xs.push("x", features);
+        if self.spec.readout == Readout::EveryStep {
+            xs.push("target", self.target);
+            if let Some(mask) = self.mask {
+                xs.push("mask", mask);
+            }
+        }
+        xs
+    }
+
+    fn one_direction(&self, tape: &mut Tape) -> Result<Results> {
+        let layers: Vec<&BoundLayer> = self.model.layers.iter().map(|l| &l[0]).collect();
+        let mut first = Named::default();
+        for (i, layer) in layers.iter().enumerate() {
+            first.0.extend(self.first_state(tape, layer, i)?.0);
+        }
+        let xs = self.sequences(self.x);
+        let (last, mut rows) = self.scan(false).run(tape, first, xs, |tape, state, xs| {
+            let mut x = xs.require("x")?;
+            let (old, mut new) = (state.vars(), Vec::new());
+            for (i, layer) in layers.iter().enumerate() {
+                if i > 0 {
+                    x = self.dropped(tape, x, i)?;
+                }
+                let width = layer.cell.state().len();
+                let next = layer.cell.step(tape, &old[new.len()..new.len() + width], x)?;
+                x = layer.cell.output(tape, &next)?;
+                new.extend(next);
+            }
+            let rows = match self.spec.readout {
+                Readout::EveryStep => self.rows(tape, x, xs.require("target")?, xs.get("mask"))?,
+                Readout::Last => Named::default(),
+            };
+            let names = state.0.into_iter().map(|(name, _)| name);
+            Ok((Named(names.zip(new).collect()), rows))
+        })?;
+        if self.spec.readout == Readout::Last {
+            let top = layers[layers.len() - 1];
+            let states = last.vars();
+            let features = top.cell.output(tape, &states[states.len() - top.cell.state().len()..])?;
+            rows = self.rows(tape, features, self.target, self.mask)?;
+        }
+        Ok(Results { rows, states: self.slots(tape, &last)? })
+    }
+
+    fn both_directions(&self, tape: &mut Tape) -> Result<Results> {
+        let mut features = self.x;
+        let mut finals = Vec::new();
+        for (i, directions) in self.model.layers.iter().enumerate() {
+            let mut joined = Vec::new();
+            finals.clear();
+            for (d, layer) in directions.iter().enumerate() {
+                let first = self.first_state(tape, layer, i)?;
+                let (last, output) = self.scan(d == 1).run(tape, first, features, |tape, state, mut x| {
+                    if i > 0 {
+                        x = self.dropped(tape, x, i)?;
+                    }
+                    let next = layer.cell.step(tape, &state.vars(), x)?;
+                    let output = layer.cell.output(tape, &next)?;
+                    let names = state.0.into_iter().map(|(name, _)| name);
+                    Ok((Named(names.zip(next).collect()), output))
+                })?;
+                joined.push(output);
+                finals.push(layer.cell.output(tape, &last.vars())?);
+            }
+            features = concat(tape, &joined, 0)?;
+        }
+        let rows = match self.spec.readout {
+            Readout::Last => {
+                let features = concat(tape, &finals, 0)?;
+                self.rows(tape, features, self.target, self.mask)?
+            }
+            Readout::EveryStep => {
+                let xs = self.sequences(features);
+                let step = |tape: &mut Tape, (): (), xs: Named| {
+                    let rows = self.rows(tape, xs.require("x")?, xs.require("target")?, xs.get("mask"))?;
+                    Ok(((), rows))
+                };
+                self.scan(false).run(tape, (), xs, step)?.1
+            }
+        };
+        Ok(Results { rows, states: Vec::new() })
+    }
+
+    /// Dropout in front of layer `layer`.
+    fn dropped(&self, tape: &mut Tape, x: Var, layer: usize) -> retrograd_engine::Result<Var> {
+        match self.dropout_seed {
+            Some(seed) => {
+                let seed = ops::Seed::new(seed).stream(layer as u32);
+                ops::dropout(tape, x, 1.0 - self.spec.dropout, seed)
+            }
+            None => Ok(x),
+        }
+    }
+
+    /// Loss, hits and weight of every row, from what the top layer shows; outputs too if they are wanted.
+    fn rows(
+        &self,
+        tape: &mut Tape,
+        features: Var,
+        target: Var,
+        mask: Option<Var>,
+    ) -> retrograd_engine::Result<Named> {
+        let y = self.model.outputs(tape, features)?;
+        let mut rows = Named::default();
+        rows.push("loss", loss::row_losses(tape, self.spec.loss, y, target, mask)?);
+        if self.spec.loss == Loss::SoftmaxCrossEntropy {
+            let hits = hits(tape, y, target)?;
+            rows.push("correct", loss::weighted(tape, hits, mask)?);
+        }
+        // Lengths end the weights too, so that they add up to what was counted.
+        if self.lengths.is_some() && self.spec.readout == Readout::EveryStep {
+            let weight = match mask {
+                Some(mask) => mask,
+                None => fill(tape, Ty::new(self.spec.dtype, Shape::rows([])), 1.0)?,
+            };
+            rows.push("weight", weight);
+        }
+        if self.spec.predictions {
+            rows.push("output", y);
+        }
+        Ok(rows)
+    }
+
+    fn totals(&self, tape: &mut Tape, rows: &Named) -> Result<Totals> {
+        let lead = match self.spec.readout {
+            Readout::Last => Lead::N,
+            Readout::EveryStep => Lead::TN,
+        };
+        let losses = rows.require("loss")?;
+        let loss = loss::total(tape, losses)?;
+        let weights = rows.get("weight").or(self.mask);
+        let count = loss::count(tape, weights, lead, self.spec.dtype)?;
+        let correct = rows.get("correct").map(|v| loss::total(tape, v)).transpose()?;
+        Ok(Totals { loss, count, correct })
+    }
+}

@@ -1,0 +1,148 @@
+//! Parameter counts of the published models, from Jose, Cisse, Fleuret 2017 (tables 2 to 4) and Miceli Barone 2018.
+//! A complex number counts 2 unless the row says that entries are counted once.
+
+use retrograd_cells::{Input, Layer, Loss, Model, ModelSpec, Readout, Result, Settings, cell, operator};
+
+struct Row {
+    paper: &'static str,
+    cell: &'static str,
+    operator: &'static str,
+    /// Settings of the operator.
+    set: &'static [(&'static str, &'static str)],
+    /// Hidden size, inputs, outputs.
+    sizes: [usize; 3],
+    learn_h0: bool,
+    /// What the paper counts beside or instead of all real numbers.
+    counting: Counting,
+    recurrent: Option<usize>,
+    total: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Counting {
+    /// Every real number.
+    All,
+    /// Entries of factors once, complex or not.
+    EntriesOnce,
+    /// Biases of gates not counted.
+    NoGateBias,
+    /// One of the gates' input matrices.
+    OneInputMatrix,
+}
+use Counting::{All, EntriesOnce, NoGateBias, OneInputMatrix};
+
+const fn row(
+    paper: &'static str,
+    cell: &'static str,
+    operator: &'static str,
+    sizes: [usize; 3],
+    recurrent: Option<usize>,
+    total: usize,
+) -> Row {
+    let total = Some(total);
+    Row { paper, cell, operator, set: &[], sizes, learn_h0: false, counting: All, recurrent, total }
+}
+
+const ROWS: &[Row] = &[
+    row("KRU copy", "kru", "kron", [128, 10, 9], Some(56), 5_057),
+    row("KRU adding", "kru", "kron", [512, 2, 1], Some(72), 3_657),
+    row("KRU pixel MNIST", "kru", "kron", [512, 1, 10], Some(72), 11_858),
+    row("KRU PTB 411", "kru", "kron", [411, 50, 50], Some(37_556), 120_217),
+    row("KRU PTB 993", "kru", "kron", [993, 50, 50], Some(219_140), 418_783),
+    Row {
+        set: &[("factors", "2x250")],
+        ..row("KRU-LSTM PTB 500", "lstm", "kron", [500, 50, 50], Some(250_016), 377_066)
+    },
+    // Totals of the JSB, Piano-midi and TIMIT rows fit no consistent input and output size.
+    Row {
+        counting: EntriesOnce,
+        total: None,
+        ..row("KRU JSB 100", "kru", "kron", [100, 88, 88], Some(58), 0)
+    },
+    Row { total: None, ..row("KRU-LSTM JSB 45", "lstm", "kron", [45, 88, 88], Some(172), 0) },
+    Row {
+        set: &[("factors", "128x16")],
+        counting: EntriesOnce,
+        total: None,
+        ..row("KRU TIMIT 2048", "kru", "kron", [2048, 1, 1], Some(16_640), 0)
+    },
+    Row {
+        set: &[("factors", "128x16")],
+        total: None,
+        ..row("KRU-LSTM TIMIT 2048", "lstm", "kron", [2048, 1, 1], Some(66_560), 0)
+    },
+    // Baselines of the same tables. The full-capacity unitary network is a KRU on a dense matrix.
+    row("RNN copy", "rnn", "dense", [128, 10, 9], None, 18_953),
+    row("LSTM copy", "lstm", "dense", [128, 10, 9], None, 72_329),
+    row("FC uRNN copy", "kru", "dense", [128, 10, 9], None, 37_769),
+    row("RNN adding", "rnn", "dense", [128, 2, 1], None, 16_897),
+    row("LSTM adding", "lstm", "dense", [128, 2, 1], None, 67_201),
+    row("FC uRNN adding", "kru", "dense", [128, 2, 1], None, 33_665),
+    row("LSTM pixel MNIST", "lstm", "dense", [128, 1, 10], Some(65_536), 67_850),
+    Row {
+        learn_h0: true,
+        ..row("FC uRNN pixel MNIST 512", "kru", "dense", [512, 1, 10], Some(524_288), 537_098)
+    },
+    Row {
+        learn_h0: true,
+        ..row("FC uRNN pixel MNIST 116", "kru", "dense", [116, 1, 10], Some(26_912), 29_822)
+    },
+    row("RNN PTB 300", "rnn", "dense", [300, 50, 50], None, 120_350),
+    row("RNN PTB 600", "rnn", "dense", [600, 50, 50], None, 420_650),
+    Row { counting: NoGateBias, ..row("LSTM PTB 150", "lstm", "dense", [150, 50, 50], None, 127_550) },
+    Row { counting: NoGateBias, ..row("LSTM PTB 300", "lstm", "dense", [300, 50, 50], None, 435_050) },
+    // Miceli Barone 2018.
+    Row { counting: OneInputMatrix, ..row("GRU MNIST 128", "gru", "dense", [128, 1, 10], None, 50_954) },
+    Row { counting: OneInputMatrix, ..row("GRU PTB 1000", "gru", "dense", [1000, 51, 51], None, 3_105_051) },
+    row("LSTM PTB 1000", "lstm", "dense", [1000, 50, 50], None, 4_254_050),
+];
+
+fn counts(row: &Row) -> Result<(usize, usize)> {
+    let [hidden, inputs, outputs] = row.sizes;
+    // The numbers do not matter here, and zeros come faster than orthogonal matrices.
+    let init = Settings::new().with("recurrent_init", "zeros");
+    let layer = Layer {
+        cell: cell(row.cell, &init)?,
+        operator: operator(row.operator, &row.set.iter().copied().collect())?,
+        hidden,
+    };
+    let input = Input::Dense(inputs);
+    let mut spec = ModelSpec::new(input, vec![layer], Readout::EveryStep, outputs, Loss::SoftmaxCrossEntropy);
+    spec.learn_h0 = row.learn_h0;
+    let params = Model::new(spec)?.declare(0)?.into_params();
+    let (mut recurrent, mut total) = (0, 0);
+    for (name, tensor) in params.iter() {
+        let numbers = tensor.len() * tensor.dtype().planes();
+        let counted = match row.counting {
+            EntriesOnce if name.starts_with("layer0.W") => tensor.len(),
+            NoGateBias if name == "layer0.b" => 0,
+            OneInputMatrix if name == "layer0.U" => numbers / 3,
+            _ => numbers,
+        };
+        total += counted;
+        if name.starts_with("layer0.W") {
+            recurrent += counted;
+        }
+    }
+    if row.counting == All {
+        assert_eq!(total, params.real_count(), "{}", row.paper);
+    }
+    Ok((recurrent, total))
+}
+
+#[test]
+fn published_counts() -> Result<()> {
+    let mut wrong = Vec::new();
+    for row in ROWS {
+        let (recurrent, total) = counts(row)?;
+        let fits = |expected: Option<usize>, got| expected.is_none_or(|e| e == got);
+        if !fits(row.recurrent, recurrent) || !fits(row.total, total) {
+            wrong.push(format!(
+                "{}: recurrent {recurrent} (published {:?}), total {total} ({:?})",
+                row.paper, row.recurrent, row.total
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}

@@ -1,0 +1,87 @@
+//! Every way to describe a model wrongly has a message that names the culprit.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{layer, settings, spec};
+use retrograd_cells::{Input, Loss, Model, ModelSpec, Readout, cell, operator};
+use retrograd_engine::{DType, Horizon};
+
+fn message(change: impl FnOnce(&mut ModelSpec)) -> String {
+    let layers = vec![layer("kru", &[], "kron", &[], 6)];
+    let mut s = spec(Input::Dense(2), layers, Readout::Last, 1, Loss::SquaredError);
+    change(&mut s);
+    match Model::new(s).and_then(|m| m.record(0)) {
+        Ok(_) => "no error".into(),
+        Err(e) => e.to_string(),
+    }
+}
+
+#[test]
+fn models() {
+    let rows: Vec<(&str, String)> = vec![
+        ("no error", message(|_| {})),
+        ("model: no layers, at least 1", message(|s| s.layers.clear())),
+        ("model: 0 outputs, at least 1", message(|s| s.output = 0)),
+        ("model: dropout 1, expected 0 <= dropout < 1", message(|s| s.dropout = 1.0)),
+        ("model: dropout NaN, expected 0 <= dropout < 1", message(|s| s.dropout = f64::NAN)),
+        ("model: element type bf16, expected f32 or f64", message(|s| s.dtype = DType::BF16)),
+        ("model: a horizon of 0 steps, at least 1", message(|s| s.horizon = Horizon::Steps(0))),
+        (
+            "model: stateful and bidirectional: a backward state has no next batch to go to",
+            message(|s| (s.stateful, s.bidirectional) = (true, true)),
+        ),
+        (
+            "model: stateful and learn_h0: the first state is either carried or learned",
+            message(|s| (s.stateful, s.learn_h0) = (true, true)),
+        ),
+        ("model: input size 0 and hidden size 6, at least 1", message(|s| s.input = Input::Dense(0))),
+        ("model: input size 2 and hidden size 0, at least 1", message(|s| s.layers[0].hidden = 0)),
+        (
+            "kron: factors 2x3 multiply to 6, hidden size is 7; use hidden size 6 or 18, or factors=7",
+            message(|s| s.layers = vec![layer("lstm", &[], "kron", &[("factors", "2x3")], 7)]),
+        ),
+    ];
+    for (expected, got) in rows {
+        assert_eq!(got, expected);
+    }
+}
+
+#[test]
+fn names_and_settings() {
+    let of_cell = |name: &str, set: &[(&str, &str)]| cell(name, &settings(set)).unwrap_err().to_string();
+    let of_operator =
+        |name: &str, set: &[(&str, &str)]| operator(name, &settings(set)).unwrap_err().to_string();
+    let rows = [
+        ("unknown cell `kur`; did you mean `kru`?", of_cell("kur", &[])),
+        ("unknown cell `transformer`; known: rnn, lstm, gru, kru", of_cell("transformer", &[])),
+        ("unknown operator `kronn`; did you mean `kron`?", of_operator("kronn", &[])),
+        (
+            "lstm: unknown setting `forgetbias`; did you mean `forget_bias`?",
+            of_cell("lstm", &[("forgetbias", "1")]),
+        ),
+        (
+            "rnn: setting `activation` = `sigmoid`, expected tanh or relu",
+            of_cell("rnn", &[("activation", "sigmoid")]),
+        ),
+        (
+            "lstm: setting `chrono` = `2`, expected at least 3 steps, or none",
+            of_cell("lstm", &[("chrono", "2")]),
+        ),
+        (
+            "kru: setting `modrelu` = `goru`, expected exact or rc-urnn or fc-urnn or lrd or eurnn",
+            of_cell("kru", &[("modrelu", "goru")]),
+        ),
+        (
+            "kron: setting `factors` = `2x0`, expected sizes of at least 1 joined by x, as 2x2x5, or auto",
+            of_operator("kron", &[("factors", "2x0")]),
+        ),
+    ];
+    for (expected, got) in rows {
+        assert_eq!(got, expected);
+    }
+    let unknown = of_operator("dense", &[("factors", "2x2")]);
+    assert!(unknown.starts_with("dense: unknown setting `factors`"), "{unknown}");
+    let init = of_cell("gru", &[("recurrent_init", "ortogonal")]);
+    assert!(init.contains("expected zeros, constant:C"), "{init}");
+}

@@ -1,0 +1,86 @@
+//! Gradients of every cell on every operator through a short scan, against finite differences.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{inputs, layer, spec};
+use retrograd_cells::{CELLS, Input, Loss, Model, ModelSpec, OPERATORS, Readout};
+use retrograd_engine::{Var, gradcheck};
+
+/// Checks the gradient of the loss by every trained parameter, and by `x` if it is dense.
+fn check(what: &str, spec: ModelSpec) -> Option<String> {
+    let model = Model::new(spec).unwrap();
+    let mut recorded = model.record(5).unwrap();
+    let data = inputs(&model, 4, 3);
+    let mut wrt: Vec<Var> = recorded.trainable_vars();
+    if let (Input::Dense(_), Some((_, x, _))) =
+        (model.spec().input, recorded.tape.inputs().find(|(name, _, _)| *name == "x"))
+    {
+        wrt.push(x);
+    }
+    let options = gradcheck::Options { max_components: 24, directions: 2, ..Default::default() };
+    let loss = recorded.loss;
+    let report =
+        gradcheck::check_reference(&mut recorded.tape, &[loss], &wrt, &[&data, &recorded.params], &options);
+    let report = report.unwrap();
+    (!report.passed()).then(|| format!("{what}: {report}"))
+}
+
+fn all_pass(failures: Vec<Option<String>>) {
+    let failures: Vec<String> = failures.into_iter().flatten().collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+}
+
+#[test]
+fn every_cell_on_every_operator() {
+    let mut failures = Vec::new();
+    for cell in CELLS {
+        for operator in OPERATORS {
+            let layer = layer(cell.name, &[], operator.name, &[], 6);
+            let mut s = spec(Input::Dense(2), vec![layer], Readout::EveryStep, 3, Loss::SoftmaxCrossEntropy);
+            s.learn_h0 = true;
+            failures.push(check(&format!("{} on {}", cell.name, operator.name), s));
+        }
+    }
+    all_pass(failures);
+}
+
+#[test]
+fn every_option() {
+    // Settings away from the defaults, and the loss and read-out they are checked with.
+    let rows: &[(&str, &[(&str, &str)])] = &[
+        ("rnn", &[("activation", "relu"), ("recurrent_init", "orthogonal")]),
+        ("rnn", &[("layer_norm", "true")]),
+        ("lstm", &[("peephole", "true"), ("cell_to_output", "true")]),
+        ("lstm", &[("chrono", "10")]),
+        ("gru", &[("reset", "after"), ("carry_bias", "2")]),
+        ("kru", &[("modrelu", "exact")]),
+    ];
+    let mut failures = Vec::new();
+    for (i, (cell, set)) in rows.iter().enumerate() {
+        let readout = if i % 2 == 0 { Readout::Last } else { Readout::EveryStep };
+        let layer = layer(cell, set, "dense", &[], 4);
+        let s = spec(Input::Symbols(5), vec![layer], readout, 2, Loss::BinaryCrossEntropy);
+        failures.push(check(&format!("{cell} with {set:?}"), s));
+    }
+    all_pass(failures);
+}
+
+#[test]
+fn stacks() {
+    let mut failures = Vec::new();
+    for bidirectional in [false, true] {
+        for readout in [Readout::Last, Readout::EveryStep] {
+            for lengths in [false, true] {
+                let layers = vec![layer("kru", &[], "kron", &[], 4), layer("gru", &[], "dense", &[], 3)];
+                let mut s = spec(Input::Dense(2), layers, readout, 2, Loss::SquaredError);
+                (s.bidirectional, s.lengths, s.masked) = (bidirectional, lengths, !lengths);
+                s.dropout = 0.25;
+                let what =
+                    format!("two layers, bidirectional {bidirectional}, {readout:?}, lengths {lengths}");
+                failures.push(check(&what, s));
+            }
+        }
+    }
+    all_pass(failures);
+}

@@ -1,0 +1,408 @@
+//! Products of one matrix pair a row, and outer products.
+
+use retrograd_engine::cpu::{Multiversion, Real, fma, multiversion};
+use retrograd_engine::kernel::{Args, Structured};
+use retrograd_engine::layout::{Layout, layout};
+use retrograd_engine::op::{Class, Cotangents, Io};
+use retrograd_engine::shape::broadcast_dims;
+use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
+use smallvec::smallvec;
+
+use crate::check::joint_dtype;
+use crate::lanes::total;
+use crate::rule::sum_options;
+use crate::spec::{Arg, Case, Domain, OpSpec};
+
+/// How the operands of a product are to be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct MatMulFlags {
+    /// The first as `[.., K, M]`.
+    pub transpose_a: bool,
+    /// The first conjugated.
+    pub conj_a: bool,
+    /// The second as `[.., P, K]`.
+    pub transpose_b: bool,
+    /// The second conjugated.
+    pub conj_b: bool,
+}
+
+/// One matrix product for every row, and for every index of the axes before the last two: `y = a' b'`, where `'`
+/// transposes or conjugates as the flags say.
+///
+/// Shapes: `a [.., M, K]`, `b [.., K, P] -> y [.., M, P]`; the axes before broadcast, batch axes join.
+/// Rule: `a_bar = y_bar bᴴ`, `b_bar = aᴴ y_bar`; keeps both.   Domain: all numbers.   Errors: fewer than two axes;
+/// `K` differs; axes that do not broadcast; single with double precision.
+pub fn batch_matmul(tape: &mut Tape, a: Var, b: Var, flags: MatMulFlags) -> Result<Var> {
+    // Conjugating real numbers does nothing; without the flag equal products are recognized as equal.
+    let conj_a = flags.conj_a && tape.dtype(a)?.is_complex();
+    let conj_b = flags.conj_b && tape.dtype(b)?.is_complex();
+    tape.push(BatchMatMul { flags: MatMulFlags { conj_a, conj_b, ..flags } }, &[a, b])
+}
+
+/// Outer product of last axes: `y[.., i, j] = a[.., i] b[.., j]`.
+///
+/// Shapes: `a [.., I]`, `b [.., J] -> y [.., I, J]`; the axes before broadcast, batch axes join.
+/// Rule: `a_bar = y_bar conj(b)`, `b_bar = y_barᵀ conj(a)`; keeps both.   Domain: all numbers.
+/// Errors: no axis; axes that do not broadcast; single with double precision.
+pub fn outer(tape: &mut Tape, a: Var, b: Var) -> Result<Var> {
+    tape.last_dim("outer", a)?;
+    let columns = tape.last_dim("outer", b)?;
+    let mut column = tape.shape(a)?.dims.clone();
+    column.push(1);
+    let mut row = tape.shape(b)?.dims.clone();
+    row.pop();
+    row.extend([1, columns]);
+    let a = layout(tape, a, Layout::Reshape { dims: column })?;
+    let b = layout(tape, b, Layout::Reshape { dims: row })?;
+    batch_matmul(tape, a, b, MatMulFlags::default())
+}
+
+#[derive(Clone, Copy, Debug)]
+struct BatchMatMul {
+    flags: MatMulFlags,
+}
+
+/// Sizes of one product, and of the axes over it.
+struct Sizes {
+    m: usize,
+    k: usize,
+    p: usize,
+    over: Dims,
+}
+
+impl BatchMatMul {
+    fn sizes(&self, a: &[usize], b: &[usize]) -> std::result::Result<Sizes, String> {
+        let ([a_over @ .., a0, a1], [b_over @ .., b0, b1]) = (a, b) else {
+            return Err("at least two axes each".into());
+        };
+        let (m, k) = if self.flags.transpose_a { (*a1, *a0) } else { (*a0, *a1) };
+        let (k_b, p) = if self.flags.transpose_b { (*b1, *b0) } else { (*b0, *b1) };
+        if k != k_b {
+            return Err(format!("inner K={k}"));
+        }
+        let over = broadcast_dims(a_over, b_over)
+            .ok_or_else(|| format!("axes before the last two that broadcast with {a_over:?}"))?;
+        Ok(Sizes { m, k, p, over })
+    }
+}
+
+impl Op for BatchMatMul {
+    fn name(&self) -> &'static str {
+        "batch_matmul"
+    }
+
+    fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
+        let dtype = joint_dtype("batch_matmul", inputs)?;
+        let (a, b) = (&inputs[0].shape, &inputs[1].shape);
+        let sizes = self.sizes(&a.dims, &b.dims).map_err(|expected| {
+            Error::shape("batch_matmul", format!("b for a {a}, {:?}", self.flags), expected, b)
+        })?;
+        let mut dims = sizes.over;
+        dims.extend([sizes.m, sizes.p]);
+        Ok(Ty::new(dtype, Shape { lead: a.lead.join(b.lead), dims }))
+    }
+
+    fn class(&self) -> Class<'_> {
+        Class::Structured(self)
+    }
+
+    fn vjp(&self, tape: &mut Tape, io: Io<'_>, y_bar: Var) -> Result<Cotangents> {
+        let (a, b, f) = (io.inputs[0], io.inputs[1], self.flags);
+        // a'_bar = y_bar b'ᴴ and b'_bar = a'ᴴ y_bar; transposed and conjugated again where the operand was. The
+        // other operand is conjugated once by the rule and once more if the result is.
+        let a_bar = match (io.needs[0], f.transpose_a) {
+            (false, _) => None,
+            (true, false) => {
+                let flags = MatMulFlags {
+                    transpose_a: false,
+                    conj_a: f.conj_a,
+                    transpose_b: !f.transpose_b,
+                    conj_b: f.conj_b == f.conj_a,
+                };
+                Some(batch_matmul(tape, y_bar, b, flags)?)
+            }
+            (true, true) => {
+                let flags = MatMulFlags {
+                    transpose_a: f.transpose_b,
+                    conj_a: f.conj_b == f.conj_a,
+                    transpose_b: true,
+                    conj_b: f.conj_a,
+                };
+                Some(batch_matmul(tape, b, y_bar, flags)?)
+            }
+        };
+        let b_bar = match (io.needs[1], f.transpose_b) {
+            (false, _) => None,
+            (true, false) => {
+                let flags = MatMulFlags {
+                    transpose_a: !f.transpose_a,
+                    conj_a: f.conj_a == f.conj_b,
+                    transpose_b: false,
+                    conj_b: f.conj_b,
+                };
+                Some(batch_matmul(tape, a, y_bar, flags)?)
+            }
+            (true, true) => {
+                let flags = MatMulFlags {
+                    transpose_a: true,
+                    conj_a: f.conj_b,
+                    transpose_b: f.transpose_a,
+                    conj_b: f.conj_a == f.conj_b,
+                };
+                Some(batch_matmul(tape, y_bar, a, flags)?)
+            }
+        };
+        Ok(smallvec![a_bar, b_bar])
+    }
+
+    fn jvp(&self, tape: &mut Tape, io: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
+        let from_a = x_dots[0].map(|d| batch_matmul(tape, d, io.inputs[1], self.flags)).transpose()?;
+        let from_b = x_dots[1].map(|d| batch_matmul(tape, io.inputs[0], d, self.flags)).transpose()?;
+        sum_options(tape, from_a, from_b)
+    }
+
+    fn flops(&self, inputs: &[Ty], output: &Ty) -> f64 {
+        let dims = &inputs[0].shape.dims;
+        let k = dims[dims.len() - if self.flags.transpose_a { 2 } else { 1 }];
+        let planes: usize = inputs.iter().map(|ty| ty.dtype.planes()).product();
+        2.0 * output.shape.width() as f64 * k as f64 * planes as f64
+    }
+}
+
+/// One product of real planes, added to `y` or subtracted from it.
+struct Product<'a, R> {
+    sizes: &'a Sizes,
+    flags: MatMulFlags,
+    a: &'a [R],
+    b: &'a [R],
+    y: &'a mut [R],
+    sign: R,
+}
+
+impl<R: Real> Multiversion for Product<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let Product { sizes: &Sizes { m, k, p, .. }, flags, a, b, y, sign } = self;
+        for i in 0..m {
+            let y = &mut y[i * p..(i + 1) * p];
+            if !flags.transpose_b && p > 1 {
+                for j in 0..k {
+                    let v = sign * a[if flags.transpose_a { j * m + i } else { i * k + j }];
+                    for (y, b) in y.iter_mut().zip(&b[j * p..(j + 1) * p]) {
+                        *y = fma::<R, FMA>(v, *b, *y);
+                    }
+                }
+            } else {
+                // Rows of b along k; a column of one element is such a row.
+                for (c, y) in y.iter_mut().enumerate() {
+                    let b = &b[c * k..(c + 1) * k];
+                    let mut sums = [R::ZERO; 16];
+                    if flags.transpose_a {
+                        for (j, b) in b.iter().enumerate() {
+                            sums[j % 16] = fma::<R, FMA>(a[j * m + i], *b, sums[j % 16]);
+                        }
+                    } else {
+                        let (a_whole, a_rest) = a[i * k..(i + 1) * k].as_chunks::<16>();
+                        let (b_whole, b_rest) = b.as_chunks::<16>();
+                        for (a, b) in a_whole.iter().zip(b_whole) {
+                            for l in 0..16 {
+                                sums[l] = fma::<R, FMA>(a[l], b[l], sums[l]);
+                            }
+                        }
+                        for (l, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
+                            sums[l] = fma::<R, FMA>(*a, *b, sums[l]);
+                        }
+                    }
+                    *y = fma::<R, FMA>(sign, total(sums), *y);
+                }
+            }
+        }
+    }
+}
+
+/// Offset of matrix number `index` over axes `over` in an operand that has axes `dims` there.
+fn offset(index: usize, over: &[usize], dims: &[usize], size: usize) -> usize {
+    let (mut rest, mut at, mut step) = (index, 0, size);
+    for (back, &d) in over.iter().rev().enumerate() {
+        if let Some(own) = dims.len().checked_sub(back + 1).map(|a| dims[a]) {
+            if own != 1 {
+                at += rest % d * step;
+            }
+            step *= own;
+        }
+        rest /= d;
+    }
+    at
+}
+
+impl BatchMatMul {
+    fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
+        let (a, b) = (args.inputs[0], args.inputs[1]);
+        let (ad, bd) = (a.dims(), b.dims());
+        let Ok(sizes) = self.sizes(ad, bd) else { return };
+        let (am, bm, ym) = (sizes.m * sizes.k, sizes.k * sizes.p, sizes.m * sizes.p);
+        let count: usize = sizes.over.iter().product();
+        let minus = -R::ONE;
+        let (sa, sb) =
+            (if self.flags.conj_a { minus } else { R::ONE }, if self.flags.conj_b { minus } else { R::ONE });
+        for r in 0..args.rows {
+            let (yr, yi) = args.output.row_pair(r);
+            yr.fill(R::ZERO);
+            yi.fill(R::ZERO);
+            for c in 0..count {
+                let from_a = offset(c, &sizes.over, &ad[..ad.len() - 2], am);
+                let from_b = offset(c, &sizes.over, &bd[..bd.len() - 2], bm);
+                let at = c * ym..(c + 1) * ym;
+                let add = |a: &[R], b: &[R], y: &mut [R], sign: R| {
+                    let (a, b) = (&a[from_a..from_a + am], &b[from_b..from_b + bm]);
+                    let y = &mut y[at.clone()];
+                    multiversion(Product { sizes: &sizes, flags: self.flags, a, b, y, sign });
+                };
+                add(a.row(r), b.row(r), yr, R::ONE);
+                if a.is_complex() && b.is_complex() {
+                    add(a.row_im(r), b.row_im(r), yr, -(sa * sb));
+                }
+                if a.is_complex() {
+                    add(a.row_im(r), b.row(r), yi, sa);
+                }
+                if b.is_complex() {
+                    add(a.row(r), b.row_im(r), yi, sb);
+                }
+            }
+        }
+    }
+}
+
+impl Structured for BatchMatMul {
+    structured_kernel!();
+}
+
+macro_rules! flags {
+    ($ta:literal $ca:literal $tb:literal $cb:literal) => {
+        MatMulFlags { transpose_a: $ta, conj_a: $ca, transpose_b: $tb, conj_b: $cb }
+    };
+}
+
+pub(crate) static BATCH_MATMUL: OpSpec = OpSpec {
+    name: "batch_matmul",
+    summary: "one matrix product a row",
+    cases: &[
+        Case {
+            label: "both with rows",
+            inputs: &[Arg::either("N M K", Domain::Any), Arg::either("N K P", Domain::Any)],
+            build: |tape, x| batch_matmul(tape, x[0], x[1], flags!(false false false false)),
+        },
+        Case {
+            label: "a transposed and conjugated, axes broadcast",
+            inputs: &[Arg::either("N 1 D K M", Domain::Any), Arg::either("E 1 K P", Domain::Any)],
+            build: |tape, x| batch_matmul(tape, x[0], x[1], flags!(true true false false)),
+        },
+        Case {
+            label: "b transposed and conjugated, shared a, more K than lanes",
+            inputs: &[Arg::either("M 19", Domain::Any), Arg::either("N P 19", Domain::Any)],
+            build: |tape, x| batch_matmul(tape, x[0], x[1], flags!(false false true true)),
+        },
+        Case {
+            label: "both transposed, both conjugated",
+            inputs: &[Arg::either("N K M", Domain::Any), Arg::either("N P K", Domain::Any)],
+            build: |tape, x| batch_matmul(tape, x[0], x[1], flags!(true true true true)),
+        },
+        Case {
+            label: "both conjugated",
+            inputs: &[Arg::either("N M K", Domain::Any), Arg::either("N K 1", Domain::Any)],
+            build: |tape, x| batch_matmul(tape, x[0], x[1], flags!(false true false true)),
+        },
+        Case {
+            label: "a transposed, b conjugated",
+            inputs: &[Arg::either("N K M", Domain::Any), Arg::either("N P K", Domain::Any)],
+            build: |tape, x| batch_matmul(tape, x[0], x[1], flags!(true false true true)),
+        },
+    ],
+};
+
+pub(crate) static OUTER: OpSpec = OpSpec {
+    name: "outer",
+    summary: "outer product of last axes",
+    cases: &[
+        Case {
+            label: "rows",
+            inputs: &[Arg::either("N I", Domain::Any), Arg::either("N J", Domain::Any)],
+            build: |tape, x| outer(tape, x[0], x[1]),
+        },
+        Case {
+            label: "one shared, rows of rows",
+            inputs: &[Arg::either("N B I", Domain::Any), Arg::either("J", Domain::Any)],
+            build: |tape, x| outer(tape, x[0], x[1]),
+        },
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use num_complex::Complex64;
+    use retrograd_engine::{DType, Params, Tensor, reference};
+
+    use super::*;
+    use crate::spec::Sampler;
+
+    #[test]
+    fn every_choice_of_flags_against_a_naive_product() -> Result<()> {
+        let (over, m, k, p) = ([2, 1], 3, 18, 4);
+        for bits in 0..16 {
+            let flags = MatMulFlags {
+                transpose_a: bits & 1 != 0,
+                conj_a: bits & 2 != 0,
+                transpose_b: bits & 4 != 0,
+                conj_b: bits & 8 != 0,
+            };
+            let pair = |swap: bool, a: usize, b: usize| if swap { [b, a] } else { [a, b] };
+            let [a0, a1] = pair(flags.transpose_a, m, k);
+            let [b0, b1] = pair(flags.transpose_b, k, p);
+            let mut sampler = Sampler::new(bits);
+            let a = sampler.direction(DType::C64, &[2, 1, a0, a1])?;
+            let b = sampler.direction(DType::C64, &[5, b0, b1])?;
+            let mut tape = Tape::new();
+            let va = tape.param("a", DType::C64, [over[0], over[1], a0, a1])?;
+            let vb = tape.param("b", DType::C64, [5, b0, b1])?;
+            let y = batch_matmul(&mut tape, va, vb, flags)?;
+            assert_eq!(tape.shape(y)?.to_string(), "[2,5,3,4]");
+            let values = Params::from_iter([("a".to_string(), a.clone()), ("b".to_string(), b.clone())]);
+            let found = reference::evaluate(&tape, &[y], &[&values])?.remove(0);
+            for at in 0..found.len() {
+                let (i, j, c, d) = (at / p % m, at % p, at / (p * m * 5), at / (p * m) % 5);
+                let read = |t: &Tensor, base: usize, r: usize, c: usize, columns: usize, swap, conj| {
+                    let z: Complex64 = t.get(base + if swap { c * columns + r } else { r * columns + c });
+                    if conj { z.conj() } else { z }
+                };
+                let expected: Complex64 = (0..k)
+                    .map(|l| {
+                        read(&a, c * m * k, i, l, a1, flags.transpose_a, flags.conj_a)
+                            * read(&b, d * k * p, l, j, b1, flags.transpose_b, flags.conj_b)
+                    })
+                    .sum();
+                assert!((found.get(at) - expected).norm() < 1e-13, "{flags:?} {at}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() -> Result<()> {
+        let mut tape = Tape::new();
+        let a = tape.param("a", DType::F32, [2, 3, 4])?;
+        let b = tape.param("b", DType::F32, [3, 4, 5])?;
+        let v = tape.param("v", DType::F32, [4])?;
+        let s = tape.param("s", DType::F32, [])?;
+        let plain = MatMulFlags::default();
+        let text = batch_matmul(&mut tape, a, b, plain).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(text.contains("axes before the last two that broadcast with [2], got [3,4,5]"), "{text}");
+        let transposed = MatMulFlags { transpose_b: true, ..plain };
+        let text = batch_matmul(&mut tape, a, b, transposed).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(text.contains("inner K=4"), "{text}");
+        assert!(batch_matmul(&mut tape, a, v, plain).is_err());
+        assert!(outer(&mut tape, s, v).is_err());
+        Ok(())
+    }
+}

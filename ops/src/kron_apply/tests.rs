@@ -1,0 +1,270 @@
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use num_complex::Complex64;
+use retrograd_engine::kernel::{In, Out};
+use retrograd_engine::{Params, Shape, Tensor, reference};
+
+use super::*;
+use crate::spec::Sampler;
+
+/// A matrix with its sizes, and whether it is complex.
+type Size = (usize, usize, bool);
+
+const CHAINS: &[(bool, &[Size])] = &[
+    (true, &[(2, 2, true), (3, 3, true), (5, 5, true)]),
+    (false, &[(2, 3, false), (4, 1, true), (3, 5, false)]),
+    (false, &[(3, 2, false), (2, 4, false), (1, 3, false)]),
+    (true, &[(4, 2, false), (2, 2, true), (16, 20, true)]),
+    (true, &[(2, 2, true), (2, 2, false), (3, 2, true), (7, 18, true)]),
+    (true, &[(40, 37, true), (2, 3, true)]),
+    (false, &[(3, 2, false), (41, 33, false)]),
+    (true, &[(6, 5, true), (4, 4, true), (1, 1, true), (20, 19, false)]),
+    (true, &[(2, 2, true); 8]),
+    (false, &[(2, 2, false); 7]),
+    (true, &[(35, 35, true), (17, 16, true)]),
+];
+
+fn naive(x: &[Complex64], factors: &[(usize, usize, Vec<Complex64>)]) -> Vec<Complex64> {
+    let mut product = (1, 1, vec![Complex64::new(1.0, 0.0)]);
+    for (p, q, w) in factors {
+        let (rows, columns) = (product.0 * p, product.1 * q);
+        let mut next = vec![Complex64::ZERO; rows * columns];
+        for i in 0..rows {
+            for j in 0..columns {
+                next[i * columns + j] = product.2[i / p * product.1 + j / q] * w[i % p * q + j % q];
+            }
+        }
+        product = (rows, columns, next);
+    }
+    (0..product.0).map(|i| (0..product.1).map(|j| product.2[i * product.1 + j] * x[j]).sum()).collect()
+}
+
+struct Sample {
+    x: Tensor,
+    y_bar: Tensor,
+    factors: Vec<Tensor>,
+}
+
+fn sample(real: DType, rows: usize, x: bool, sizes: &[Size], seed: u64) -> Sample {
+    let mut sampler = Sampler::new(seed);
+    let dtype = |complex: bool| if complex { real.complex().unwrap() } else { real };
+    let (p, q) = sizes.iter().fold((1, 1), |(p, q), s| (p * s.0, q * s.1));
+    let y = x || sizes.iter().any(|s| s.2);
+    Sample {
+        x: sampler.direction(dtype(x), &[rows, q]).unwrap(),
+        y_bar: sampler.direction(dtype(y), &[rows, p]).unwrap(),
+        factors: sizes.iter().map(|s| sampler.direction(dtype(s.2), &[s.0, s.1]).unwrap()).collect(),
+    }
+}
+
+/// The product, its adjoint and the gradients of the factors, by `record`.
+fn evaluate(s: &Sample, record: impl Fn(&mut Tape, Var, &[Var]) -> Result<Var>) -> Vec<Tensor> {
+    let mut tape = Tape::new();
+    let mut values = Params::new();
+    let x = tape.input("x", s.x.dtype(), Shape::rows([s.x.dims()[1]])).unwrap();
+    let y_bar = tape.input("y_bar", s.y_bar.dtype(), Shape::rows([s.y_bar.dims()[1]])).unwrap();
+    values.insert("x", s.x.clone());
+    values.insert("y_bar", s.y_bar.clone());
+    let mut wrt = vec![x];
+    for (f, w) in s.factors.iter().enumerate() {
+        wrt.push(tape.param(&format!("w{f}"), w.dtype(), w.dims()).unwrap());
+        values.insert(format!("w{f}"), w.clone());
+    }
+    let y = record(&mut tape, x, &wrt[1..]).unwrap();
+    let mut outputs = vec![y];
+    outputs.extend(retrograd_engine::vjp(&mut tape, &[(y, y_bar)], &wrt).unwrap().into_iter().flatten());
+    reference::evaluate(&tape, &outputs, &[&values]).unwrap()
+}
+
+fn dot(a: &Tensor, b: &Tensor) -> f64 {
+    assert_eq!(a.len(), b.len());
+    (0..a.len()).map(|i| (a.get(i).conj() * b.get(i)).re).sum()
+}
+
+fn norm(a: &Tensor) -> f64 {
+    dot(a, a).sqrt()
+}
+
+fn unmerged(tape: &mut Tape, x: Var, factors: &[Var]) -> Result<Var> {
+    apply(tape, x, factors.iter().map(|&w| (w, Stored::default())))
+}
+
+#[test]
+fn values_against_the_explicit_matrix() {
+    for (i, (x, sizes)) in CHAINS.iter().enumerate() {
+        for (real, eps) in [(DType::F64, 1e-13), (DType::F32, 2e-5)] {
+            let s = sample(real, 3, *x, sizes, i as u64);
+            let factors: Vec<_> = (sizes.iter().zip(&s.factors))
+                .map(|(s, w)| (s.0, s.1, (0..w.len()).map(|i| w.get(i)).collect()))
+                .collect();
+            for y in [evaluate(&s, kron_apply), evaluate(&s, unmerged)] {
+                let (q, p) = (s.x.dims()[1], s.y_bar.dims()[1]);
+                let scale = norm(&y[0]) / (y[0].len() as f64).sqrt();
+                for r in 0..3 {
+                    let row: Vec<_> = (0..q).map(|j| s.x.get(r * q + j)).collect();
+                    for (j, expected) in naive(&row, &factors).into_iter().enumerate() {
+                        let got = y[0].get(r * p + j);
+                        let error = (got - expected).norm() / scale;
+                        assert!(error < eps, "{sizes:?} {real} row {r} element {j}: {got} {expected}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn adjoint_and_every_gradient_satisfy_the_multilinear_identity() {
+    // <y_bar, y> = <x_bar, x> = <W_f_bar, W_f> for every factor.
+    for (i, (x, sizes)) in CHAINS.iter().enumerate() {
+        for rows in [1, 2, 11] {
+            let s = sample(DType::F64, rows, *x, sizes, 100 + i as u64);
+            for out in [evaluate(&s, kron_apply), evaluate(&s, unmerged)] {
+                let (expected, scale) = (dot(&s.y_bar, &out[0]), norm(&s.y_bar) * norm(&out[0]));
+                assert_eq!(out.len(), 2 + sizes.len());
+                for (k, v) in std::iter::once(&s.x).chain(&s.factors).enumerate() {
+                    let error = (dot(&out[1 + k], v) - expected).abs() / scale;
+                    assert!(error < 1e-13, "{sizes:?} rows {rows} input {k}: {error:e}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_does_not_depend_on_the_others() {
+    for (i, (x, sizes)) in CHAINS.iter().enumerate() {
+        let s = sample(DType::F32, 13, *x, sizes, 200 + i as u64);
+        let all = evaluate(&s, unmerged);
+        let mut sums: Vec<Vec<f32>> = vec![];
+        for r in 0..13 {
+            let cut = |t: &Tensor| {
+                let mut part = Tensor::zeros(t.dtype(), [1, t.dims()[1]]).unwrap();
+                part.fill_with(|j| t.get(r * t.dims()[1] + j));
+                part
+            };
+            let one = Sample { x: cut(&s.x), y_bar: cut(&s.y_bar), factors: s.factors.clone() };
+            let out = evaluate(&one, unmerged);
+            for k in 0..2 {
+                assert!(out[k].bit_eq(&cut(&all[k])), "{sizes:?} row {r} output {k}");
+            }
+            sums.push(out[2].components::<f32>().unwrap().to_vec());
+        }
+        assert!(sums.iter().all(|s| s.len() == sums[0].len()));
+    }
+}
+
+#[test]
+fn gradients_do_not_depend_on_how_rows_are_split_into_calls() {
+    for (i, (x, sizes)) in CHAINS.iter().enumerate() {
+        let s = sample(DType::F32, 13, *x, sizes, 300 + i as u64);
+        let op = KronGrad {
+            factors: smallvec![Stored::default(); sizes.len()],
+            wanted: smallvec![true; sizes.len()],
+        };
+        let whole = call(&op, &s, &[13]);
+        for split in [&[1; 13][..], &[8, 5], &[3, 9, 1], &[7, 1, 5]] {
+            assert_eq!(whole, call(&op, &s, split), "{sizes:?} {split:?}");
+        }
+    }
+}
+
+fn planes(t: &Tensor) -> (Vec<f32>, Vec<f32>) {
+    let re = (0..t.len()).map(|i| t.get(i).re as f32).collect();
+    let im = (0..t.len()).map(|i| t.get(i).im as f32).collect();
+    (re, if t.dtype().is_complex() { im } else { Vec::new() })
+}
+
+/// Runs the gradient kernel over the rows in calls of these many rows.
+fn call(op: &KronGrad, s: &Sample, split: &[usize]) -> (Vec<f32>, Vec<f32>) {
+    let data: Vec<_> = [&s.x, &s.y_bar].into_iter().chain(&s.factors).map(planes).collect();
+    let dims: Vec<Vec<usize>> = [&s.x, &s.y_bar]
+        .iter()
+        .map(|t| t.dims()[1..].to_vec())
+        .chain(s.factors.iter().map(|t| t.dims().to_vec()))
+        .collect();
+    let tys: Vec<Ty> = (data.iter().zip(&dims).enumerate())
+        .map(|(i, (d, dims))| {
+            let lead = if i < 2 { Lead::N } else { Lead::Shared };
+            Ty::new(if d.1.is_empty() { DType::F32 } else { DType::C32 }, Shape::new(lead, dims))
+        })
+        .collect();
+    let ty = op.infer(&tys).unwrap();
+    let width = ty.shape.width();
+    let (mut re, mut im) = (vec![0.0; width], vec![0.0; if ty.dtype.is_complex() { width } else { 0 }]);
+    let mut scratch = vec![f32::NAN; op.scratch(&tys)];
+    let mut at = 0;
+    for &rows in split {
+        let inputs: Vec<In<'_, f32>> = (data.iter().zip(&dims).enumerate())
+            .map(|(i, (d, dims))| {
+                let width: usize = dims.iter().product();
+                let (from, stride) = if i < 2 { (at * width, width) } else { (0, 0) };
+                In::new(&d.0[from..], if d.1.is_empty() { &[] } else { &d.1[from..] }, stride, dims)
+            })
+            .collect();
+        let output = Out::new(&mut re, &mut im, 0, &ty.shape.dims);
+        let origin = Default::default();
+        op.run_f32(Args { rows, inputs: &inputs, output, scratch: &mut scratch, origin });
+        at += rows;
+    }
+    (re, im)
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    let mut tape = Tape::new();
+    let x = tape.input("x", DType::C32, Shape::rows([6])).unwrap();
+    let w = tape.param("w", DType::C32, [2, 2]).unwrap();
+    let v = tape.param("v", DType::F64, [2, 3]).unwrap();
+    let rows = tape.input("rows", DType::C32, Shape::rows([2, 3])).unwrap();
+    let vector = tape.param("vector", DType::C32, [3]).unwrap();
+    let empty = tape.param("empty", DType::C32, [0, 3]).unwrap();
+    let huge = tape.param("huge", DType::F32, [1, 1 << 40]).unwrap();
+    let mut text = |factors: &[Var]| kron_apply(&mut tape, x, factors).unwrap_err().to_string();
+    assert_eq!(text(&[]), "kron_apply: no factors");
+    assert_eq!(text(&[w, w]), "kron_apply: last axis of x for factors [2,2] ⊗ [2,2], expected 4, got [N,6]");
+    assert!(text(&[w, v]).contains("element type of input"));
+    for bad in [rows, vector, empty] {
+        assert!(text(&[w, bad]).contains("kron_apply: factor 1, expected a matrix"));
+    }
+    assert!(text(&[huge, huge, w]).contains("overflow"));
+}
+
+/// Microseconds a row of nine 2 × 2 complex factors, the last four multiplied out; run in a release build.
+#[test]
+#[ignore = "a measurement, not a check"]
+fn time_512() {
+    let rows = 20;
+    let mut sizes = [(2, 2, true); 6];
+    sizes[5] = (16, 16, true);
+    let s = sample(DType::F32, rows, true, &sizes, 1);
+    let data: Vec<_> = [&s.x, &s.y_bar].into_iter().chain(&s.factors).map(planes).collect();
+    let dims: Vec<Vec<usize>> =
+        [vec![512], vec![512]].into_iter().chain(s.factors.iter().map(|t| t.dims().to_vec())).collect();
+    let ins: Vec<In<'_, f32>> = (data.iter().zip(&dims).enumerate())
+        .map(|(i, (d, dims))| In::new(&d.0, &d.1, if i < 2 { 512 } else { 0 }, dims))
+        .collect();
+    let tys: Vec<Ty> = (dims.iter().enumerate())
+        .map(|(i, d)| Ty::new(DType::C32, Shape::new(if i < 2 { Lead::N } else { Lead::Shared }, d)))
+        .collect();
+    let apply = KronApply { factors: smallvec![Stored::default(); 6] };
+    let grad = KronGrad { factors: smallvec![Stored::default(); 6], wanted: smallvec![true; 6] };
+    let (mut re, mut im) = (vec![0.0; rows * 512], vec![0.0; rows * 512]);
+    let with_x: Vec<_> = [ins[0]].into_iter().chain(ins[2..].iter().copied()).collect();
+    let mut scratch = vec![0.0; grad.scratch(&tys).max(1 << 16)];
+    for (name, op) in [("product", &apply as &dyn Structured), ("gradients", &grad)] {
+        let (inputs, stride, out) =
+            if name == "product" { (&with_x[..], 512, vec![512]) } else { (&ins[..], 0, vec![5 * 4 + 256]) };
+        let mut best = f64::MAX;
+        for _ in 0..200 {
+            let start = std::time::Instant::now();
+            for _ in 0..10 {
+                let output = Out::new(&mut re, &mut im, stride, &out);
+                let origin = Default::default();
+                op.run_f32(Args { rows, inputs, output, scratch: &mut scratch, origin });
+            }
+            best = best.min(start.elapsed().as_secs_f64() / 10.0);
+        }
+        println!("{name}: {:.3} µs a row", 1e6 * best / rows as f64);
+    }
+}

@@ -1,0 +1,96 @@
+//! Short vectors: arrays of a fixed length whose loops compile to vector registers.
+
+use retrograd_engine::cpu::{Real, fma};
+
+/// The first `L` elements.
+#[inline(always)]
+pub(crate) fn load<R: Real, const L: usize>(x: &[R]) -> [R; L] {
+    let (x, mut v) = (&x[..L], [R::ZERO; L]);
+    for l in 0..L {
+        v[l] = x[l];
+    }
+    v
+}
+
+/// All elements, at most `L`, and zeros behind them.
+#[inline(always)]
+pub(crate) fn load_part<R: Real, const L: usize>(x: &[R]) -> [R; L] {
+    let mut v = [R::ZERO; L];
+    for (v, x) in v.iter_mut().zip(x) {
+        *v = *x;
+    }
+    v
+}
+
+/// Writes the vector to the first `L` elements.
+#[inline(always)]
+pub(crate) fn store<R: Real, const L: usize>(y: &mut [R], v: &[R; L]) {
+    let y = &mut y[..L];
+    for l in 0..L {
+        y[l] = v[l];
+    }
+}
+
+/// Writes the first `len` elements of the vector, `stride` apart. (By value, lest the vector is kept in memory.)
+#[inline(always)]
+pub(crate) fn store_spread<R: Real, const L: usize>(y: &mut [R], v: [R; L], len: usize, stride: usize) {
+    for (y, v) in y.iter_mut().step_by(stride).zip(v).take(len) {
+        *y = v;
+    }
+}
+
+/// `acc += a · x`.
+#[inline(always)]
+pub(crate) fn axpy<R: Real, const L: usize, const FMA: bool>(acc: &mut [R; L], a: R, x: &[R; L]) {
+    for l in 0..L {
+        acc[l] = fma::<R, FMA>(a, x[l], acc[l]);
+    }
+}
+
+/// `acc += x · y`, lane by lane.
+#[inline(always)]
+pub(crate) fn mul_acc<R: Real, const L: usize, const FMA: bool>(acc: &mut [R; L], x: &[R; L], y: &[R; L]) {
+    for l in 0..L {
+        acc[l] = fma::<R, FMA>(x[l], y[l], acc[l]);
+    }
+}
+
+/// `s · x`.
+#[inline(always)]
+pub(crate) fn scaled<R: Real, const L: usize>(s: R, x: &[R; L]) -> [R; L] {
+    let mut v = *x;
+    for l in 0..L {
+        v[l] = s * v[l];
+    }
+    v
+}
+
+/// Sum of the lanes, halves added to halves.
+#[inline(always)]
+pub(crate) fn total<R: Real, const L: usize>(mut v: [R; L]) -> R {
+    let mut width = L / 2;
+    while width > 0 {
+        for l in 0..width {
+            v[l] = v[l] + v[l + width];
+        }
+        width /= 2;
+    }
+    v[0]
+}
+
+/// Sum of `f(0) .. f(n − 1)` in sixteen interleaved partial sums: the order depends on `n` alone.
+#[inline]
+pub(crate) fn sum_by<R: Real>(n: usize, f: impl Fn(usize) -> R) -> R {
+    let mut sums = [R::ZERO; 16];
+    let mut i = 0;
+    while i + 16 <= n {
+        for l in 0..16 {
+            sums[l] = sums[l] + f(i + l);
+        }
+        i += 16;
+    }
+    for l in 0..n - i {
+        sums[l] = sums[l] + f(i + l);
+    }
+    total(sums)
+}

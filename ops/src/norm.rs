@@ -1,0 +1,346 @@
+//! p-norms over ordinary axes, and division by them.
+
+use retrograd_engine::core_ops::{conj, real, sum_dims};
+use retrograd_engine::cpu::Real;
+use retrograd_engine::kernel::{Args, Structured};
+use retrograd_engine::op::{Class, Cotangents, Io};
+use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
+use smallvec::smallvec;
+
+use crate::fold::{Reduced, for_each, trailing};
+use crate::lanes::total;
+use crate::spec::{Arg, Case, Domain, OpSpec};
+use crate::{abs, axis, div, div_or_zero, maximum, mul, phase, powf};
+
+/// p-norm over ordinary axes: `y = (Σ |x|^p)^(1/p)`, real; `p ≥ 1`, infinity included. With `keep` the axes stay as
+/// axes of size 1.
+///
+/// Shapes: `x [.., a, ..] -> y [.., 1, ..]` or `[.., ..]`.   Rule: `x_bar = |x/y|^(p−1) x/|x| · y_bar`; keeps `x`
+/// and `y`. At `p = ∞` the elements of largest modulus share `y_bar` evenly.
+/// Domain: all numbers; nothing overflows that the result does not. Subgradient 0 where `y = 0`, and where `x = 0` at
+/// `p = 1`; at `1 < p < 2` the second derivative is infinite at `x = 0`.
+/// Errors: an axis that does not exist or is named twice; no elements; `p` below 1 or NaN.
+pub fn norm(tape: &mut Tape, x: Var, p: f64, axes: &[i32], keep: bool) -> Result<Var> {
+    if p.is_nan() || p < 1.0 {
+        return Err(Error::argument("norm", format!("p = {p}; at least 1")));
+    }
+    let reduced = Reduced::not_empty("norm", tape, x, axes)?;
+    let y = tape.push(Norm { p, dims: reduced.kept.clone() }, &[x])?;
+    reduced.shape(tape, y, keep)
+}
+
+/// Division by the p-norm along one axis: `y = x / max(‖x‖_p, eps)`.
+///
+/// Shapes: `x [.., a, ..] -> y` of the same.   Rule: with `n = ‖x‖_p > eps`,
+/// `x_bar = (y_bar − x/|x| |y|^(p−1) · Re Σ conj(y) y_bar) / n`, below it `y_bar / eps`.
+/// Domain: all numbers; 0 stays 0.   Errors: as [`norm`]; `eps` that is not positive.
+///
+/// Source: `torch.nn.functional.normalize`; with `p = 5` in the Non-saturating Recurrent Unit (S. Chandar et al.
+/// (2019), "Towards non-saturating recurrent units for modelling long-term dependencies", AAAI).
+pub fn normalize(tape: &mut Tape, x: Var, p: f64, axis: i32, eps: f64) -> Result<Var> {
+    if eps.is_nan() || eps <= 0.0 {
+        return Err(Error::argument("normalize", format!("eps = {eps}; more than 0")));
+    }
+    axis::axis("normalize", tape.shape(x)?.dims.len(), axis)?;
+    let n = norm(tape, x, p, &[axis], true)?;
+    let eps = tape.scalar(n, eps)?;
+    let n = maximum(tape, n, eps)?;
+    div(tape, x, n)
+}
+
+/// p-norm down to `dims`, 1 for every axis reduced.
+#[derive(Clone, Debug)]
+struct Norm {
+    p: f64,
+    dims: Dims,
+}
+
+impl Norm {
+    /// The gradient of `y` by `x`, stretched to `x`.
+    fn direction(&self, tape: &mut Tape, x: Var, y: Var) -> Result<Var> {
+        if self.p == 1.0 {
+            return phase(tape, x);
+        }
+        if self.p == f64::INFINITY {
+            let size = abs(tape, x)?;
+            let shares = crate::max::shares(tape, size, y, &self.dims)?;
+            let unit = phase(tape, x)?;
+            return mul(tape, shares, unit);
+        }
+        let ratio = div_or_zero(tape, x, y)?;
+        if self.p == 2.0 {
+            return Ok(ratio);
+        }
+        // |r|^(p−2) r where that is smooth, |r|^(p−1) times the phase where it is not.
+        let size = abs(tape, ratio)?;
+        let (power, unit) = if self.p > 2.0 {
+            (powf(tape, size, self.p - 2.0)?, ratio)
+        } else {
+            (powf(tape, size, self.p - 1.0)?, phase(tape, x)?)
+        };
+        mul(tape, power, unit)
+    }
+}
+
+impl Op for Norm {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
+        crate::check::joint_dtype("norm", inputs)?;
+        Ok(Ty::new(inputs[0].dtype.real(), Shape::new(inputs[0].shape.lead, &self.dims)))
+    }
+
+    fn class(&self) -> Class<'_> {
+        Class::Structured(self)
+    }
+
+    fn vjp(&self, tape: &mut Tape, io: Io<'_>, y_bar: Var) -> Result<Cotangents> {
+        let direction = self.direction(tape, io.inputs[0], io.output)?;
+        Ok(smallvec![Some(mul(tape, direction, y_bar)?)])
+    }
+
+    fn jvp(&self, tape: &mut Tape, io: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
+        let Some(x_dot) = x_dots[0] else { return Ok(None) };
+        let direction = self.direction(tape, io.inputs[0], io.output)?;
+        let direction = conj(tape, direction)?;
+        let terms = mul(tape, direction, x_dot)?;
+        let terms = real(tape, terms)?;
+        sum_dims(tape, terms, &self.dims).map(Some)
+    }
+
+    fn flops(&self, inputs: &[Ty], _: &Ty) -> f64 {
+        // A modulus, a scaling, a power, a sum.
+        8.0 * inputs[0].shape.width() as f64
+    }
+}
+
+/// `x^p`, elements apart, for `x ≥ 0`.
+#[inline]
+fn powers<R: Real>(p: f64, x: &mut [R; 16]) {
+    if p == p.trunc() && p <= 64.0 {
+        let (mut n, mut base) = (p as u32, *x);
+        x.fill(R::ONE);
+        while n > 0 {
+            for l in 0..16 {
+                x[l] = if n & 1 == 1 { x[l] * base[l] } else { x[l] };
+                base[l] = base[l] * base[l];
+            }
+            n >>= 1;
+        }
+    } else {
+        for v in x {
+            *v = R::from_f64(v.to_f64().powf(p));
+        }
+    }
+}
+
+/// `sqrt(re² + im²)` of numbers of moduli up to 1.
+fn modulus<R: Real>(re: R, im: R) -> R {
+    (re * re + im * im).sqrt()
+}
+
+/// The norm of one run of elements, scaled by the largest modulus so that no power overflows.
+fn of_slice<R: Real>(p: f64, re: &[R], im: &[R]) -> R {
+    let mut largest = R::ZERO;
+    for v in re.iter().chain(im) {
+        // A NaN stays.
+        let size = v.abs();
+        if size > largest || size != size {
+            largest = size;
+        }
+    }
+    let plain = im.is_empty() && p == f64::INFINITY;
+    if plain || !(largest > R::ZERO) || largest.to_f64() == f64::INFINITY {
+        return largest;
+    }
+    let inverse = R::ONE / largest;
+    // The reciprocal of a subnormal number may overflow.
+    let scale = |v: R| if inverse.to_f64().is_finite() { v * inverse } else { v / largest };
+    let mut sums = [R::ZERO; 16];
+    let mut most = R::ZERO;
+    for (c, chunk) in re.chunks(16).enumerate() {
+        let mut sizes = [R::ZERO; 16];
+        for (l, v) in chunk.iter().enumerate() {
+            sizes[l] =
+                if im.is_empty() { scale(*v).abs() } else { modulus(scale(*v), scale(im[16 * c + l])) };
+        }
+        if p == f64::INFINITY {
+            most = sizes.iter().fold(most, |most, v| if *v > most { *v } else { most });
+        } else {
+            powers(p, &mut sizes);
+            for l in 0..16 {
+                sums[l] = sums[l] + sizes[l];
+            }
+        }
+    }
+    if p == f64::INFINITY {
+        return largest * most;
+    }
+    let sum = total(sums);
+    largest
+        * match p {
+            1.0 => sum,
+            2.0 => sum.sqrt(),
+            _ => R::from_f64(sum.to_f64().powf(1.0 / p)),
+        }
+}
+
+impl Norm {
+    fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
+        let x = args.inputs[0];
+        let block = trailing(x.dims(), &self.dims);
+        for r in 0..args.rows {
+            let (re, im) = (x.row(r), if x.is_complex() { x.row_im(r) } else { &[] });
+            let y = args.output.row(r);
+            let Some(block) = block else {
+                // Elements that are reduced together are brought together.
+                let len = re.len() / y.len().max(1);
+                let (to_re, rest) = args.scratch.split_at_mut(re.len());
+                gather(x.dims(), &self.dims, re, to_re, y);
+                gather(x.dims(), &self.dims, im, rest, y);
+                for (j, y) in y.iter_mut().enumerate() {
+                    let at = j * len..(j + 1) * len;
+                    *y = of_slice(self.p, &to_re[at.clone()], if im.is_empty() { im } else { &rest[at] });
+                }
+                continue;
+            };
+            for (j, y) in y.iter_mut().enumerate() {
+                let at = j * block..(j + 1) * block;
+                *y = of_slice(self.p, &re[at.clone()], if im.is_empty() { im } else { &im[at] });
+            }
+        }
+    }
+}
+
+/// Moves the elements that go to output `j` next to each other; `next` counts those seen so far.
+fn gather<R: Real>(from: &[usize], dims: &[usize], x: &[R], to: &mut [R], next: &mut [R]) {
+    if x.is_empty() {
+        return;
+    }
+    let len = x.len() / next.len();
+    next.fill(R::ZERO);
+    for_each(from, dims, |i, j| {
+        to[j * len + next[j].to_f64() as usize] = x[i];
+        next[j] += R::ONE;
+    });
+}
+
+impl Structured for Norm {
+    structured_kernel!();
+
+    fn scratch(&self, inputs: &[Ty]) -> usize {
+        let x = &inputs[0];
+        let moved = trailing(&x.shape.dims, &self.dims).is_none();
+        if moved { x.shape.width() * x.dtype.planes() } else { 0 }
+    }
+}
+
+pub(crate) static NORM: OpSpec = OpSpec {
+    name: "norm",
+    summary: "p-norm over axes",
+    cases: &[
+        Case {
+            label: "p = 1",
+            inputs: &[Arg::either("N 2 3", Domain::AwayFromZero)],
+            build: |tape, x| norm(tape, x[0], 1.0, &[-1], false),
+        },
+        Case {
+            label: "p = 1.5",
+            inputs: &[Arg::either("N 3", Domain::AwayFromZero)],
+            build: |tape, x| norm(tape, x[0], 1.5, &[-1], true),
+        },
+        Case {
+            label: "p = 2, all axes",
+            inputs: &[Arg::either("N 2 3", Domain::AwayFromZero)],
+            build: |tape, x| norm(tape, x[0], 2.0, &[0, 1], false),
+        },
+        Case {
+            label: "p = 5, axes that are not last, kept",
+            inputs: &[Arg::either("N 2 C 3", Domain::AwayFromZero)],
+            build: |tape, x| norm(tape, x[0], 5.0, &[0, 2], true),
+        },
+        Case {
+            label: "p = ∞",
+            inputs: &[Arg::real("N 2 3", Domain::Separated)],
+            build: |tape, x| norm(tape, x[0], f64::INFINITY, &[0], false),
+        },
+    ],
+};
+
+pub(crate) static NORMALIZE: OpSpec = OpSpec {
+    name: "normalize",
+    summary: "division by the p-norm along an axis",
+    cases: &[
+        Case {
+            label: "p = 5",
+            inputs: &[Arg::either("N 2 3", Domain::AwayFromZero)],
+            build: |tape, x| normalize(tape, x[0], 5.0, -1, 1e-12),
+        },
+        Case {
+            label: "p = 2, first axis",
+            inputs: &[Arg::either("N 2 3", Domain::AwayFromZero)],
+            build: |tape, x| normalize(tape, x[0], 2.0, 0, 1e-12),
+        },
+        Case {
+            label: "norms below eps",
+            inputs: &[Arg::either("N 3", Domain::AwayFromZero)],
+            build: |tape, x| normalize(tape, x[0], 2.0, -1, 100.0),
+        },
+    ],
+};
+
+#[cfg(test)]
+mod tests {
+    use retrograd_engine::{DType, Params, Tensor, grad, reference};
+
+    use super::*;
+
+    /// Value and gradient of the norm of one vector.
+    fn of(p: f64, x: &[f64]) -> Result<(f64, Vec<f64>)> {
+        let mut tape = Tape::new();
+        let v = tape.param("x", DType::F64, [x.len()])?;
+        let y = norm(&mut tape, v, p, &[0], false)?;
+        let g = grad(&mut tape, y, &[v])?;
+        let values = Params::from_iter([("x".to_string(), Tensor::from_slice([x.len()], x)?)]);
+        let found = reference::evaluate(&tape, &[y, g[0]], &[&values])?;
+        Ok((found[0].item()?, found[1].as_slice::<f64>()?.to_vec()))
+    }
+
+    #[test]
+    fn special_points() -> Result<()> {
+        let close = |a: f64, b: f64| a == b || (a - b).abs() <= 1e-14 * b.abs();
+        let rows: &[(f64, &[f64], f64, &[f64])] = &[
+            (2.0, &[3.0, -4.0], 5.0, &[0.6, -0.8]),
+            (1.0, &[3.0, 0.0, -4.0], 7.0, &[1.0, 0.0, -1.0]),
+            (f64::INFINITY, &[4.0, 1.0, -4.0], 4.0, &[0.5, 0.0, -0.5]),
+            (5.0, &[0.0, 0.0], 0.0, &[0.0, 0.0]),
+            (2.0, &[0.0, 0.0], 0.0, &[0.0, 0.0]),
+            (5.0, &[1e300, 1e300], 1e300 * 2f64.powf(0.2), &[2f64.powf(-0.8); 2]),
+            (2.0, &[3e-300, 4e-300], 5e-300, &[0.6, 0.8]),
+            (2.0, &[0.0, 1e-310], 1e-310, &[0.0, 1.0]),
+        ];
+        for (p, x, y, x_bar) in rows {
+            let (value, gradient) = of(*p, x)?;
+            assert!(close(value, *y), "p {p} {x:?}: {value}");
+            assert!(gradient.iter().zip(*x_bar).all(|(a, b)| close(*a, *b)), "p {p} {x:?}: {gradient:?}");
+        }
+        assert!(of(5.0, &[1.0, f64::NAN, 2.0])?.0.is_nan());
+        assert_eq!(of(2.0, &[1.0, f64::NEG_INFINITY])?.0, f64::INFINITY);
+        Ok(())
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() -> Result<()> {
+        let mut tape = Tape::new();
+        let x = tape.param("x", DType::F32, [2, 0])?;
+        for p in [0.5, f64::NAN, -1.0] {
+            assert!(norm(&mut tape, x, p, &[0], false).is_err());
+        }
+        assert!(norm(&mut tape, x, 2.0, &[1], false).is_err());
+        assert!(normalize(&mut tape, x, 2.0, 0, 0.0).is_err());
+        assert!(normalize(&mut tape, x, 2.0, 2, 1.0).is_err());
+        Ok(())
+    }
+}

@@ -1,0 +1,67 @@
+//! Values on the command line.
+
+/// Bytes: a whole or decimal number and a unit, `500k`, `1.5GB`, `64MiB`. `k`, `M`, `G`, `T` alone and with `B` are
+/// powers of 1000, with `iB` of 1024.
+pub(crate) fn bytes(text: &str) -> Result<usize, String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.' && c != '_').unwrap_or(text.len());
+    let (number, unit) = (text[..end].replace('_', ""), text[end..].trim().to_ascii_lowercase());
+    let scale: f64 = match unit.as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "t" | "tb" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1024f64.powi(2),
+        "gib" => 1024f64.powi(3),
+        "tib" => 1024f64.powi(4),
+        _ => {
+            return Err(format!(
+                "`{unit}` is no unit of bytes, expected one of B, kB, MB, GB, TB, KiB, MiB, GiB, TiB"
+            ));
+        }
+    };
+    let value =
+        number.parse::<f64>().map_err(|_| "expected a number of bytes, as 64MiB, 1GB or 500k".to_string())?;
+    let bytes = value * scale;
+    if !(1.0..=usize::MAX as f64).contains(&bytes) {
+        return Err(format!("{bytes:.0} bytes, expected at least 1 and at most {}", usize::MAX));
+    }
+    Ok(bytes as usize)
+}
+
+/// A whole number from 1.
+pub(crate) fn positive(text: &str) -> Result<usize, String> {
+    match text.replace('_', "").parse() {
+        Ok(n) if n > 0 => Ok(n),
+        _ => Err("expected a whole number from 1".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_sizes() {
+        let rows = [
+            ("64MiB", Some(64 << 20)),
+            ("1GB", Some(1_000_000_000)),
+            ("500k", Some(500_000)),
+            ("1.5KiB", Some(1536)),
+            ("4096", Some(4096)),
+            ("2 GiB", Some(2 << 30)),
+            ("0", None),
+            ("", None),
+            ("MiB", None),
+            ("12 parsecs", None),
+            ("-1k", None),
+            ("9999999TB", None),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(bytes(text).ok(), expected, "{text}");
+        }
+        assert_eq!((positive("1_000"), positive("0").is_err()), (Ok(1000), true));
+    }
+}

@@ -1,0 +1,349 @@
+//! Settings to begin with: those published, one table.
+
+use super::config::{Length, Named, Precision, Settings, TrainConfig};
+use crate::run::Result;
+
+/// How a task is trained, whatever the cell.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskDefaults {
+    /// Task.
+    pub task: &'static str,
+    /// `key=value` settings.
+    pub set: &'static [&'static str],
+    /// Where they come from.
+    pub source: &'static str,
+}
+
+/// How a network was published on a task: settings that differ from those of the task.
+#[derive(Clone, Copy, Debug)]
+pub struct Published {
+    /// Tasks.
+    pub tasks: &'static [&'static str],
+    /// Cell.
+    pub cell: &'static str,
+    /// Recurrent operator.
+    pub operator: &'static str,
+    /// Size of the state.
+    pub hidden: usize,
+    /// `key=value` settings.
+    pub set: &'static [&'static str],
+    /// What the papers report for it, in words.
+    pub reported: &'static str,
+}
+
+const RMSPROP: &str = "optimizer=rmsprop";
+const ADAM: &str = "optimizer=adam";
+const LR3: &str = "lr=1e-3";
+
+/// Every task's way of training. KRU: Jose, Cisse, Fleuret, "Kronecker Recurrent Units", arXiv:1705.10142.
+pub const TASK_DEFAULTS: &[TaskDefaults] = &[
+    TaskDefaults {
+        task: "adding",
+        set: &[RMSPROP, LR3, "batch=50", "epochs=5", "eval_every=500", "eval_batch=200"],
+        source: "KRU: RMSprop at 1e-3, batch 20 or 50; length and evaluation are ours",
+    },
+    TaskDefaults {
+        task: "copy",
+        set: &[RMSPROP, LR3, "batch=20", "T=1000", "steps=10000", "eval_every=500", "eval_batch=100"],
+        source: "KRU: RMSprop at 1e-3, batch 20, T = 1000; Wisdom et al. 2016: 10 000 updates",
+    },
+    TaskDefaults {
+        task: "denoise",
+        set: &[ADAM, LR3, "clip=norm-pytorch", "batch=10", "steps=50000", "eval_every=500", "eval_batch=100"],
+        source: "Chandar et al. 2019 (NRU): Adam at 1e-3, norm 1, batch 10",
+    },
+    TaskDefaults {
+        task: "mnist",
+        set: &[RMSPROP, LR3, "batch=100", "eval_batch=100", "epochs=100", "patience=10"],
+        source: "KRU: RMSprop at 1e-3, best model on validation; batch and length are ours",
+    },
+    TaskDefaults {
+        task: "psmnist",
+        set: &[RMSPROP, LR3, "batch=100", "eval_batch=100", "epochs=100", "patience=10"],
+        source: "KRU: RMSprop at 1e-3, best model on validation; batch and length are ours",
+    },
+    TaskDefaults {
+        task: "rowmnist",
+        set: &[ADAM, LR3, "batch=100", "eval_batch=500", "epochs=20", "patience=5"],
+        source: "ours",
+    },
+    TaskDefaults {
+        task: "noisymnist",
+        set: &[ADAM, "lr=1e-2", "batch=128", "eval_batch=100", "epochs=20", "patience=5"],
+        source: "Kag et al. 2020 (iRNN): Adam at 1e-2, batch 128",
+    },
+    TaskDefaults {
+        task: "ptbchar",
+        set: &[
+            ADAM,
+            LR3,
+            "batch=50",
+            "eval_batch=50",
+            "epochs=50",
+            "bptt=30",
+            "unk=symbol",
+            "schedule=plateau",
+            "schedule.gamma=0.3",
+            "schedule.patience=0",
+            "schedule.threshold=0",
+            "patience=5",
+        ],
+        source: "KRU: Adam at 1e-3, times 0.3 whenever validation does not improve, batch 50, 50 epochs, 30 steps",
+    },
+    TaskDefaults {
+        task: "ptbword",
+        set: &[
+            ADAM,
+            LR3,
+            "clip=norm",
+            "batch=20",
+            "eval_batch=20",
+            "epochs=40",
+            "bptt=35",
+            "schedule=plateau",
+            "schedule.gamma=0.3",
+            "schedule.patience=0",
+            "patience=5",
+        ],
+        source: "ours",
+    },
+    TaskDefaults { task: "jsb", set: MUSIC, source: MUSIC_SOURCE },
+    TaskDefaults { task: "piano-midi", set: MUSIC, source: MUSIC_SOURCE },
+    TaskDefaults { task: "nottingham", set: MUSIC, source: MUSIC_SOURCE },
+    TaskDefaults { task: "musedata", set: MUSIC, source: MUSIC_SOURCE },
+];
+
+const MUSIC: &[&str] =
+    &[ADAM, LR3, "clip=norm", "clip_limit=1", "batch=8", "eval_batch=32", "epochs=300", "patience=30"];
+const MUSIC_SOURCE: &str =
+    "Chung et al. 2014: norm 1, early stopping; optimizer, rate and batch are ours, KRU states none";
+
+const MUSIC_TASKS: &[&str] = &["jsb", "piano-midi", "nottingham", "musedata"];
+const MNIST_TASKS: &[&str] = &["mnist", "psmnist"];
+const MEMORY_TASKS: &[&str] = &["adding", "copy"];
+
+/// Networks with the sizes they were published with. A network that is not here has 128 units.
+pub const PUBLISHED: &[Published] = &[
+    Published {
+        tasks: &["adding"],
+        cell: "kru",
+        operator: "kron",
+        hidden: 512,
+        set: &[],
+        reported: "solves T = 100 to 750; 3 657 parameters",
+    },
+    Published {
+        tasks: &["copy"],
+        cell: "kru",
+        operator: "kron",
+        hidden: 128,
+        set: &["operator.freeze=true"],
+        reported: "solves T = 1000 and 2000 with a fixed random unitary matrix",
+    },
+    Published {
+        tasks: MEMORY_TASKS,
+        cell: "rnn",
+        operator: "dense",
+        hidden: 128,
+        set: &[],
+        reported: "stays at the baseline",
+    },
+    Published {
+        tasks: MEMORY_TASKS,
+        cell: "lstm",
+        operator: "dense",
+        hidden: 128,
+        set: &[],
+        reported: "solves adding, stays at the baseline of copy",
+    },
+    Published {
+        tasks: MNIST_TASKS,
+        cell: "kru",
+        operator: "kron",
+        hidden: 512,
+        set: &[],
+        reported: "test accuracy 96.4 (in order), 94.5 (permuted)",
+    },
+    Published {
+        tasks: MNIST_TASKS,
+        cell: "lstm",
+        operator: "dense",
+        hidden: 128,
+        set: &[],
+        reported: "test accuracy 97.8 (in order), 91.3 (permuted)",
+    },
+    Published {
+        tasks: &["ptbchar"],
+        cell: "kru",
+        operator: "kron",
+        hidden: 411,
+        set: &[],
+        reported: "test 1.60 bits per character; 1.48 with 993 units",
+    },
+    Published {
+        tasks: &["ptbchar"],
+        cell: "lstm",
+        operator: "kron",
+        hidden: 500,
+        set: &["factors=2x250"],
+        reported: "test 1.47 bits per character",
+    },
+    Published {
+        tasks: &["ptbchar"],
+        cell: "rnn",
+        operator: "dense",
+        hidden: 300,
+        set: &[],
+        reported: "test 1.60 bits per character; 1.51 with 600 units",
+    },
+    Published {
+        tasks: &["ptbchar"],
+        cell: "lstm",
+        operator: "dense",
+        hidden: 150,
+        set: &[],
+        reported: "test 1.59 bits per character; 1.45 with 300 units",
+    },
+    Published {
+        tasks: &["jsb"],
+        cell: "kru",
+        operator: "kron",
+        hidden: 100,
+        set: &["penalty=soft-unitary", "lambda=1e-2"],
+        reported: "test NLL 8.59",
+    },
+    Published {
+        tasks: &["piano-midi", "nottingham", "musedata"],
+        cell: "kru",
+        operator: "kron",
+        hidden: 100,
+        set: &["penalty=soft-unitary", "lambda=1e-1"],
+        reported: "test NLL 8.28 (Piano-midi)",
+    },
+    Published {
+        tasks: MUSIC_TASKS,
+        cell: "lstm",
+        operator: "kron",
+        hidden: 45,
+        set: &[],
+        reported: "test NLL 8.54 (JSB), 8.18 (Piano-midi)",
+    },
+    Published {
+        tasks: MUSIC_TASKS,
+        cell: "rnn",
+        operator: "dense",
+        hidden: 100,
+        set: &[],
+        reported: "test NLL 9.10 (JSB), 9.03 (Piano-midi)",
+    },
+    Published {
+        tasks: MUSIC_TASKS,
+        cell: "lstm",
+        operator: "dense",
+        hidden: 36,
+        set: &[],
+        reported: "test NLL 8.67 (JSB), 9.03 (Piano-midi)",
+    },
+];
+
+/// The row of a network on a task, if it was published there.
+pub fn published(task: &str, cell: &str, operator: &str) -> Option<&'static Published> {
+    let fits = |p: &&Published| p.tasks.contains(&task) && p.cell == cell && p.operator == operator;
+    PUBLISHED.iter().find(fits)
+}
+
+impl TrainConfig {
+    /// The published settings of a network on a task, else our own to begin with. `operator`: `None` takes the one
+    /// the cell was published with.
+    ///
+    /// ```
+    /// use retrograd::train::TrainConfig;
+    /// let config = TrainConfig::new("jsb", "lstm", Some("kron"))?;
+    /// assert_eq!(config.hidden, 45);
+    /// # Ok::<(), retrograd::Error>(())
+    /// ```
+    ///
+    /// Errors: a task, cell or operator that is in no table, with the nearest known name.
+    pub fn new(task: &str, cell: &str, operator: Option<&str>) -> Result<TrainConfig> {
+        let task = retrograd_datasets::find(task)?.name;
+        let entry = retrograd_cells::cell_entry(cell)?;
+        let operator = retrograd_cells::operator_entry(operator.unwrap_or(entry.operator))?.name;
+        let mut config = TrainConfig::bare(task, entry.name, operator);
+        if let Some(defaults) = TASK_DEFAULTS.iter().find(|d| d.task == task) {
+            config.set_all(defaults.set)?;
+        }
+        if let Some(published) = published(task, entry.name, operator) {
+            config.hidden = published.hidden;
+            config.set_all(published.set)?;
+        }
+        Ok(config)
+    }
+
+    /// Settings to begin with for parts that need not be in any table (see
+    /// [`Trainer::with_parts`](crate::train::Trainer::with_parts)): 128 units, Adam at 1e-3,
+    /// batches of 32, ten epochs.
+    pub fn bare(task: &str, cell: &str, operator: &str) -> TrainConfig {
+        TrainConfig {
+            task: Named::new(task),
+            data: None,
+            cell: Named::new(cell),
+            operator: Named::new(operator),
+            hidden: 128,
+            layers: 1,
+            bidirectional: false,
+            learn_h0: false,
+            dropout: 0.0,
+            weight_noise: 0.0,
+            precision: Precision::F32,
+            horizon: None,
+            frozen: Vec::new(),
+            optimizer: Named::new("adam").with("lr", "1e-3"),
+            schedule: Named::new("constant"),
+            gradients: Settings::new(),
+            penalties: Vec::new(),
+            constraints: Vec::new(),
+            batch: 32,
+            eval_batch: 100,
+            length: Length::Epochs(10),
+            eval_every: None,
+            eval_batches: None,
+            patience: None,
+            goal: None,
+            log_every: 10,
+            seed: 1,
+            budget: None,
+            threads: None,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_row_builds_and_names_what_exists() {
+        for row in PUBLISHED {
+            for task in row.tasks {
+                let config = TrainConfig::new(task, row.cell, Some(row.operator)).unwrap();
+                assert_eq!(config.hidden, row.hidden);
+                config.validate().unwrap();
+                assert_eq!(TrainConfig::from_json(config.to_json().unwrap()).unwrap(), config);
+            }
+        }
+        let tasks: HashSet<_> = retrograd_datasets::TASKS.iter().map(|t| t.name).collect();
+        let defaults: HashSet<_> = TASK_DEFAULTS.iter().map(|t| t.task).collect();
+        assert_eq!(tasks, defaults);
+    }
+
+    #[test]
+    fn networks_without_a_row_have_settings_too() {
+        let config = TrainConfig::new("ptbchar", "gru", None).unwrap();
+        assert_eq!((config.hidden, config.batch, config.operator.name.as_str()), (128, 50, "dense"));
+        let message = TrainConfig::new("adding", "kur", None).unwrap_err().to_string();
+        assert_eq!(message, "unknown cell `kur`; did you mean `kru`?");
+    }
+}

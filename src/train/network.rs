@@ -1,0 +1,235 @@
+//! A network as programs: one that trains and one that evaluates, for each form that batches come in.
+
+use std::collections::HashMap;
+
+use retrograd_cells::{Mode, Model, ModelSpec, Recorded, StateSlot};
+use retrograd_datasets::{At, Batch, Loss, Task};
+use retrograd_engine::{Params, Plan, Program, RunOptions, Tensor, grad};
+
+use crate::run::Result;
+
+/// What a program is compiled for. Numbers of steps and rows need no program of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Form {
+    train: bool,
+    masked: bool,
+    lengths: bool,
+}
+
+#[derive(Debug)]
+struct Compiled {
+    program: Program,
+    /// Whether the number of hits is an output.
+    hits: bool,
+    states: Vec<StateSlot>,
+}
+
+/// Sums over scored positions.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Totals {
+    /// Sum of losses.
+    pub loss: f64,
+    /// Number of positions whose largest output is the target's (classes only).
+    pub hits: f64,
+    /// Number of positions, weighted by the mask.
+    pub count: f64,
+}
+
+impl Totals {
+    /// Adds the sums of more positions.
+    pub fn add(&mut self, more: Totals) {
+        self.loss += more.loss;
+        self.hits += more.hits;
+        self.count += more.count;
+    }
+}
+
+/// Programs of a network, its state from batch to batch, and what they take.
+#[derive(Debug)]
+pub(super) struct Network {
+    spec: ModelSpec,
+    at: At,
+    /// The task sums what the model's loss averages.
+    loss_scale: f64,
+    seed: u64,
+    options: RunOptions,
+    trainable: Vec<String>,
+    programs: HashMap<Form, Compiled>,
+    peak: Peak,
+}
+
+/// Memory of the largest program run so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Peak {
+    /// As planned before it ran, bytes.
+    pub planned_bytes: usize,
+    /// As measured while it ran, bytes.
+    pub measured_bytes: usize,
+}
+
+/// Everything about a network that is known before any program.
+pub(super) struct Declared {
+    /// First values of all parameters.
+    pub(super) params: Params,
+    /// Names of the Kronecker factors that are trained.
+    pub(super) factors: Vec<String>,
+}
+
+impl Network {
+    /// Whether the parameter of that name is trained.
+    pub(super) fn is_trained(&self, name: &str) -> bool {
+        self.trainable.iter().any(|t| t == name)
+    }
+
+    pub(super) fn new(
+        spec: ModelSpec,
+        task: &dyn Task,
+        seed: u64,
+        options: RunOptions,
+    ) -> Result<(Network, Declared)> {
+        let store = Model::new(spec.clone())?.declare(seed)?;
+        let trainable = store.trainable().map(|(name, _)| name.to_string()).collect();
+        let factors = store.trained_factors().map(String::from).collect();
+        let declared = Declared { factors, params: store.into_params() };
+        let task = task.spec();
+        let loss_scale = match task.loss {
+            Loss::SquaredError { width } => width as f64,
+            _ => 1.0,
+        };
+        let (programs, peak) = (HashMap::new(), Peak::default());
+        let network = Network { spec, at: task.at, loss_scale, seed, options, trainable, programs, peak };
+        Ok((network, declared))
+    }
+
+    /// Names of the parameters that are trained, in order.
+    pub(super) fn trainable(&self) -> &[String] {
+        &self.trainable
+    }
+
+    pub(super) fn peak(&self) -> Peak {
+        self.peak
+    }
+
+    /// Loss and gradients of a batch; the state goes on from `carry` and is left there.
+    pub(super) fn train(
+        &mut self,
+        params: &Params,
+        batch: &Batch,
+        carry: &mut Params,
+        dropout_seed: i32,
+    ) -> Result<(f64, Totals, Params)> {
+        let form = self.form(batch, true);
+        let mut inputs = self.inputs(batch, form)?;
+        inputs.insert("dropout_seed", Tensor::scalar(dropout_seed));
+        let mut out = self.run(form, params, &inputs, batch, carry)?.into_iter();
+        let mut next = |wanted: bool| -> Result<f64> {
+            match wanted.then(|| out.next()).flatten() {
+                Some(tensor) => Ok(tensor.item()?),
+                None => Ok(0.0),
+            }
+        };
+        let hits = self.programs.get(&form).is_some_and(|c| c.hits);
+        let (loss, hits) = (next(true)? * self.loss_scale, next(hits)?);
+        let count = batch.count(self.at);
+        let grads = self.trainable.iter().cloned().zip(out).collect();
+        Ok((loss, Totals { loss: loss * count, hits, count }, grads))
+    }
+
+    /// Sums over a batch; the state goes on from `carry` and is left there.
+    pub(super) fn evaluate(&mut self, params: &Params, batch: &Batch, carry: &mut Params) -> Result<Totals> {
+        let form = self.form(batch, false);
+        let inputs = self.inputs(batch, form)?;
+        let out = self.run(form, params, &inputs, batch, carry)?;
+        let item = |i: usize| out.get(i).map_or(Ok(0.0), Tensor::item);
+        let count = batch.count(self.at);
+        Ok(Totals { loss: item(0)? * self.loss_scale, hits: item(1)?, count })
+    }
+
+    /// The plan of the training program for batches like this one.
+    pub(super) fn plan(&mut self, batch: &Batch) -> Result<Plan> {
+        let form = self.form(batch, true);
+        Ok(self.compiled(form)?.program.plan(batch.steps(), batch.rows())?)
+    }
+
+    fn form(&self, batch: &Batch, train: bool) -> Form {
+        // A sequence that is scored at its end is scored there whatever its mask.
+        let masked = batch.mask.is_some() && self.at == At::EveryStep;
+        Form { train, masked, lengths: batch.lengths.is_some() }
+    }
+
+    fn inputs(&self, batch: &Batch, form: Form) -> Result<Params> {
+        let real =
+            |t: &Tensor| if t.dtype().is_differentiable() { t.cast(self.spec.dtype) } else { Ok(t.clone()) };
+        let mut inputs = Params::new();
+        inputs.insert("x", real(&batch.x)?);
+        inputs.insert("target", real(&batch.target)?);
+        if let Some(mask) = batch.mask.as_ref().filter(|_| form.masked) {
+            inputs.insert("mask", real(mask)?);
+        }
+        if let Some(lengths) = &batch.lengths {
+            inputs.insert("lengths", lengths.clone());
+        }
+        Ok(inputs)
+    }
+
+    /// Outputs but the states, which go into `carry`.
+    fn run(
+        &mut self,
+        form: Form,
+        params: &Params,
+        inputs: &Params,
+        batch: &Batch,
+        carry: &mut Params,
+    ) -> Result<Vec<Tensor>> {
+        let mut peak = self.peak;
+        let compiled = self.compiled(form)?;
+        for slot in &compiled.states {
+            if carry.get(&slot.input).is_none() {
+                carry.insert(slot.input.clone(), Tensor::zeros(slot.dtype, [batch.rows(), slot.width])?);
+            }
+        }
+        let mut out = compiled.program.run(&[params, inputs, carry])?;
+        let states = out.split_off(out.len().saturating_sub(compiled.states.len()));
+        for (slot, state) in compiled.states.iter().zip(states) {
+            carry.insert(slot.input.clone(), state);
+        }
+        let measured = compiled.program.last_peak_bytes();
+        if measured > peak.measured_bytes {
+            let planned = compiled.program.plan(batch.steps(), batch.rows())?.peak_bytes();
+            peak = Peak { planned_bytes: planned, measured_bytes: measured };
+        }
+        self.peak = peak;
+        Ok(out)
+    }
+
+    fn compiled(&mut self, form: Form) -> Result<&mut Compiled> {
+        // Not the entry API: compiling can fail and needs the rest of the network.
+        if !self.programs.contains_key(&form) {
+            let compiled = self.compile(form)?;
+            self.programs.insert(form, compiled);
+        }
+        match self.programs.get_mut(&form) {
+            Some(compiled) => Ok(compiled),
+            None => Err(retrograd_engine::Error::argument("network", "bug: no program").into()),
+        }
+    }
+
+    fn compile(&self, form: Form) -> Result<Compiled> {
+        let mut spec = self.spec.clone();
+        spec.masked = form.masked;
+        spec.lengths = form.lengths;
+        let mode = if form.train { Mode::Train } else { Mode::Evaluate };
+        let recorded = Model::new(spec)?.record_for(mode, self.seed)?;
+        let wrt = recorded.trainable_vars();
+        let Recorded { mut tape, loss, loss_sum, correct, states, .. } = recorded;
+        let states = if self.spec.stateful { states } else { Vec::new() };
+        let mut outputs = vec![if form.train { loss } else { loss_sum }];
+        outputs.extend(correct);
+        if form.train {
+            outputs.extend(grad(&mut tape, loss, &wrt)?);
+        }
+        outputs.extend(states.iter().map(|slot| slot.last));
+        let program = Program::new(&tape, &outputs, self.options.clone())?;
+        Ok(Compiled { program, hits: correct.is_some(), states })
+    }
+}

@@ -1,0 +1,468 @@
+//! Training in memory: a step, an evaluation, and what a checkpoint holds.
+
+use std::collections::HashMap;
+
+use retrograd_cells::ModelSpec;
+use retrograd_datasets::{Batch, Request, Split, Task, TaskSpec};
+use retrograd_engine::{Params, Plan, RunOptions};
+use retrograd_optim::{Clock, LrState, NonFinite, Recipe, State, Verdict};
+
+use super::config::{Length, TrainConfig};
+use super::network::{Network, Peak, Totals};
+use super::noise::with_noise;
+use super::parts::{Parts, model_spec, recipe};
+use super::position::{Best, Position};
+use crate::run::checkpoint::{Checkpoint, Metadata};
+use crate::run::{Error, Result};
+
+/// Updates in a row with gradients that are not finite, after which no policy helps.
+const MOST_NOT_FINITE: u32 = 100;
+
+/// Trains one network on one task. Holds everything that the rest of a run depends on.
+///
+/// Nothing here touches the disk; [`Session`](super::Session) adds the run folder.
+///
+/// ```
+/// use retrograd::datasets::Split;
+/// use retrograd::train::{TrainConfig, Trainer};
+/// let mut config = TrainConfig::new("adding", "kru", None)?;
+/// config.set_all(["hidden=8", "T=10", "train=200", "valid=100", "batch=20", "steps=5"])?;
+/// let mut trainer = Trainer::new(config)?;
+/// while trainer.ended().is_none() {
+///     trainer.step()?;
+/// }
+/// assert!(trainer.evaluate(Split::Valid, None)?.metric.is_finite());
+/// # Ok::<(), retrograd::Error>(())
+/// ```
+pub struct Trainer {
+    config: TrainConfig,
+    task: Box<dyn Task>,
+    model: ModelSpec,
+    network: Network,
+    recipe: Recipe,
+    /// All parameters, frozen ones too.
+    params: Params,
+    optimizer: State,
+    lr: LrState,
+    position: Position,
+    /// State carried from batch to batch (streams).
+    carry: Params,
+}
+
+/// What a step did.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    /// Updates made, this one included.
+    pub step: u64,
+    /// Epochs completed.
+    pub epoch: u64,
+    /// Mean loss of a position of the batch, before the update, without penalties.
+    pub loss: f64,
+    /// Percentage of hits, for tasks with classes that report accuracy.
+    pub accuracy: Option<f64>,
+    /// Learning rate used.
+    pub lr: f64,
+    /// Norm of the gradients before clipping; NaN if not finite.
+    pub norm: f64,
+    /// Sum of the penalties.
+    pub penalty: f64,
+    /// What was done to the gradients.
+    pub verdict: Verdict,
+}
+
+/// A network judged on a split.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Split.
+    pub split: Split,
+    /// The task's metric.
+    pub metric: f64,
+    /// Mean loss of a position.
+    pub loss: f64,
+    /// Number of positions.
+    pub count: f64,
+}
+
+/// An evaluation on validation during training.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Milestone {
+    /// Updates made.
+    pub step: u64,
+    /// Epochs completed.
+    pub epoch: u64,
+    /// On validation.
+    pub valid: Evaluation,
+    /// Mean training loss since the evaluation before.
+    pub train_loss: f64,
+    /// The metric of training since the evaluation before; parameters changed meanwhile.
+    pub train_metric: f64,
+    /// Whether this is the best so far.
+    pub is_best: bool,
+    /// Factor on the learning rate, if it was reduced now.
+    pub reduced_to: Option<f64>,
+}
+
+/// Why training ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All epochs or steps are done.
+    Done,
+    /// The goal is reached.
+    Goal,
+    /// No new best for as many evaluations as patience allows.
+    Patience,
+}
+
+impl Ended {
+    /// In words.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Ended::Done => "all steps done",
+            Ended::Goal => "goal reached",
+            Ended::Patience => "no improvement any more",
+        }
+    }
+}
+
+impl Trainer {
+    /// A trainer for a configuration whose parts are all in tables. Errors: as [`Parts::new`] and
+    /// [`Trainer::with_parts`].
+    pub fn new(config: TrainConfig) -> Result<Trainer> {
+        config.validate()?;
+        let parts = Parts::new(&config)?;
+        Trainer::with_parts(config, parts)
+    }
+
+    /// A trainer for parts that need not be in any table. The configuration still says everything else.
+    ///
+    /// Errors: numbers out of their range; sizes that do not fit together; optimisers and what surrounds them that
+    /// are unknown or have unfit settings; splits without a batch.
+    pub fn with_parts(config: TrainConfig, parts: Parts) -> Result<Trainer> {
+        config.validate()?;
+        let model = model_spec(&config, &parts)?;
+        let task = parts.task;
+        let options = RunOptions { budget: config.budget, threads: config.threads, ..RunOptions::default() };
+        let (network, declared) = Network::new(model.clone(), &*task, config.seed, options)?;
+        let recipe = recipe(&config, &declared.factors, task.spec().metric.larger_is_better())?;
+        let params = declared.params;
+        let optimizer = recipe.optimizer.init(&subset(&params, network.trainable()))?;
+        for (split, size) in [(Split::Train, config.batch), (Split::Valid, config.eval_batch)] {
+            if task.batches(split, size) == 0 {
+                return Err(Error::config(
+                    "task",
+                    format!("{}: no batch of split {split}", task.spec().name),
+                ));
+            }
+        }
+        Ok(Trainer {
+            config,
+            task,
+            model,
+            network,
+            recipe,
+            params,
+            optimizer,
+            lr: LrState::default(),
+            position: Position::default(),
+            carry: Params::new(),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// What the task is.
+    pub fn task(&self) -> &TaskSpec {
+        self.task.spec()
+    }
+
+    /// What the network is.
+    pub fn model(&self) -> &ModelSpec {
+        &self.model
+    }
+
+    /// The parameters, frozen ones too.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Number of real numbers that are trained (a complex parameter counts two).
+    pub fn trained_count(&self) -> usize {
+        subset(&self.params, self.network.trainable()).real_count()
+    }
+
+    /// Where the run stands.
+    pub fn position(&self) -> &Position {
+        &self.position
+    }
+
+    /// Memory of the largest program run so far.
+    pub fn peak(&self) -> Peak {
+        self.network.peak()
+    }
+
+    /// The plan of a training step for the next batch.
+    pub fn plan(&mut self) -> Result<Plan> {
+        let batch = self.batch(Split::Train, self.position.epoch, self.position.index)?;
+        self.network.plan(&batch)
+    }
+
+    /// Batches of an epoch.
+    pub fn batches(&self) -> u64 {
+        self.task.batches(Split::Train, self.config.batch) as u64
+    }
+
+    /// Updates until the end, if nothing ends it earlier.
+    pub fn total_steps(&self) -> u64 {
+        match self.config.length {
+            Length::Epochs(n) => n.saturating_mul(self.batches()),
+            Length::Steps(n) => n,
+        }
+    }
+
+    /// Whether training has ended, and why.
+    pub fn ended(&self) -> Option<Ended> {
+        let p = &self.position;
+        let metric = self.task.spec().metric;
+        let reached = |goal: f64| p.best.is_some_and(|best| !metric.better(goal, best.metric));
+        if self.config.goal.is_some_and(reached) {
+            Some(Ended::Goal)
+        } else if self.config.patience.is_some_and(|patience| p.bad >= patience) {
+            Some(Ended::Patience)
+        } else if p.step >= self.total_steps() {
+            Some(Ended::Done)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the next thing to do is an evaluation.
+    pub fn evaluation_due(&self) -> bool {
+        let p = &self.position;
+        let due = match self.config.eval_every {
+            Some(every) => p.step.is_multiple_of(every),
+            None => p.index == 0,
+        };
+        p.step > 0 && p.evaluated != Some(p.step) && (due || p.step >= self.total_steps())
+    }
+
+    fn batch(&self, split: Split, epoch: u64, index: usize) -> Result<Batch> {
+        let batch_size = if split == Split::Train { self.config.batch } else { self.config.eval_batch };
+        Ok(self.task.batch(&Request { split, batch_size, epoch, index, seed: self.config.seed })?)
+    }
+
+    /// One update from the next batch.
+    ///
+    /// Errors: [`Error::NonFinite`] where the loss or a gradient is not finite and the policy is to stop, or has
+    /// not helped for a hundred updates in a row; a budget too small. Nothing has changed then.
+    pub fn step(&mut self) -> Result<Step> {
+        let position = self.position.clone();
+        let batch = self.batch(Split::Train, position.epoch, position.index)?;
+        let mut carry = match position.index {
+            0 => Params::new(),
+            _ => self.carry.clone(),
+        };
+        let dropout = mixed(self.config.seed, position.step) as i32;
+        let noisy;
+        let at = if self.config.weight_noise > 0.0 {
+            // Frozen parameters stay as they are.
+            let trained = |name: &str| self.network.is_trained(name);
+            let seed = mixed(self.config.seed ^ 0x77, position.step);
+            noisy = with_noise(&self.params, &trained, self.config.weight_noise, seed)?;
+            &noisy
+        } else {
+            &self.params
+        };
+        let (loss, totals, mut grads) = self.network.train(at, &batch, &mut carry, dropout)?;
+
+        let stop = |what: String| {
+            let kept =
+                "nothing of this update was made; try a smaller learning rate, clip=norm or non_finite=skip";
+            Error::NonFinite { step: position.step + 1, what, kept: kept.into() }
+        };
+        let policy = self.recipe.gradients.non_finite;
+        if !loss.is_finite() && policy == NonFinite::Stop {
+            return Err(stop(format!("loss is {loss}")));
+        }
+        let clock = Clock { step: position.step, epoch: position.epoch };
+        let update = self.recipe.update(&mut grads, &mut self.optimizer, &self.lr, &mut self.params, clock);
+        let update = update.map_err(|error| match error {
+            retrograd_optim::Error::NotFinite { .. } => stop(error.to_string()),
+            error => error.into(),
+        })?;
+
+        let finite = !matches!(update.verdict, Verdict::Skip | Verdict::Replaced);
+        self.position.not_finite = if finite { 0 } else { position.not_finite + 1 };
+        if self.position.not_finite >= MOST_NOT_FINITE {
+            return Err(stop(format!("gradients are not finite for {MOST_NOT_FINITE} updates in a row")));
+        }
+        if loss.is_finite() {
+            self.position.since.add(totals);
+            self.carry = carry;
+        }
+        self.position.step += 1;
+        self.position.index += 1;
+        if self.position.index as u64 >= self.batches() {
+            self.position.index = 0;
+            self.position.epoch += 1;
+            self.carry = Params::new();
+        }
+        let accuracy = (self.task.spec().metric == retrograd_datasets::Metric::Accuracy)
+            .then(|| 100.0 * totals.hits / totals.count);
+        Ok(Step {
+            step: self.position.step,
+            epoch: self.position.epoch,
+            loss,
+            accuracy,
+            lr: update.lr,
+            norm: update.norm,
+            penalty: update.penalty,
+            verdict: update.verdict,
+        })
+    }
+
+    /// Judges the network as it stands on a split, or on its first batches.
+    pub fn evaluate(&mut self, split: Split, batches: Option<usize>) -> Result<Evaluation> {
+        let all = self.task.batches(split, self.config.eval_batch);
+        let mut totals = Totals::default();
+        let mut carry = Params::new();
+        for index in 0..batches.map_or(all, |n| n.min(all)) {
+            let batch = self.batch(split, 0, index)?;
+            totals.add(self.network.evaluate(&self.params, &batch, &mut carry)?);
+        }
+        let metric = self.task.spec().metric.from_totals(totals.loss, totals.hits, totals.count);
+        Ok(Evaluation { split, metric, loss: totals.loss / totals.count, count: totals.count })
+    }
+
+    /// Evaluates on validation, and draws the conclusions: a new best, patience, the learning rate.
+    pub fn evaluate_and_learn(&mut self) -> Result<Milestone> {
+        let valid = self.evaluate(Split::Valid, self.config.eval_batches)?;
+        let metric = self.task.spec().metric;
+        let p = &mut self.position;
+        let is_best = match p.best {
+            Some(best) => metric.better(valid.metric, best.metric),
+            None => !valid.metric.is_nan(),
+        };
+        if is_best {
+            p.best = Some(Best { step: p.step, metric: valid.metric });
+            p.bad = 0;
+        } else {
+            p.bad += 1;
+        }
+        p.evaluated = Some(p.step);
+        let since = std::mem::take(&mut p.since);
+        let (step, epoch) = (p.step, p.epoch);
+        let reduced = self.recipe.schedule.observe(valid.metric, &mut self.lr);
+        Ok(Milestone {
+            step,
+            epoch,
+            valid,
+            train_loss: since.loss / since.count,
+            train_metric: metric.from_totals(since.loss, since.hits, since.count),
+            is_best,
+            reduced_to: reduced.then_some(self.lr.factor),
+        })
+    }
+
+    /// Name of the first parameter that holds a number that is not finite.
+    pub(super) fn not_finite(&self) -> Option<&str> {
+        self.params.iter().find(|(_, tensor)| !tensor.is_finite()).map(|(name, _)| name)
+    }
+
+    /// Groups of tensors and metadata from which [`Trainer::restore`] goes on to the same bits.
+    pub(super) fn snapshot(&self) -> Result<Snapshot> {
+        let position = serde_json::to_string(&self.position).map_err(|e| Error::config("position", e))?;
+        let mut metadata = Metadata::new();
+        metadata.insert(POSITION.into(), position);
+        Ok(Snapshot {
+            groups: [
+                (MODEL, self.params.clone()),
+                (OPTIMIZER, self.optimizer.to_params()),
+                (SCHEDULE, self.lr.to_params()?),
+                (CARRY, self.carry.clone()),
+            ],
+            metadata,
+        })
+    }
+
+    /// Goes on from a checkpoint. Errors: the reason why it does not fit; nothing has changed then.
+    pub(super) fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), String> {
+        let Checkpoint { mut groups, metadata } = checkpoint;
+        let position = metadata.get(POSITION).ok_or("no training position; it holds a model only")?;
+        let position: Position = serde_json::from_str(position).map_err(|e| format!("position: {e}"))?;
+        let params = take(&mut groups, MODEL)?;
+        check_like(&self.params, &params)?;
+        let optimizer = State::from_params(take(&mut groups, OPTIMIZER)?).map_err(|e| e.to_string())?;
+        let trained = subset(&params, self.network.trainable());
+        self.recipe.optimizer.check_state(&trained, &optimizer).map_err(|e| e.to_string())?;
+        let lr = LrState::from_params(&take(&mut groups, SCHEDULE)?).map_err(|e| e.to_string())?;
+        let carry = take(&mut groups, CARRY)?;
+        (self.params, self.optimizer, self.lr, self.carry) = (params, optimizer, lr, carry);
+        self.position = position;
+        Ok(())
+    }
+
+    /// Takes over the parameters of a checkpoint, and nothing else. Errors: the reason why they do not fit.
+    pub(super) fn restore_model(&mut self, mut checkpoint: Checkpoint) -> Result<(), String> {
+        let params = take(&mut checkpoint.groups, MODEL)?;
+        check_like(&self.params, &params)?;
+        self.params = params;
+        Ok(())
+    }
+}
+
+/// Name of the group of parameters in a checkpoint.
+pub(super) const MODEL: &str = "model";
+const OPTIMIZER: &str = "optimizer";
+const SCHEDULE: &str = "schedule";
+const CARRY: &str = "carry";
+const POSITION: &str = "position";
+
+/// What a checkpoint of a run holds.
+pub(super) struct Snapshot {
+    groups: [(&'static str, Params); 4],
+    pub(super) metadata: Metadata,
+}
+
+impl Snapshot {
+    pub(super) fn groups(&self) -> Vec<(&str, &Params)> {
+        self.groups.iter().map(|(name, params)| (*name, params)).collect()
+    }
+}
+
+fn take(groups: &mut HashMap<String, Params>, name: &str) -> Result<Params, String> {
+    groups.remove(name).ok_or_else(|| format!("no group `{name}`"))
+}
+
+/// Errors unless both hold tensors of the same names, types and sizes.
+fn check_like(mine: &Params, theirs: &Params) -> Result<(), String> {
+    for (name, tensor) in mine.iter() {
+        let got = theirs.get(name).ok_or_else(|| format!("parameter `{name}` is missing"))?;
+        if (got.dtype(), got.dims()) != (tensor.dtype(), tensor.dims()) {
+            let (want, has) = ((tensor.dtype(), tensor.dims()), (got.dtype(), got.dims()));
+            return Err(format!(
+                "parameter `{name}`: expected {} {:?}, got {} {:?}",
+                want.0, want.1, has.0, has.1
+            ));
+        }
+    }
+    match theirs.names().find(|name| mine.get(name).is_none()) {
+        Some(name) => Err(format!("parameter `{name}` belongs to another network")),
+        None => Ok(()),
+    }
+}
+
+/// Clones share their storage, so this costs nothing.
+fn subset(params: &Params, names: &[String]) -> Params {
+    names.iter().filter_map(|name| Some((name.clone(), params.get(name)?.clone()))).collect()
+}
+
+/// A number that depends on both evenly (the finalizer of SplitMix64, Steele et al. 2014).
+fn mixed(seed: u64, step: u64) -> u64 {
+    let mut z = seed.wrapping_add(step.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
