@@ -1,11 +1,10 @@
 //! Programs: a tape planned once, run for any number of steps and rows.
 //!
-//! [`Program::new`] lowers a tape: it decides what leaves the time loop ([`step`]), what a scan keeps for its
-//! adjoint ([`keep`]), and fuses what is left into calls ([`lower`]). [`Program::plan`] gives every buffer its
-//! place for given numbers of steps and rows ([`memory`]) and chooses how much of the time axis is held at once,
+//! [`Program::new`] lowers a tape: it decides what leaves the time loop (`step`), what a scan keeps for its
+//! adjoint (`keep`), and fuses what is left into calls (`lower`). [`Program::plan`] gives every buffer its
+//! place for given numbers of steps and rows (`memory`) and chooses how much of the time axis is held at once,
 //! so that the whole fits a budget. None of this changes a bit of a result.
 
-pub(crate) mod draw;
 pub(crate) mod explain;
 pub(crate) mod ir;
 pub(crate) mod keep;
@@ -32,7 +31,8 @@ use memory::{Memory, Segments};
 use outer::{Item, Outer, lower};
 
 pub use explain::{
-    CallSummary, MemoryKind, MemoryLine, PhaseSummary, Plan, PlanSummary, ReplaySummary, ScanRole, ScanSummary,
+    CallSummary, MemoryKind, MemoryLine, PhaseSummary, Plan, PlanSummary, ReplaySummary, ScanRole,
+    ScanSummary,
 };
 
 /// How a program runs. None of it changes a result, except that denormals may be kept.

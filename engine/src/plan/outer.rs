@@ -486,11 +486,7 @@ fn decide(
                 .iter()
                 .map(|v| (fnode(v).ty.dtype, fnode(v).ty.shape.width(), fnode(v).ty.shape.lead.has_n()))
                 .collect(),
-            keep_names: kept
-                .keeps
-                .iter()
-                .map(|v| name_of(fnode(v)))
-                .collect(),
+            keep_names: kept.keeps.iter().map(|v| name_of(fnode(v))).collect(),
         });
         let demand = PairDemand { pair: pairs.len() - 1, keeps: kept.keeps, carries };
         forward = Some((f.index, demand));

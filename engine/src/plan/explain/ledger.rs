@@ -98,11 +98,7 @@ pub(super) fn regions(slots: &PairSlots) -> Vec<Region> {
 
 fn pair(outer: &Outer, m: &Memory, p: usize, lines: &mut Vec<MemoryLine>) {
     let (pair, slots) = (&outer.pairs[p], &m.pairs[p]);
-    let of = if outer.pairs.len() > 1 {
-        format!(" (item {})", outer.pair_lives[p].0)
-    } else {
-        String::new()
-    };
+    let of = if outer.pairs.len() > 1 { format!(" (item {})", outer.pair_lives[p].0) } else { String::new() };
     for Region { kind, number, bytes } in regions(slots) {
         let (name, entry_bytes) = match kind {
             MemoryKind::KeptValues => {

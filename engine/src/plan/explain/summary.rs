@@ -202,7 +202,11 @@ pub struct CallSummary {
 }
 
 /// Bytes of one entry: its own, and those that the rows share.
-fn bytes(call: &Call, dtype: &dyn Fn(&Operand) -> crate::DType, rows: &dyn Fn(&Operand) -> bool) -> (usize, usize) {
+fn bytes(
+    call: &Call,
+    dtype: &dyn Fn(&Operand) -> crate::DType,
+    rows: &dyn Fn(&Operand) -> bool,
+) -> (usize, usize) {
     let (mut own, mut shared) = (0, 0);
     let mut add = |o: &Operand, size: usize| {
         let to = if call.over.rows && !rows(o) { &mut shared } else { &mut own };
@@ -218,7 +222,13 @@ fn bytes(call: &Call, dtype: &dyn Fn(&Operand) -> crate::DType, rows: &dyn Fn(&O
     (own, shared)
 }
 
-fn call(item: usize, call: &Call, bufs: &[crate::plan::ir::Buf], labels: &[String], total: f64) -> CallSummary {
+fn call(
+    item: usize,
+    call: &Call,
+    bufs: &[crate::plan::ir::Buf],
+    labels: &[String],
+    total: f64,
+) -> CallSummary {
     let operations = match &call.instr {
         Instr::Pointwise { names, .. } => names.iter().map(|n| n.to_string()).collect(),
         instr => vec![instr.name()],
@@ -324,7 +334,13 @@ fn scan(plan: &Plan, item: usize, s: &ScanItem, once: Vec<CallSummary>) -> ScanS
     let mut phases = Vec::new();
     if !once.is_empty() {
         let flops = once.iter().map(|c| c.total_flops).sum();
-        phases.push(PhaseSummary { name: "once".into(), step_by_step: false, flops, share: 0.0, calls: once });
+        phases.push(PhaseSummary {
+            name: "once".into(),
+            step_by_step: false,
+            flops,
+            share: 0.0,
+            calls: once,
+        });
     }
     for (name, stage) in phase_names(&s.run.stages).into_iter().zip(&s.run.stages) {
         let of = |c: &Call| call(item, c, &s.run.bufs, &labels, work::step_call(c, size, cut));

@@ -110,9 +110,10 @@ fn lane(c: &mut Canvas, s: &ScanSummary, scale: f64, y: f64) -> f64 {
     let small = Style::size(11.0).color(MUTED);
     c.text(24.0, y + 17.0, &clip(&s.label, LEFT - 34.0, 13.0), Style::size(13.0).bold());
     let arrow = if s.reverse { "← backwards in time" } else { "→ forward in time" };
-    c.text(24.0, y + 33.0, arrow, small);
-    c.text(24.0, y + 47.0, &format!("{}: {}", plural(s.tiles as u64, "tile"), s.tile_rows), small);
-    c.text(LEFT - 14.0, y + 47.0, &plural(s.chunk as u64, "step"), small.align(Align::End));
+    c.text(24.0, y + 32.0, arrow, small);
+    let (tiles, rows) = (plural(s.tiles as u64, "tile"), plural(s.tile_rows as u64, "row"));
+    c.text(24.0, y + 46.0, &format!("{tiles} of {rows}"), small);
+    c.text(24.0, y + 60.0, &format!("{} a chunk", plural(s.chunk as u64, "step")), small);
     let mut x = LEFT;
     let mut below = Vec::new();
     for p in s.phases.iter().filter(|p| p.name != "once") {
@@ -122,15 +123,22 @@ fn lane(c: &mut Canvas, s: &ScanSummary, scale: f64, y: f64) -> f64 {
         let cell = w / s.chunk.max(1) as f64;
         if p.step_by_step && cell >= 5.0 {
             for k in 1..s.chunk {
-                c.line((x + k as f64 * cell, y + HEIGHT - 9.0), (x + k as f64 * cell, y + HEIGHT), "#c98b3f", 0.8);
+                c.line(
+                    (x + k as f64 * cell, y + HEIGHT - 9.0),
+                    (x + k as f64 * cell, y + HEIGHT),
+                    "#c98b3f",
+                    0.8,
+                );
             }
         }
         c.outline(x, y, w.max(1.0), HEIGHT, "#6b6b6b");
         let operations: Vec<String> = p.calls.iter().flat_map(|c| c.operations.clone()).collect();
         let operations = counted(&operations).join(", ");
-        let head = format!("{}  {}", p.name, percent(p.share));
-        if canvas::measure(&head, 12.5) + 12.0 < w {
-            c.text(x + 7.0, y + 17.0, &head, Style::size(12.5).bold());
+        // Bold letters are wider.
+        let fits = |text: &str| canvas::measure(text, 13.0) + 12.0 < w;
+        let head = format!("{} {}", p.name, percent(p.share));
+        if fits(&p.name) {
+            c.text(x + 7.0, y + 17.0, if fits(&head) { &head } else { &p.name }, Style::size(12.5).bold());
             let work = format!("{} a step", flops(p.flops));
             c.text(x + 7.0, y + 32.0, &clip(&work, w - 12.0, 11.0), Style::size(11.0));
             c.text(x + 7.0, y + 46.0, &clip(&operations, w - 12.0, 11.0), Style::size(11.0));
@@ -138,6 +146,11 @@ fn lane(c: &mut Canvas, s: &ScanSummary, scale: f64, y: f64) -> f64 {
             below.push(format!("{} {}: {operations}", p.name, percent(p.share)));
         }
         x += w;
+    }
+    for (what, values) in [("kept", &s.kept), ("rebuilt", &s.rebuilt)] {
+        if !values.is_empty() {
+            below.push(format!("{what}: {}", counted(values).join(", ")));
+        }
     }
     let once = s.phases.iter().find(|p| p.name == "once");
     if let Some(once) = once {
@@ -170,9 +183,11 @@ fn key(c: &mut Canvas, y: f64, entries: &[(&str, &str, bool)]) {
 fn memory(c: &mut Canvas, plan: &Plan, s: &PlanSummary, x: &dyn Fn(f64) -> f64, y: f64) -> f64 {
     const HEIGHT: f64 = 210.0;
     let y = section(c, y, "Memory", "in use as filled; one arena is allocated for the whole run");
-    let layers: Vec<(&str, &str, bool)> =
-        LAYERS.iter().zip(LAYER_COLORS).map(|(name, color)| (*name, color, false)).collect();
-    key(c, y + 10.0, &layers);
+    let mut areas = Areas::new(PLOT as usize);
+    walk(plan, &mut |e: &Event| areas.add(x(e.start) - LEFT, x(e.end) - LEFT, &e.before, &e.after));
+    let layers = LAYERS.iter().zip(LAYER_COLORS).zip(areas.used());
+    let layers = layers.filter(|(_, used)| *used).map(|((name, color), _)| (*name, color, false));
+    key(c, y + 10.0, &layers.collect::<Vec<_>>());
     let top = y + 30.0;
     let bottom = top + HEIGHT;
     let peak = s.peak_bytes as f64;
@@ -181,10 +196,13 @@ fn memory(c: &mut Canvas, plan: &Plan, s: &PlanSummary, x: &dyn Fn(f64) -> f64, 
     let at = |b: f64| bottom - b / high * HEIGHT;
     for tick in ticks(high, true) {
         c.line((LEFT, at(tick)), (LEFT + PLOT, at(tick)), "#e6e6e6", 1.0);
-        c.text(LEFT - 8.0, at(tick) + 4.0, &round_bytes(tick), Style::size(11.0).color(MUTED).align(Align::End));
+        c.text(
+            LEFT - 8.0,
+            at(tick) + 4.0,
+            &round(bytes(tick as usize)),
+            Style::size(11.0).color(MUTED).align(Align::End),
+        );
     }
-    let mut areas = Areas::new(PLOT as usize);
-    walk(plan, &mut |e: &Event| areas.add(x(e.start) - LEFT, x(e.end) - LEFT, &e.before, &e.after));
     for (path, color) in areas.paths(LEFT, &at).iter().zip(LAYER_COLORS) {
         c.fill_path(path, color);
     }
@@ -209,10 +227,10 @@ fn memory(c: &mut Canvas, plan: &Plan, s: &PlanSummary, x: &dyn Fn(f64) -> f64, 
     bottom + 26.0
 }
 
-/// Bytes that are a whole number of units.
-fn round_bytes(b: f64) -> String {
-    let text = bytes(b as usize);
+/// A number without zeros at its end: `1.00 MiB` is `1 MiB`.
+fn round(text: String) -> String {
     match text.split_once(' ') {
+        Some(("0", _)) => "0".into(),
         Some((number, unit)) if number.contains('.') => {
             format!("{} {unit}", number.trim_end_matches('0').trim_end_matches('.'))
         }
@@ -223,17 +241,6 @@ fn round_bytes(b: f64) -> String {
 fn staircase(c: &mut Canvas, plan: &Plan, s: &PlanSummary, x: &dyn Fn(f64) -> f64, y: f64) -> f64 {
     const HEIGHT: f64 = 260.0;
     let y = section(c, y, "Position in time", "steps before the present state, over the course of the run");
-    key(
-        c,
-        y + 10.0,
-        &[
-            ("forward, nothing recorded", ADVANCE, true),
-            ("forward, recorded", RECORD, true),
-            ("adjoint", BACKWARD, true),
-            ("no adjoint", PLAIN, true),
-            ("checkpoint held", MARK, true),
-        ],
-    );
     let top = y + 42.0;
     let bottom = top + HEIGHT;
     let at = |step: usize| bottom - step as f64 / s.steps as f64 * HEIGHT;
@@ -288,11 +295,24 @@ fn staircase(c: &mut Canvas, plan: &Plan, s: &PlanSummary, x: &dyn Fn(f64) -> f6
     for (from, to, y) in &marks {
         c.line((*from, *y), (*to, *y), "#a9cdea", 0.9);
     }
-    let [advance, plain, record, backward] = strokes.map(|(_, s)| s.finish());
-    c.stroke_path(&advance, ADVANCE, 1.1);
-    c.stroke_path(&plain, PLAIN, 1.6);
-    c.stroke_path(&record, RECORD, 2.2);
-    c.stroke_path(&backward, BACKWARD, 2.2);
+    let mut entries = Vec::new();
+    for (what, s) in strokes {
+        let (name, color, width) = match what {
+            What::Advance => ("forward, nothing recorded", ADVANCE, 1.1),
+            What::Record => ("forward, recorded", RECORD, 2.2),
+            What::Backward => ("adjoint", BACKWARD, 2.2),
+            _ => ("keeps nothing", PLAIN, 1.6),
+        };
+        let path = s.finish();
+        if !path.is_empty() {
+            entries.push((name, color, true));
+        }
+        c.stroke_path(&path, color, width);
+    }
+    if !marks.is_empty() {
+        entries.push(("checkpoint, and for how long it is held", MARK, true));
+    }
+    key(c, y + 10.0, &entries);
     for (from, _, y) in &marks {
         c.dot(*from, *y, if grid > 1.0 { 1.4 } else { 2.4 }, MARK);
     }
@@ -306,7 +326,7 @@ fn work_axis(c: &mut Canvas, total: f64, y: f64) {
     for tick in ticks(total.max(1.0), false) {
         let x = LEFT + tick / total.max(1.0) * PLOT;
         c.line((x, y - 4.0), (x, y + 1.0), INK, 1.0);
-        let text = flops(tick);
+        let text = round(flops(tick));
         let text = text.trim_end_matches("flop").trim_end();
         c.text(x, y + 14.0, text, small.align(Align::Middle));
     }

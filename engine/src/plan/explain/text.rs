@@ -107,7 +107,8 @@ impl Text<'_> {
         self.memory_line("memory", heading)?;
         let mut at = 0;
         while let Some(first) = s.memory.get(at) {
-            let lines: Vec<&MemoryLine> = s.memory[at..].iter().take_while(|l| l.kind == first.kind).collect();
+            let lines: Vec<&MemoryLine> =
+                s.memory[at..].iter().take_while(|l| l.kind == first.kind).collect();
             at += lines.len();
             self.memory_kind(first.kind, &lines)?;
         }
@@ -128,8 +129,12 @@ impl Text<'_> {
             let numbers = [entry(one.entry_bytes), bytes(one.bytes), bytes(one.at_peak), items(one)];
             return self.memory_line(&name, numbers);
         }
-        let numbers =
-            [entry(sum(|l| l.entry_bytes)), bytes(sum(|l| l.bytes)), bytes(sum(|l| l.at_peak)), String::new()];
+        let numbers = [
+            entry(sum(|l| l.entry_bytes)),
+            bytes(sum(|l| l.bytes)),
+            bytes(sum(|l| l.at_peak)),
+            String::new(),
+        ];
         self.memory_line(&format!("  {}", kind.name()), numbers)?;
         let mut order: Vec<&MemoryLine> = lines.to_vec();
         if order.len() > LISTED {
@@ -202,20 +207,15 @@ impl Text<'_> {
             (true, false, false) => " (once)",
             (false, false, _) => " (every chunk)",
         };
-        let text = format!(
-            "{}({}) -> {}{entries}",
-            c.operations.join("+"),
-            c.reads.join(", "),
-            c.writes.join(", ")
-        );
+        let text =
+            format!("{}({}) -> {}{entries}", c.operations.join("+"), c.reads.join(", "), c.writes.join(", "));
         let indent = number.chars().count();
         for (i, line) in wrap(&text, LEFT - indent - 2).iter().enumerate() {
             let hang = if i == 0 { String::new() } else { "  ".into() };
             let left = format!("{}{hang}{line}", if i == 0 { number.as_str() } else { &"       "[..indent] });
             if i == 0 {
                 let shared = if c.shared_bytes == 0 { String::new() } else { bytes(c.shared_bytes) };
-                let line =
-                    format!("{left:<LEFT$}{:>10}{:>14}{shared:>13}", amount(c.flops), bytes(c.bytes));
+                let line = format!("{left:<LEFT$}{:>10}{:>14}{shared:>13}", amount(c.flops), bytes(c.bytes));
                 writeln!(self.out, "{}", line.trim_end())?;
             } else {
                 writeln!(self.out, "{left}")?;

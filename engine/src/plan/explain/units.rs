@@ -17,7 +17,11 @@ fn scaled(x: f64, base: f64, units: &[&str]) -> String {
         x /= base;
         at += 1;
     }
-    if at == 0 && x.fract() == 0.0 { format!("{x} {}", units[0]) } else { format!("{} {}", digits(x), units[at]) }
+    if at == 0 && x.fract() == 0.0 {
+        format!("{x} {}", units[0])
+    } else {
+        format!("{} {}", digits(x), units[at])
+    }
 }
 
 /// Bytes: `512 B`, `1.50 KiB`.
@@ -45,7 +49,7 @@ pub(super) fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push(',');
         }
         out.push(c);

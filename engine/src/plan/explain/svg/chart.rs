@@ -46,6 +46,11 @@ impl Areas {
         }
     }
 
+    /// Which layers are anywhere.
+    pub(super) fn used(&self) -> [bool; LAYERS.len()] {
+        std::array::from_fn(|k| self.columns.iter().any(|c| c[k] > 0.0))
+    }
+
     /// Outline of each layer; `y` places a number of bytes.
     pub(super) fn paths(&self, left: f64, y: &dyn Fn(f64) -> f64) -> Vec<String> {
         let mut below = vec![0.0; self.columns.len()];
