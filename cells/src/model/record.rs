@@ -295,10 +295,7 @@ impl Recorder<'_> {
     /// Dropout in front of layer `layer`.
     fn dropped(&self, tape: &mut Tape, x: Var, layer: usize) -> retrograd_engine::Result<Var> {
         match self.dropout_seed {
-            Some(seed) => {
-                let seed = ops::Seed::new(seed).stream(layer as u32);
-                ops::dropout(tape, x, 1.0 - self.spec.dropout, seed)
-            }
+            Some(seed) => ops::dropout(tape, x, 1.0 - self.spec.dropout, seed, layer as u64),
             None => Ok(x),
         }
     }
