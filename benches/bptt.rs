@@ -40,12 +40,11 @@ fn case(
     hidden: usize,
 ) -> Fallible<()> {
     let layer = Layer {
-        cell: cells::cell(cell, &Settings::new())?.into(),
-        operator: cells::operator(operator, &Settings::new())?.into(),
+        cell: cells::cell(cell, &Settings::new())?,
+        operator: cells::operator(operator, &Settings::new())?,
         hidden,
     };
-    let spec =
-        ModelSpec::new(Input::Dense(width), vec![layer], Readout::Last, 10, Loss::SoftmaxCrossEntropy);
+    let spec = ModelSpec::new(Input::Dense(width), vec![layer], Readout::Last, 10, Loss::SoftmaxCrossEntropy);
     let mut recorded = Model::new(spec)?.record(1)?;
     let wrt = recorded.trainable_vars();
     let loss = recorded.loss;

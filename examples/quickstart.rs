@@ -46,9 +46,9 @@ fn main() -> Result<()> {
     let loss = ops::mean_all(&mut tape, errors)?;
     let gradients = grad(&mut tape, loss, &[u, w, v, h0])?;
 
-    // Plan: within 64 KiB, whatever T is.
+    // Plan: within 256 KiB, whatever T is.
     let outputs: Vec<_> = std::iter::once(loss).chain(gradients).collect();
-    let options = RunOptions { budget: Some(64 << 10), ..RunOptions::default() };
+    let options = RunOptions { budget: Some(256 << 10), ..RunOptions::default() };
     let mut program = Program::new(&tape, &outputs, options)?;
 
     // Replay.

@@ -5,7 +5,7 @@ use crate::tape::Var;
 
 /// A structure of recorded values with named parts. The parts of two values of one type correspond by order.
 ///
-/// Implemented for `()`, [`Var`], tuples, arrays, `Vec` and `Option`; [`state!`](crate::state) declares a named
+/// Implemented for `()`, [`Var`], tuples, arrays, `Vec` and `Option`; [`state!`](crate::state!) declares a named
 /// one.
 pub trait State: Sized {
     /// Rebuilds the structure with every part replaced by `f(name, part)`.

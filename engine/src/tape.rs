@@ -265,7 +265,7 @@ impl Tape {
         shape.dims.last().copied().ok_or_else(|| Error::shape(op, "input", "at least one axis", shape))
     }
 
-    /// Names a value for [`explain`](crate::explain) and error messages.
+    /// Names a value for [`Plan::explain`](crate::Plan::explain) and error messages.
     pub fn label(&mut self, v: Var, name: &str) {
         if v.tape == self.id
             && let Some(node) = self.nodes.get_mut(v.index as usize)

@@ -104,7 +104,7 @@ impl<R: Exp> Multiversion for ExpSum<'_, R> {
             let mut terms = [R::ZERO; 16];
             for l in 0..16 {
                 terms[l] = (chunk[l] - m).exp_not_positive::<FMA>();
-                sums[l] = sums[l] + terms[l];
+                sums[l] += terms[l];
             }
             if !self.y.is_empty() {
                 store(&mut self.y[16 * c..], &terms);
@@ -112,7 +112,7 @@ impl<R: Exp> Multiversion for ExpSum<'_, R> {
         }
         for (l, v) in rest.iter().enumerate() {
             let term = (*v - m).exp_not_positive::<FMA>();
-            sums[l] = sums[l] + term;
+            sums[l] += term;
             if !self.y.is_empty() {
                 self.y[16 * whole.len() + l] = term;
             }

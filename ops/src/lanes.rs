@@ -4,6 +4,7 @@ use retrograd_engine::cpu::{Real, fma};
 
 /// The first `L` elements.
 #[inline(always)]
+#[allow(clippy::manual_memcpy)] // A loop is a vector load; a call to copy may stay a call. Half the run time.
 pub(crate) fn load<R: Real, const L: usize>(x: &[R]) -> [R; L] {
     let (x, mut v) = (&x[..L], [R::ZERO; L]);
     for l in 0..L {
@@ -24,6 +25,7 @@ pub(crate) fn load_part<R: Real, const L: usize>(x: &[R]) -> [R; L] {
 
 /// Writes the vector to the first `L` elements.
 #[inline(always)]
+#[allow(clippy::manual_memcpy)] // As in `load`.
 pub(crate) fn store<R: Real, const L: usize>(y: &mut [R], v: &[R; L]) {
     let y = &mut y[..L];
     for l in 0..L {
@@ -71,7 +73,7 @@ pub(crate) fn total<R: Real, const L: usize>(mut v: [R; L]) -> R {
     let mut width = L / 2;
     while width > 0 {
         for l in 0..width {
-            v[l] = v[l] + v[l + width];
+            v[l] += v[l + width];
         }
         width /= 2;
     }
@@ -85,12 +87,18 @@ pub(crate) fn sum_by<R: Real>(n: usize, f: impl Fn(usize) -> R) -> R {
     let mut i = 0;
     while i + 16 <= n {
         for l in 0..16 {
-            sums[l] = sums[l] + f(i + l);
+            sums[l] += f(i + l);
         }
         i += 16;
     }
     for l in 0..n - i {
-        sums[l] = sums[l] + f(i + l);
+        sums[l] += f(i + l);
     }
     total(sums)
+}
+
+/// Whether `x` is not a number.
+#[inline]
+pub(crate) fn is_nan<R: Real>(x: R) -> bool {
+    x.to_f64().is_nan()
 }

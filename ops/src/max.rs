@@ -8,6 +8,7 @@ use retrograd_engine::{Dims, Op, Result, Shape, Tape, Ty, Var, structured_kernel
 use smallvec::smallvec;
 
 use crate::fold::{Reduced, for_each};
+use crate::lanes::is_nan;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{check, div, eq, mul};
 
@@ -75,7 +76,7 @@ impl Max {
             y.fill(R::from_f64(f64::NEG_INFINITY));
             for_each(args.inputs[0].dims(), &self.dims, |i, j| {
                 // A NaN on either side stays.
-                if x[i] > y[j] || x[i] != x[i] {
+                if x[i] > y[j] || is_nan(x[i]) {
                     y[j] = x[i];
                 }
             });

@@ -8,7 +8,7 @@ use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured
 use smallvec::smallvec;
 
 use crate::fold::{Reduced, for_each, trailing};
-use crate::lanes::total;
+use crate::lanes::{is_nan, total};
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{abs, axis, div, div_or_zero, maximum, mul, phase, powf};
 
@@ -147,12 +147,12 @@ fn of_slice<R: Real>(p: f64, re: &[R], im: &[R]) -> R {
     for v in re.iter().chain(im) {
         // A NaN stays.
         let size = v.abs();
-        if size > largest || size != size {
+        if size > largest || is_nan(size) {
             largest = size;
         }
     }
     let plain = im.is_empty() && p == f64::INFINITY;
-    if plain || !(largest > R::ZERO) || largest.to_f64() == f64::INFINITY {
+    if plain || largest == R::ZERO || !largest.to_f64().is_finite() {
         return largest;
     }
     let inverse = R::ONE / largest;
@@ -171,7 +171,7 @@ fn of_slice<R: Real>(p: f64, re: &[R], im: &[R]) -> R {
         } else {
             powers(p, &mut sizes);
             for l in 0..16 {
-                sums[l] = sums[l] + sizes[l];
+                sums[l] += sizes[l];
             }
         }
     }

@@ -8,6 +8,7 @@ use retrograd_engine::{Dims, Error, Op, Result, Tape, Ty, Var, structured_kernel
 use smallvec::smallvec;
 
 use crate::exp_sum::{Exp, exp_sum, exp_terms, log};
+use crate::lanes::is_nan;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{check, exp, mul, sub};
 
@@ -222,7 +223,7 @@ impl LogSumExp {
             for (x, y) in x.row(r).chunks_exact(classes).zip(args.output.row(r)) {
                 let (most, sum) = exp_sum(x);
                 // An infinite maximum is the result, unless there is a NaN.
-                let nan = x.iter().any(|v| *v != *v);
+                let nan = x.iter().any(|v| is_nan(*v));
                 let infinite = most.to_f64().is_infinite() && !nan;
                 *y = if infinite { most } else { most + log(sum) };
             }

@@ -189,9 +189,9 @@ impl Surplus {
                     let (_, sum) = exp_terms(x, y);
                     let factor = weight / sum;
                     for y in y.iter_mut() {
-                        *y = *y * factor;
+                        *y *= factor;
                     }
-                    y[t] = y[t] - weight;
+                    y[t] -= weight;
                 } else {
                     y.fill(R::from_f64(f64::NAN));
                 }

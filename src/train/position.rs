@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::network::Totals;
 
 /// Where a run stands. Stored in every checkpoint, to the bit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
     /// Updates made, skipped ones included.
@@ -36,21 +36,6 @@ pub struct Best {
     /// Metric.
     #[serde(with = "number")]
     pub metric: f64,
-}
-
-impl Default for Position {
-    fn default() -> Position {
-        Position {
-            step: 0,
-            epoch: 0,
-            index: 0,
-            not_finite: 0,
-            bad: 0,
-            evaluated: None,
-            best: None,
-            since: Totals::default(),
-        }
-    }
 }
 
 /// Numbers as text, which unlike JSON's numbers may be NaN or infinite, and comes back to the same bits.

@@ -2,7 +2,7 @@
 //!
 //! A key is one of the configuration itself (`batch`, `hidden`, `epochs`, ..), the name of a part (`optimizer=adam`,
 //! `penalty=soft-unitary`), or a setting of a part: `lr` alone where only one part has it, else with the part in
-//! front (`optimizer.eps`, `cell.eps`), which is its role or its name (`adam.eps`, `kru.eps`).
+//! front, which is its role or its name (`optimizer.eps` or `adam.eps`).
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -205,16 +205,16 @@ impl TrainConfig {
             return (own.set)(self, &value).map_err(|reason| Error::config(key, reason));
         }
         let owners = owners(self);
-        if let Some((word, inner)) = key.split_once('.') {
-            if let Some(owner) = owners.iter().find(|o| o.is_called(word)) {
-                let known = owner.keys.is_empty() || owner.keys.contains(&inner) || inner.contains('.');
-                if !known {
-                    let near = nearest(inner, owner.keys.iter().copied());
-                    return Err(unknown(key, near.map(|n| format!("{word}.{n}"))));
-                }
-                settings_of(self, owner.place).insert(inner.into(), value);
-                return Ok(());
+        if let Some((word, inner)) = key.split_once('.')
+            && let Some(owner) = owners.iter().find(|o| o.is_called(word))
+        {
+            let known = owner.keys.is_empty() || owner.keys.contains(&inner) || inner.contains('.');
+            if !known {
+                let near = nearest(inner, owner.keys.iter().copied());
+                return Err(unknown(key, near.map(|n| format!("{word}.{n}"))));
             }
+            settings_of(self, owner.place).insert(inner.into(), value);
+            return Ok(());
         }
         // A schedule may hold another one: `then.every`.
         let has = |o: &&Owner| {
@@ -228,7 +228,7 @@ impl TrainConfig {
             }
             (Some(first), Some(second)) => {
                 let reason =
-                    format!("several parts have it; say {}.{key} or {}.{key}", first.role, second.role);
+                    format!("several parts have it; say {}.{key} or {}.{key}", first.name, second.name);
                 Err(Error::config(key, reason))
             }
             (None, _) => {
@@ -302,7 +302,7 @@ mod tests {
             "optimizer=adam",
             "hidden=8",
             "beta1=0.5",
-            "cell.eps=1e-3",
+            "cell.modrelu=exact",
         ])
         .unwrap();
         c.set_all([
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(c.optimizer, Named::new("adam").with("lr", "0.5").with("beta1", "0.5"));
         assert_eq!(c.task.settings["T"], "40");
         assert_eq!(c.operator.settings["factors"], "2x4");
-        assert_eq!(c.cell.settings["eps"], "1e-3");
+        assert_eq!(c.cell.settings["modrelu"], "exact");
         assert_eq!(c.penalties[1], Named::new("l2").with("lambda", "0.25"));
         assert_eq!(c.gradients["clip"], "norm");
         assert_eq!(c.schedule.settings["then.every"], "3");
@@ -329,8 +329,7 @@ mod tests {
     fn errors_name_key_and_nearest() {
         let rows = [
             ("hiden=3", "configuration `hiden`: unknown, did you mean `hidden`?"),
-            ("kru.esp=3", "configuration `kru.esp`: unknown, did you mean `kru.eps`?"),
-            ("eps=3", "configuration `eps`: several parts have it; say cell.eps or optimizer.eps"),
+            ("kru.modrleu=3", "configuration `kru.modrleu`: unknown, did you mean `kru.modrelu`?"),
             ("hidden=0", "configuration `hidden`: `0`, expected a whole number from 1"),
             ("hidden", "configuration `hidden`: expected key=value"),
             ("bidirectional=maybe", "configuration `bidirectional`: `maybe`, expected true or false"),
@@ -339,5 +338,8 @@ mod tests {
         for (text, message) in rows {
             assert_eq!(config().set_all([text]).unwrap_err().to_string(), message);
         }
+        let several = config().set_all(["penalty=soft-unitary,l2", "lambda=1"]).unwrap_err().to_string();
+        let expected = "configuration `lambda`: several parts have it; say soft-unitary.lambda or l2.lambda";
+        assert_eq!(several, expected);
     }
 }

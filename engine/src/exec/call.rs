@@ -186,11 +186,15 @@ fn run_as<R: RunStructured>(cx: &Context<'_>, call: &Call, scratch: &mut [R]) {
 
 fn fill_block<R: Real>(cx: &Context<'_>, out: &Operand, block: Block, re: R, im: R) {
     for (plane, value) in [re, im].into_iter().enumerate().take(cx.dtype(out).planes()) {
-        let to = cx.view::<R>(out, plane, block);
-        for r in 0..block.rows {
-            // SAFETY: a row of the operand, written by this call alone.
-            unsafe { View { ptr: to.ptr.add(r * to.stride), ..to }.slice_mut(1, out.width()).fill(value) };
-        }
+        fill_plane(cx, out, plane, block, value);
+    }
+}
+
+fn fill_plane<R: Real>(cx: &Context<'_>, out: &Operand, plane: usize, block: Block, value: R) {
+    let to = cx.view::<R>(out, plane, block);
+    for r in 0..block.rows {
+        // SAFETY: a row of the operand, written by this call alone.
+        unsafe { View { ptr: to.ptr.add(r * to.stride), ..to }.slice_mut(1, out.width()).fill(value) };
     }
 }
 
@@ -261,17 +265,16 @@ fn matmul<R: Real>(
     // The packed matrix may change from step to step, so it counts as an operand of the block.
     let fixed = cx.frame.loc(packed).step == 0;
     for block in cx.blocks(call, &[a], &[out], fixed) {
-        let planes = cx.dtype(out).planes();
-        // A plane of which everything is subtracted starts from zero; filling sets both planes, so it comes first.
-        let from_zero = |terms: &Terms| terms.iter().all(|t| t.0);
-        if terms.iter().take(planes).any(from_zero) {
-            fill_block(cx, out, block, R::ZERO, R::ZERO);
-        }
-        for (plane, terms) in terms.iter().enumerate().take(planes) {
+        for (plane, terms) in terms.iter().enumerate().take(cx.dtype(out).planes()) {
             let to = cx.view::<R>(out, plane, block);
             let mut order: Terms = terms.clone();
             order.sort_by_key(|t| t.0);
-            let mut accumulate = if from_zero(terms) { Accumulate::Add } else { Accumulate::Set };
+            let mut accumulate = Accumulate::Set;
+            if order.first().is_none_or(|t| t.0) {
+                // This plane alone: the other one may hold its result already.
+                fill_plane(cx, out, plane, block, R::ZERO);
+                accumulate = Accumulate::Add;
+            }
             for (subtract, pa, pb) in order {
                 let how = match (accumulate, subtract) {
                     (_, true) => Accumulate::Sub,

@@ -24,7 +24,7 @@ fn checked(what: &str, factors: &[usize]) -> Result<usize> {
         .ok_or_else(|| Error::Overflow { what: what.into(), sizes: format!("{factors:?}") })
 }
 
-fn aligned(bytes: usize) -> usize {
+pub(crate) fn aligned(bytes: usize) -> usize {
     bytes.div_ceil(ALIGN) * ALIGN
 }
 

@@ -1,11 +1,10 @@
 //! Programs: a tape planned once, run for any number of steps and rows.
 //!
-//! [`Program::new`] lowers a tape: it decides what leaves the time loop ([`step`]), what a scan keeps for its
-//! adjoint ([`keep`]), and fuses what is left into calls ([`lower`]). [`Program::plan`] gives every buffer its
-//! place for given numbers of steps and rows ([`memory`]) and chooses how much of the time axis is held at once,
+//! [`Program::new`] lowers a tape: it decides what leaves the time loop (`step`), what a scan keeps for its
+//! adjoint (`keep`), and fuses what is left into calls (`lower`). [`Program::plan`] gives every buffer its
+//! place for given numbers of steps and rows (`memory`) and chooses how much of the time axis is held at once,
 //! so that the whole fits a budget. None of this changes a bit of a result.
 
-pub(crate) mod draw;
 pub(crate) mod explain;
 pub(crate) mod ir;
 pub(crate) mod keep;
@@ -31,7 +30,10 @@ use keep::Keep;
 use memory::{Memory, Segments};
 use outer::{Item, Outer, lower};
 
-pub use explain::Plan;
+pub use explain::{
+    CallSummary, MemoryKind, MemoryLine, PhaseSummary, Plan, PlanSummary, ReplaySummary, ScanRole,
+    ScanSummary,
+};
 
 /// How a program runs. None of it changes a result, except that denormals may be kept.
 #[derive(Clone, Debug, Default)]
@@ -131,7 +133,15 @@ impl Program {
     pub fn plan(&self, steps: usize, rows: usize) -> Result<Plan> {
         let decision = self.decide(steps, rows)?;
         let (keep, outer) = &self.variants[decision.variant];
-        Ok(Plan { outer: outer.clone(), keep: *keep, decision, threads: self.pool.threads(), isa: self.isa })
+        Ok(Plan {
+            outer: outer.clone(),
+            unbudgeted: self.variants[0].1.clone(),
+            keep: *keep,
+            decision,
+            budget: self.options.budget,
+            threads: self.pool.threads(),
+            isa: self.isa,
+        })
     }
 
     fn memory(&self, variant: usize, steps: usize, rows: usize, segments: Segments) -> Result<Memory> {

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::op::{Class, Ty};
 use crate::scan::{PortKind, ScanOp, Step};
 use crate::shape::{Dims, Shape};
-use crate::tape::{NodeKind, Tape, Var};
+use crate::tape::{Node, NodeKind, Tape, Var};
 use crate::tensor::Tensor;
 
 /// One item of the outer program.
@@ -54,6 +54,8 @@ pub(crate) struct ScanItem {
     pub(crate) reverse: bool,
     pub(crate) mixes_rows: bool,
     pub(crate) label: String,
+    /// Adjoint step: values of the forward step that it computes again.
+    pub(crate) rebuilt: Vec<String>,
 }
 
 /// The forward step as the adjoint replays it.
@@ -118,6 +120,7 @@ struct ScanDecision {
     forward: Option<(u32, PairDemand)>,
     recorded: Option<PairDemand>,
     inputs: BTreeSet<usize>,
+    rebuilt: Vec<String>,
 }
 
 #[derive(Clone, Copy)]
@@ -138,6 +141,15 @@ fn scan_of(tape: &Tape, i: u32) -> Option<&ScanOp> {
     match &tape.nodes[i as usize].kind {
         NodeKind::Scan(op) => Some(op),
         _ => None,
+    }
+}
+
+/// The label of a node, or the name of its operation.
+fn name_of(node: &Node) -> String {
+    match (&node.label, &node.kind) {
+        (Some(label), _) => label.clone(),
+        (None, NodeKind::Op(op)) => op.name().into(),
+        _ => String::new(),
     }
 }
 
@@ -474,20 +486,22 @@ fn decide(
                 .iter()
                 .map(|v| (fnode(v).ty.dtype, fnode(v).ty.shape.width(), fnode(v).ty.shape.lead.has_n()))
                 .collect(),
-            keep_names: kept
-                .keeps
-                .iter()
-                .map(|v| match (&fnode(v).label, &fnode(v).kind) {
-                    (Some(label), _) => label.clone(),
-                    (None, NodeKind::Op(op)) => op.name().into(),
-                    _ => String::new(),
-                })
-                .collect(),
+            keep_names: kept.keeps.iter().map(|v| name_of(fnode(v))).collect(),
         });
         let demand = PairDemand { pair: pairs.len() - 1, keeps: kept.keeps, carries };
         forward = Some((f.index, demand));
     }
     let (live, carries) = live_nodes(&request);
+    let computes = |node: &Node| match &node.kind {
+        NodeKind::Op(op) => !matches!(op.class(), Class::Layout(_) | Class::Expand),
+        _ => false,
+    };
+    let rebuilt = (0..step.nodes.len())
+        .filter(|&j| live[j] && step.rebuilds[j].is_some() && !request.saved.contains_key(&(j as u32)))
+        .map(|j| &step.nodes[j])
+        .filter(|node| computes(node))
+        .map(name_of)
+        .collect();
     let mut inputs: BTreeSet<usize> = carries.clone();
     for (j, node) in step.nodes.iter().enumerate() {
         if !live[j] || request.saved.contains_key(&(j as u32)) {
@@ -512,6 +526,7 @@ fn decide(
         forward,
         recorded: demand.pair,
         inputs,
+        rebuilt,
     })
 }
 
@@ -645,6 +660,7 @@ fn lower_scan(
         reverse: op.reverse,
         mixes_rows: mixes,
         label: node.label.clone().unwrap_or_else(|| "scan".into()),
+        rebuilt: d.rebuilt.clone(),
     })
 }
 

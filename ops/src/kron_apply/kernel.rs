@@ -628,7 +628,7 @@ fn lanes_of<R: Real, const L: usize, const FMA: bool, const COMPLEX: bool, const
                 }
             }
             // A copy, so that the sums of the loop above can live in registers.
-            let mut acc = acc;
+            let mut sums = acc;
             let whole = inner / L * L;
             if whole < inner {
                 for o in r * outer..(r + 1) * outer {
@@ -638,7 +638,7 @@ fn lanes_of<R: Real, const L: usize, const FMA: bool, const COMPLEX: bool, const
                         for q in 0..Q {
                             let at = (o * Q + q) * inner;
                             let u = part_of::<R, L, COMPLEX>(x, at + whole, at + inner);
-                            outer_acc::<R, L, FMA, COMPLEX>(&mut acc[m][q], &v, &u);
+                            outer_acc::<R, L, FMA, COMPLEX>(&mut sums[m][q], &v, &u);
                         }
                     }
                 }
@@ -646,9 +646,9 @@ fn lanes_of<R: Real, const L: usize, const FMA: bool, const COMPLEX: bool, const
             for m in 0..M {
                 for q in 0..Q {
                     let k = if stage.transpose { q * height + p + m } else { (p + m) * Q + q };
-                    sum.0[k] += total(acc[m][q].0);
+                    sum.0[k] += total(sums[m][q].0);
                     if COMPLEX {
-                        let im = total(acc[m][q].1);
+                        let im = total(sums[m][q].1);
                         sum.1[k] += if stage.conj { -im } else { im };
                     }
                 }

@@ -1,0 +1,111 @@
+//! Explaining a plan: as numbers ([`PlanSummary`]), as text ([`Plan::explain`]), as a picture ([`Plan::svg`]).
+//!
+//! The numbers are taken from the lowered program and the placed memory themselves, so they cannot disagree with
+//! what runs; text and picture are made from the numbers alone.
+
+mod ledger;
+mod names;
+mod summary;
+mod svg;
+mod text;
+mod timeline;
+mod units;
+mod work;
+
+use std::sync::Arc;
+
+use super::Decision;
+use super::ir::BufKind;
+use super::keep::Keep;
+use super::memory::Memory;
+use super::outer::Outer;
+use crate::cpu::Isa;
+
+pub use summary::{
+    CallSummary, MemoryKind, MemoryLine, PhaseSummary, PlanSummary, ReplaySummary, ScanRole, ScanSummary,
+};
+
+/// A plan for given numbers of steps and rows: what will be computed when, what is kept, and every byte.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(crate) outer: Arc<Outer>,
+    /// The program that keeps values, which runs when there is no budget.
+    pub(crate) unbudgeted: Arc<Outer>,
+    pub(crate) keep: Keep,
+    pub(crate) decision: Decision,
+    pub(crate) budget: Option<usize>,
+    pub(crate) threads: usize,
+    pub(crate) isa: Isa,
+}
+
+/// What takes most of a plan's memory, in words.
+pub(crate) fn dominant(outer: &Outer, memory: &Memory) -> String {
+    let mut parts: Vec<(usize, String)> = Vec::new();
+    for pair in &memory.pairs {
+        parts.push((pair.bytes, "recorded states and values".into()));
+    }
+    for (i, slot) in memory.outer.iter().enumerate() {
+        if let Some(slot) = slot {
+            let buf = &outer.bufs[i];
+            let borrowed =
+                matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_)) && !buf.dtype.is_complex();
+            if !borrowed {
+                parts.push((slot.plane * buf.dtype.size(), format!("`{}`", buf.label)));
+            }
+        }
+    }
+    for scan in memory.scans.values() {
+        parts.push((scan.lane * scan.lanes, "workspaces of the threads".into()));
+        parts.push((scan.tile * scan.tiles, "gradient sums of the tiles".into()));
+    }
+    parts.push((memory.output_bytes, "the tensors returned".into()));
+    match parts.into_iter().max_by_key(|p| p.0) {
+        Some((bytes, what)) => format!("{bytes} bytes of it are {what}"),
+        None => String::new(),
+    }
+}
+
+impl Plan {
+    /// Most bytes the engine will have allocated at once: the arena and the tensors returned.
+    pub fn peak_bytes(&self) -> usize {
+        self.decision.memory.peak_bytes()
+    }
+
+    /// Steps of a recorded segment, and slots for checkpoints; `None` if whole sequences are recorded.
+    pub fn segments(&self) -> Option<(usize, usize)> {
+        self.decision.segments.leaf.map(|leaf| (leaf, self.decision.segments.slots))
+    }
+
+    /// Steps of forward work beyond one pass, from replaying.
+    pub fn extra_forward_steps(&self) -> u64 {
+        self.decision.extra_forward_steps
+    }
+
+    /// Whether only states are kept and every other value is rebuilt from them.
+    pub fn rebuilds_everything(&self) -> bool {
+        self.keep == Keep::States
+    }
+
+    /// Floating-point operations of a run, replays included.
+    pub fn flops(&self) -> f64 {
+        let m = &self.decision.memory;
+        let size = work::Size { steps: m.steps, rows: m.rows };
+        work::of_run(&self.outer, size, self.decision.extra_forward_steps)
+    }
+
+    /// The plan in numbers, for programs.
+    pub fn summary(&self) -> PlanSummary {
+        summary::of(self)
+    }
+
+    /// The plan as text: memory, what is kept, rebuilt and replayed, and every kernel call in its phase.
+    pub fn explain(&self) -> String {
+        text::of(&self.summary())
+    }
+
+    /// The plan as a picture in SVG: the phases of a chunk in proportion to their work, and below them memory
+    /// and position over the course of the run.
+    pub fn svg(&self) -> String {
+        svg::of(self)
+    }
+}

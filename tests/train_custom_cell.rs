@@ -1,0 +1,32 @@
+//! A cell written outside the crates (the example's) trains, is explained, checked and budgeted like those inside.
+#![allow(clippy::unwrap_used)]
+
+#[allow(dead_code)]
+#[path = "../examples/custom_cell.rs"]
+mod example;
+
+#[test]
+fn it_trains() {
+    let mse = example::train().unwrap();
+    assert!(mse < 0.01, "{mse}, a constant prediction has 0.167");
+}
+
+#[test]
+fn it_is_explained() {
+    let plan = example::explain().unwrap();
+    for part in
+        ["sigmoid+", "kron_apply", "step by step", "chunk at once", "adjoint scan", "kept for the adjoint"]
+    {
+        assert!(plan.contains(part), "{part} is missing in\n{plan}");
+    }
+}
+
+#[test]
+fn its_gradients_are_right() {
+    assert!(example::check().unwrap());
+}
+
+#[test]
+fn it_keeps_a_budget_without_changing_a_bit() {
+    assert!(example::budget().unwrap());
+}
