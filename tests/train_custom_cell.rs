@@ -1,7 +1,7 @@
 //! A cell written outside the crates (the example's) trains, is explained, checked and budgeted like those inside.
 #![allow(clippy::unwrap_used)]
 
-#[allow(dead_code)]
+#[allow(dead_code, unreachable_pub)]
 #[path = "../examples/custom_cell.rs"]
 mod example;
 
