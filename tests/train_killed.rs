@@ -4,11 +4,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use retrograd::run::{BEST, LAST, METRICS};
+use retrograd::run::{BEST, CURVES, LAST, METRICS};
 use serde_json::Value;
 
 fn train(folder: &Path, more: &[&str]) -> Command {
@@ -73,8 +73,18 @@ fn an_interrupted_run_saves_and_says_how_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let (whole, folder) = (dir.path().join("whole"), dir.path().join("run"));
     let child = train(&folder, &[]).spawn().unwrap();
-    // Once it has recorded a step, it is training.
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let output = interrupt(child, &folder);
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["ended"], "interrupted");
+    let resumed = finish(train(&folder, &[]));
+    let expected = finish(train(&whole, &[]));
+    assert_eq!(resumed["test"], expected["test"]);
+    same_end(&folder, &whole);
+}
+
+/// Sends Ctrl-C once the run has recorded a step, so that it is training; what the program said.
+fn interrupt(child: Child, folder: &Path) -> Output {
+    let deadline = Instant::now() + Duration::from_secs(60);
     while fs::metadata(folder.join(METRICS)).map_or(0, |m| m.len()) == 0 && Instant::now() < deadline {
         sleep(Duration::from_millis(2));
     }
@@ -82,10 +92,18 @@ fn an_interrupted_run_saves_and_says_how_to_go_on() {
     assert!(sent.success());
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
-    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(summary["ended"], "interrupted");
-    let resumed = finish(train(&folder, &[]));
-    let expected = finish(train(&whole, &[]));
-    assert_eq!(resumed["test"], expected["test"]);
-    same_end(&folder, &whole);
+    output
+}
+
+#[test]
+fn the_program_alone_trains_and_can_be_interrupted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_retrograd"));
+    command.current_dir(dir.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = interrupt(command.spawn().unwrap(), &dir.path().join("runs/adding-kru-1"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["adding: kru with 128 units", "1/6", "retrograd train --resume --out runs/adding-kru-1"] {
+        assert!(text.contains(part), "{part} is missing in\n{text}");
+    }
+    assert!(dir.path().join("runs/adding-kru-1").join(CURVES).is_file());
 }

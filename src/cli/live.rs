@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use retrograd::Error;
 use retrograd::run::CURVES;
@@ -129,9 +130,12 @@ pub(super) fn describe(summary: &Summary, out: &Output) {
 
 /// Speed and memory in a line.
 pub(super) fn speed(s: &Summary) -> String {
-    let time = format_duration(std::time::Duration::try_from_secs_f64(s.seconds).unwrap_or_default());
+    let time = |seconds: f64| format_duration(Duration::try_from_secs_f64(seconds).unwrap_or_default());
+    let epoch =
+        if s.epochs > 0 { format!(", {} an epoch", time(s.seconds_per_epoch)) } else { String::new() };
+    let all = time(s.seconds);
     format!(
-        "{time}, {:.1} steps/s   peak memory planned {}, measured {}",
+        "{all}, {:.1} steps/s{epoch}   peak memory planned {}, measured {}",
         s.steps_per_second,
         format_bytes(s.planned_peak_bytes),
         format_bytes(s.measured_peak_bytes)

@@ -10,13 +10,15 @@ use super::{Output, Report, Result, live, train};
 const SETTINGS: &[&str] = &[
     "T=100",
     "hidden=128",
-    "batch=50",
-    "optimizer=adam",
-    "lr=1e-2",
-    "steps=4000",
-    "eval_every=200",
+    "batch=32",
+    "lr=1e-3",
+    "momentum=0.7",
+    "schedule=cosine",
+    "schedule.over=12000",
+    "schedule.unit=step",
+    "steps=12000",
+    "eval_every=500",
     "goal=1e-3",
-    "test=2000",
 ];
 
 /// Runs the main job.
