@@ -113,10 +113,20 @@ pub const TASK_DEFAULTS: &[TaskDefaults] = &[
     TaskDefaults { task: "musedata", set: MUSIC, source: MUSIC_SOURCE },
 ];
 
-const MUSIC: &[&str] =
-    &[ADAM, LR3, "clip=norm", "clip_limit=1", "batch=8", "eval_batch=32", "epochs=300", "patience=30"];
-const MUSIC_SOURCE: &str =
-    "Chung et al. 2014: norm 1, early stopping; optimizer, rate and batch are ours, KRU states none";
+const MUSIC: &[&str] = &[
+    ADAM,
+    "lr=3e-3",
+    "clip=norm",
+    "clip_limit=1",
+    "weight_noise=0.075",
+    "first=zero",
+    "batch=8",
+    "eval_batch=32",
+    "epochs=400",
+    "patience=60",
+];
+const MUSIC_SOURCE: &str = "Chung et al. 2014: norm 1, weight noise, early stopping; first frame predicted as by \
+                            Boulanger-Lewandowski et al. 2012; optimizer, rate and batch are ours, KRU states none";
 
 const MUSIC_TASKS: &[&str] = &["jsb", "piano-midi", "nottingham", "musedata"];
 const MNIST_TASKS: &[&str] = &["mnist", "psmnist"];

@@ -7,6 +7,7 @@
 use num_complex::Complex64;
 use proptest::prelude::*;
 use retrograd_engine::core_ops::{sum_dims, sum_rows, sum_steps};
+use retrograd_engine::matmul::{MatMul, matmul_with};
 use retrograd_engine::{DType, Horizon, Lead, Params, Result, Scan, Shape, Tape, Tensor, Var, grad, matmul};
 use retrograd_ops as ops;
 
@@ -159,7 +160,7 @@ fn apply(tape: &mut Tape, cx: &Context, pool: &[Var], raw: Var, i: Instruction) 
     let wa = cx.width(tape, a)?;
     let b = cx.fit(tape, pick(i.b), wa, c)?;
     let complex = tape.dtype(a)?.is_complex();
-    match i.op % 28 {
+    match i.op % 29 {
         0 => ops::add(tape, a, b),
         1 => {
             let y = ops::mul(tape, a, b)?;
@@ -174,7 +175,12 @@ fn apply(tape: &mut Tape, cx: &Context, pool: &[Var], raw: Var, i: Instruction) 
             ops::sigmoid(tape, x)
         }
         4 | 5 => matmul(tape, a, cx.matrices[wa * 3 + c as usize % 3]),
-        6 => matmul(tape, a, cx.complex[wa]),
+        6 => {
+            let on = |bit: u8| c >> bit & 1 == 1;
+            let flags = MatMul { transpose_b: on(0), conj_a: on(1), conj_b: on(2) };
+            let matrix = if on(3) { cx.matrices[4 * wa] } else { cx.complex[wa] };
+            matmul_with(tape, a, matrix, flags)
+        }
         7 => {
             let x = cx.real(tape, a, c)?;
             ops::complex(tape, x, x)
@@ -187,10 +193,8 @@ fn apply(tape: &mut Tape, cx: &Context, pool: &[Var], raw: Var, i: Instruction) 
         10 => ops::flip(tape, a, -1),
         11 => {
             // Outer product, transposed, summed.
-            let (n, m) = (cx.widths[wa], cx.widths[wa]);
-            let column = ops::reshape(tape, a, &[n as isize, 1])?;
-            let row = ops::reshape(tape, b, &[1, m as isize])?;
-            let table = ops::mul(tape, column, row)?;
+            let m = cx.widths[wa];
+            let table = ops::outer(tape, a, b)?;
             let table = ops::transpose(tape, table, &[1, 0])?;
             let sum = sum_dims(tape, table, &[1, m])?;
             let sum = ops::reshape(tape, sum, &[m as isize])?;
@@ -256,6 +260,11 @@ fn apply(tape: &mut Tape, cx: &Context, pool: &[Var], raw: Var, i: Instruction) 
             cx.fit(tape, y, c as usize % 3, 0)
         }
         26 => ops::stop_gradient(tape, a),
+        27 => {
+            // Away from the zero vector, where the norm has a kink.
+            let x = ops::shift(tape, a, 2.5)?;
+            ops::normalize(tape, x, 2.0, -1, 0.1)
+        }
         _ => ops::add(tape, a, cx.vectors[wa]),
     }
 }
