@@ -195,9 +195,7 @@ fn settings_of(c: &mut TrainConfig, place: Place) -> &mut Settings {
 }
 
 impl TrainConfig {
-    /// Sets one value. A key is one of [`KEYS`], or a setting of a part: `lr` alone where only one part has it, else
-    /// with the role or the name of the part in front (`optimizer.eps` or `adam.eps`). A part is named before its
-    /// settings are set.
+    /// Sets one value; keys are those of [`KEYS`] and of the parts. The key of a part that names it comes before keys of its settings.
     ///
     /// Errors: [`Error::Config`] for a key that nothing has (with the nearest known one) or several parts have, and
     /// for values of the configuration itself that do not fit; those of parts are read when they are built.
