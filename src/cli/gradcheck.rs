@@ -186,39 +186,53 @@ const OUTPUTS: usize = 5;
 
 fn check_cell(cell: &str, operator: &str, args: &Args) -> Result<Item> {
     let mut item = Item { name: format!("{cell} on {operator}"), ..Item::default() };
-    let layers = vec![layer(cell, Some(operator), &[], HIDDEN)?];
-    let mut spec =
-        ModelSpec::new(Input::Dense(INPUTS), layers, Readout::EveryStep, OUTPUTS, Loss::SoftmaxCrossEntropy);
-    spec.dtype = DType::F64;
-    spec.learn_h0 = true;
-    spec.lengths = true;
-    let model = Model::new(spec)?;
-    let mut rng = rng_for(args.seed, "gradcheck");
-    let mut inputs = Params::new();
-    inputs.insert("x", Init::Normal(1.0).tensor(&[STEPS, ROWS, INPUTS], DType::F64, &mut rng)?);
-    let targets: Vec<i32> = (0..STEPS * ROWS).map(|i| (i * 3 % OUTPUTS) as i32).collect();
-    inputs.insert("target", Tensor::from_slice([STEPS, ROWS], &targets)?);
-    let lengths: Vec<i32> = (0..ROWS).map(|row| (STEPS - row) as i32).collect();
-    inputs.insert("lengths", Tensor::from_slice([ROWS], &lengths)?);
-    for runner in [Runner::Planned, Runner::Reference] {
-        let mut recorded = model.record(args.seed)?;
-        let mut wrt = recorded.trainable_vars();
-        wrt.extend(recorded.tape.inputs().filter(|(name, _, _)| *name == "x").map(|(_, v, _)| v));
-        // First values are often 0 or equal, where mistakes hide.
-        let params = recorded.params.iter().map(|(name, value)| {
-            let mut moved =
-                Init::Normal(0.2).tensor(value.dims(), value.dtype(), &mut rng_for(args.seed, name))?;
-            moved.fill_with({
-                let noise = moved.clone();
-                move |i| noise.get(i) + value.get(i)
-            });
-            Ok((name.to_string(), moved))
-        });
-        let params = params.collect::<Result<Params>>()?;
-        let bindings = [&inputs, &params];
-        item.check("through a scan", &mut recorded.tape, &[recorded.loss], &wrt, &bindings, args, runner)?;
+    // Read at every step, cotangents come from everywhere; read at the end, they pass rows that have ended.
+    for (readout, what) in [
+        (Readout::EveryStep, "through a scan, read at every step"),
+        (Readout::Last, "through a scan, read at its end"),
+    ] {
+        let layers = vec![layer(cell, Some(operator), &[], HIDDEN)?];
+        let mut spec =
+            ModelSpec::new(Input::Dense(INPUTS), layers, readout, OUTPUTS, Loss::SoftmaxCrossEntropy);
+        (spec.dtype, spec.learn_h0, spec.lengths) = (DType::F64, true, true);
+        let model = Model::new(spec)?;
+        let inputs = batch(readout, args.seed)?;
+        for runner in [Runner::Planned, Runner::Reference] {
+            let mut recorded = model.record(args.seed)?;
+            let mut wrt = recorded.trainable_vars();
+            wrt.extend(recorded.tape.inputs().filter(|(name, _, _)| *name == "x").map(|(_, v, _)| v));
+            let params = moved(&recorded.params, args.seed)?;
+            item.check(what, &mut recorded.tape, &[recorded.loss], &wrt, &[&inputs, &params], args, runner)?;
+        }
     }
     Ok(item)
+}
+
+/// A batch in which every row ends at another step.
+fn batch(readout: Readout, seed: u64) -> Result<Params> {
+    let mut inputs = Params::new();
+    let mut rng = rng_for(seed, "gradcheck");
+    inputs.insert("x", Init::Normal(1.0).tensor(&[STEPS, ROWS, INPUTS], DType::F64, &mut rng)?);
+    let dims: &[usize] = match readout {
+        Readout::EveryStep => &[STEPS, ROWS],
+        Readout::Last => &[ROWS],
+    };
+    let targets: Vec<i32> = (0..dims.iter().product()).map(|i: usize| (i * 3 % OUTPUTS) as i32).collect();
+    inputs.insert("target", Tensor::from_slice(dims, &targets)?);
+    let lengths: Vec<i32> = (0..ROWS).map(|row| (STEPS - row) as i32).collect();
+    inputs.insert("lengths", Tensor::from_slice([ROWS], &lengths)?);
+    Ok(inputs)
+}
+
+/// Parameters with a little noise: first values are often 0 or equal, where mistakes hide.
+fn moved(params: &Params, seed: u64) -> Result<Params> {
+    let one = |(name, value): (&str, &Tensor)| {
+        let noise = Init::Normal(0.2).tensor(value.dims(), value.dtype(), &mut rng_for(seed, name))?;
+        let mut moved = value.clone();
+        moved.fill_with(|i| value.get(i) + noise.get(i));
+        Ok((name.to_string(), moved))
+    };
+    params.iter().map(one).collect()
 }
 
 impl Item {
