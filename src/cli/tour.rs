@@ -6,9 +6,10 @@ use retrograd::train::{Session, TrainConfig, Trainer};
 
 use super::{Output, Report, Result, live, train};
 
-/// Settings under which the task is solved in about a minute on two cores.
+/// Settings that solve the task from any of the seeds tried, in less than a minute of one core: RMSprop as published,
+/// with momentum and a falling rate, which the paper does not need as it has 512 units and more time.
 const SETTINGS: &[&str] = &[
-    "T=100",
+    "T=50",
     "hidden=128",
     "batch=32",
     "lr=1e-3",
@@ -16,8 +17,11 @@ const SETTINGS: &[&str] = &[
     "schedule=cosine",
     "schedule.over=12000",
     "schedule.unit=step",
+    "clip=norm",
+    "penalty=soft-unitary",
+    "lambda=1e-4",
     "steps=12000",
-    "eval_every=500",
+    "eval_every=1000",
     "goal=1e-3",
 ];
 
@@ -29,7 +33,7 @@ pub(crate) fn run(out: &Output) -> Result<Report> {
     let planned = trainer.plan()?.peak_bytes();
     let folder = RunFolder::create_numbered(train::RUNS, "adding", "kru")?;
 
-    out.line("The adding problem: read 100 pairs of a number and a mark, then say the sum of the two marked numbers.");
+    out.line("The adding problem: read 50 pairs of a number and a mark, then say the sum of the two marked numbers.");
     out.line("Whoever remembers nothing says 1 and has a mean squared error of 1/6 = 0.16667.");
     train::announce(&trainer, out);
     out.line(format!("planned peak memory {}; Ctrl-C saves and stops", format_bytes(planned)));
@@ -53,9 +57,9 @@ pub(crate) fn run(out: &Output) -> Result<Report> {
         baseline / test.metric
     ));
     out.line(format!(
-        "A sum is off by about {}, over 100 steps, with {} parameters: 7 of them 2x2 matrices whose Kronecker product is \
+        "A sum is off by about {}, over 50 steps, with {} parameters: 7 of them 2x2 matrices whose Kronecker product is \
          the 128x128 recurrent one.",
-        live::number(typical),
+        format_args!("{typical:.3}"),
         summary.parameters
     ));
     out.line(live::speed(&summary));
