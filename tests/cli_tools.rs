@@ -57,7 +57,7 @@ const SMALL: &str = "--hidden 8 --input 2 --output 3 --steps 40 --batch 4 --thre
 fn explain_says_and_draws_the_plan() {
     let p = Program::new();
     let text = p.ok(&format!("explain --cell lstm --operator kron {SMALL} --svg plan.svg"));
-    for part in ["lstm on kron", "T=40", "N=4", "peak", "step by step", "chunk at once", "adjoint"] {
+    for part in ["lstm on kron", "T = 40", "N = 4", "peak", "step by step", "chunk at once", "adjoint"] {
         assert!(text.contains(part), "no `{part}` in {text}");
     }
     let drawn = std::fs::read_to_string(p.dir.path().join("plan.svg")).unwrap();

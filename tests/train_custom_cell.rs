@@ -14,9 +14,7 @@ fn it_trains() {
 #[test]
 fn it_is_explained() {
     let plan = example::explain().unwrap();
-    for part in
-        ["sigmoid+", "kron_apply", "step by step", "chunk at once", "adjoint scan", "kept for the adjoint"]
-    {
+    for part in ["sigmoid+", "kron_apply", "step by step", "chunk at once", "adjoint scan", "kept states"] {
         assert!(plan.contains(part), "{part} is missing in\n{plan}");
     }
 }
