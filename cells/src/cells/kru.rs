@@ -17,7 +17,9 @@
 //! | `h` | `[N, H]` complex | 0 or learned | state |
 //!
 //! **Differs from the paper**: the paper writes `σ(W h + U x + b)` and cites Arjovsky et al. for σ; its parameter
-//! counts fit a real `b` inside the modulus, and so it is here. It gives no ε (1e-5 is that of Arjovsky et al.) and no
+//! counts fit a real `b` inside the modulus, and so it is here. It gives no ε, and the default has none: with the 1e-5
+//! of Arjovsky et al., whose first state is not zero, a zero state stays zero while the input is zero (blank pixels,
+//! silence) and the slope there is `b/ε`, up to 1000 for every such step, so gradients overflow. The paper gives no
 //! initialization but that of `W` for the copy task. A complex read-out of a real target is a real map of eq. (3).
 
 use std::sync::Arc;
@@ -46,7 +48,7 @@ pub struct Kru {
 
 impl Default for Kru {
     fn default() -> Kru {
-        Kru { modrelu: ModReluForm::RcUrnn, recurrent_init: None }
+        Kru { modrelu: ModReluForm::Exact, recurrent_init: None }
     }
 }
 
@@ -67,9 +69,9 @@ pub const KRU: CellEntry = CellEntry {
     options: &[
         OptionDoc {
             key: "modrelu",
-            default: "rc-urnn",
+            default: "exact",
             doc: "where modReLU adds a small number, as in published programs: exact (nowhere), rc-urnn (1e-5), \
-                  fc-urnn, lrd or eurnn",
+                  fc-urnn, lrd or eurnn; these overflow after a hundred steps of zero input from a zero state",
         },
         RECURRENT_INIT,
     ],
