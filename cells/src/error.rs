@@ -60,6 +60,16 @@ pub enum Error {
         /// Prime factors of the hidden size.
         prime: String,
     },
+    /// A low-rank product whose rank is above the hidden size.
+    #[error("{operator}: rank {rank}, at most the hidden size {hidden}")]
+    Rank {
+        /// Operator.
+        operator: &'static str,
+        /// Rank asked for.
+        rank: usize,
+        /// Hidden size asked for.
+        hidden: usize,
+    },
     /// A model description that contradicts itself or is out of range.
     #[error("model: {what}")]
     Model {

@@ -130,6 +130,7 @@ pub mod cell;
 pub mod declare;
 pub mod error;
 pub mod init;
+mod low_rank;
 pub mod model;
 pub mod operator;
 pub mod settings;
@@ -179,14 +180,20 @@ pub mod cells {
 /// The recurrent operators, a file each.
 pub mod operators {
     pub mod dense;
+    pub mod ivh;
     pub mod kron;
+    pub mod lr;
+    pub mod lrd;
 
     pub use dense::Dense;
+    pub use ivh::Ivh;
     pub use kron::Kron;
+    pub use lr::Lr;
+    pub use lrd::Lrd;
 
     table! {
         /// Every recurrent operator.
-        OPERATORS: crate::OperatorEntry; dense::DENSE, kron::KRON
+        OPERATORS: crate::OperatorEntry; dense::DENSE, kron::KRON, lr::LR, lrd::LRD, ivh::IVH
     }
 }
 

@@ -1,4 +1,5 @@
 //! Parameter counts of the published models, from Jose, Cisse, Fleuret 2017 (tables 2 to 4) and Miceli Barone 2018.
+//! The latter's are given to three digits (`20.2k`, `2.89M`); the rows hold the whole numbers they round.
 //! A complex number counts 2 unless the row says that entries are counted once.
 
 use retrograd_cells::{Input, Layer, Loss, Model, ModelSpec, Readout, Result, Settings, cell, operator};
@@ -95,7 +96,44 @@ const ROWS: &[Row] = &[
     Row { counting: OneInputMatrix, ..row("GRU MNIST 128", "gru", "dense", [128, 1, 10], None, 50_954) },
     Row { counting: OneInputMatrix, ..row("GRU PTB 1000", "gru", "dense", [1000, 51, 51], None, 3_105_051) },
     row("LSTM PTB 1000", "lstm", "dense", [1000, 50, 50], None, 4_254_050),
+    low_rank("LR-GRU MNIST 128/24", "lr", &[("rank", "24")], [128, 1, 10], 20_234),
+    low_rank("LR-GRU MNIST 512/4", "lr", &[("rank", "4")], [512, 1, 10], 19_466),
+    low_rank("LRD-GRU MNIST 64/24", "lrd", &[("rank", "24")], [64, 1, 10], 10_314),
+    low_rank("LRD-GRU MNIST 128/24", "lrd", &[("rank", "24")], [128, 1, 10], 20_618),
+    low_rank("LRD-GRU MNIST 256/24", "lrd", &[("rank", "24")], [256, 1, 10], 41_226),
+    Row {
+        // The 39 168 published for the recurrent part count the biases of the gates.
+        recurrent: Some(39_168 - 3 * 128),
+        ..low_rank("LRD-GRU memory 128/50", "lrd", &[("rank", "50")], [128, 10, 10], 41_738)
+    },
+    low_rank("LRD-GRU PTB 1000/64", "lrd", &[("rank", "64")], [1000, 51, 51], 492_051),
+    low_rank("LRD-GRU PTB 3298/128", "lrd", &[("rank", "128")], [3298, 51, 51], 2_889_099),
+    low_rank("LRD-GRU PTB 5459/64", "lrd", &[("rank", "64")], [5459, 51, 51], 2_685_879),
+    low_rank("tied LRD-GRU PTB 5459/64", "lrd", TIED_64, [5459, 51, 51], 1_987_127),
+    low_rank("tied LRD-GRU PTB 4480/128", "lrd", TIED_128, [4480, 51, 51], 2_777_651),
+    low_rank("tied LRD-GRU PTB 6985/64", "lrd", TIED_64, [6985, 51, 51], 2_542_591),
+    // The one row of that table that counts all input matrices.
+    Row { counting: All, ..low_rank("tied LRD-GRU PTB 1000/64", "lrd", TIED_64, [1000, 51, 51], 466_051) },
+    Row {
+        set: &[("rank", "300")],
+        total: None,
+        ..row("LRD-LSTM PTB 1740/300", "lstm", "lrd", [1740, 50, 50], Some(4_182_960), 0)
+    },
 ];
+
+const TIED_64: &[(&str, &str)] = &[("rank", "64"), ("tied", "true")];
+const TIED_128: &[(&str, &str)] = &[("rank", "128"), ("tied", "true")];
+
+/// A GRU on a low-rank operator, as Miceli Barone counts.
+const fn low_rank(
+    paper: &'static str,
+    operator: &'static str,
+    set: &'static [(&'static str, &'static str)],
+    sizes: [usize; 3],
+    total: usize,
+) -> Row {
+    Row { set, counting: OneInputMatrix, ..row(paper, "gru", operator, sizes, None, total) }
+}
 
 fn counts(row: &Row) -> Result<(usize, usize)> {
     let [hidden, inputs, outputs] = row.sizes;

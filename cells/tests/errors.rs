@@ -41,6 +41,10 @@ fn models() {
             "kron: factors 2x3 multiply to 6, hidden size is 7; use hidden size 6 or 18, or factors=7",
             message(|s| s.layers = vec![layer("lstm", &[], "kron", &[("factors", "2x3")], 7)]),
         ),
+        (
+            "lrd: rank 8, at most the hidden size 7",
+            message(|s| s.layers = vec![layer("gru", &[], "lrd", &[("rank", "8")], 7)]),
+        ),
     ];
     for (expected, got) in rows {
         assert_eq!(got, expected);
@@ -75,6 +79,14 @@ fn names_and_settings() {
         (
             "kron: setting `factors` = `2x0`, expected sizes of at least 1 joined by x, as 2x2x5, or auto",
             of_operator("kron", &[("factors", "2x0")]),
+        ),
+        (
+            "lr: setting `rank` = `0`, expected a whole number of at least 1, or auto",
+            of_operator("lr", &[("rank", "0")]),
+        ),
+        (
+            "lrd: setting `diagonal_init` = `identity`, expected zeros, constant:C, uniform:A or normal:S",
+            of_operator("lrd", &[("diagonal_init", "identity")]),
         ),
     ];
     for (expected, got) in rows {

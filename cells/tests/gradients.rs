@@ -67,6 +67,25 @@ fn every_option() {
 }
 
 #[test]
+fn every_option_of_an_operator() {
+    let rows: &[(&str, &str, &[(&str, &str)])] = &[
+        ("gru", "kron", &[("factors", "3x2")]),
+        ("gru", "lr", &[("rank", "2"), ("tied", "true")]),
+        ("gru", "lrd", &[("rank", "5"), ("tied", "true")]),
+        ("lstm", "lrd", &[("rank", "3"), ("diagonal_init", "constant:0.5")]),
+        ("kru", "lrd", &[("rank", "2")]),
+        ("rnn", "ivh", &[("rank", "6")]),
+    ];
+    let mut failures = Vec::new();
+    for (cell, operator, set) in rows {
+        let layer = layer(cell, &[], operator, set, 6);
+        let s = spec(Input::Dense(2), vec![layer], Readout::Last, 2, Loss::SquaredError);
+        failures.push(check(&format!("{cell} on {operator} with {set:?}"), s));
+    }
+    all_pass(failures);
+}
+
+#[test]
 fn stacks() {
     let mut failures = Vec::new();
     for bidirectional in [false, true] {
