@@ -162,18 +162,22 @@ macro_rules! table {
 /// The cells, a file each.
 pub mod cells {
     pub mod gru;
+    pub mod irnn;
     pub mod kru;
     pub mod lstm;
+    pub mod nru;
     pub mod rnn;
 
     pub use gru::Gru;
+    pub use irnn::Irnn;
     pub use kru::Kru;
     pub use lstm::Lstm;
+    pub use nru::Nru;
     pub use rnn::Rnn;
 
     table! {
         /// Every cell.
-        CELLS: crate::CellEntry; rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU
+        CELLS: crate::CellEntry; rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU, irnn::IRNN, nru::NRU
     }
 }
 

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use retrograd_engine::layout::{Layout, layout};
 use retrograd_engine::{Tape, Var, matmul};
+use retrograd_ops as ops;
 
 use crate::cell::block;
 use crate::declare::Declare;
@@ -86,11 +87,32 @@ impl Thin<'_> {
 }
 
 impl LowRank {
+    /// `R_gateᵀ` and `L_gateᵀ`.
+    fn factors(&self, tape: &mut Tape, gate: usize) -> retrograd_engine::Result<[Var; 2]> {
+        let first = if self.tied { self.first } else { block(tape, self.first, gate, self.rank)? };
+        Ok([first, block(tape, self.last, gate, self.n)?])
+    }
+
     /// `L_gate (R_gate h)`.
     pub(crate) fn apply(&self, tape: &mut Tape, h: Var, gate: usize) -> retrograd_engine::Result<Var> {
-        let first = if self.tied { self.first } else { block(tape, self.first, gate, self.rank)? };
+        let [first, last] = self.factors(tape, gate)?;
         let y = matmul(tape, h, first)?;
-        let last = block(tape, self.last, gate, self.n)?;
+        matmul(tape, y, last)
+    }
+
+    /// `(I + L R)² h − h = L (2 I + R L) (R h)` of one gate; `(2 I + R L)ᵀ Lᵀ` is made of parameters alone.
+    pub(crate) fn apply_identity_squared(
+        &self,
+        tape: &mut Tape,
+        h: Var,
+        gate: usize,
+    ) -> retrograd_engine::Result<Var> {
+        let [first, last] = self.factors(tape, gate)?;
+        let middle = matmul(tape, last, first)?;
+        let middle = matmul(tape, middle, last)?;
+        let last = ops::scale(tape, last, 2.0)?;
+        let last = ops::add(tape, middle, last)?;
+        let y = matmul(tape, h, first)?;
         matmul(tape, y, last)
     }
 

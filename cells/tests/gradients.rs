@@ -55,6 +55,14 @@ fn every_option() {
         ("lstm", &[("chrono", "10")]),
         ("gru", &[("reset", "after"), ("carry_bias", "2")]),
         ("kru", &[("modrelu", "exact")]),
+        ("irnn", &[("K", "2"), ("eta_steps", "3"), ("eta", "0.4"), ("twice", "false")]),
+        (
+            "irnn",
+            &[("K", "3"), ("start", "zero"), ("activation", "sigmoid"), ("alpha", "0.7"), ("eta", "0.5")],
+        ),
+        ("irnn", &[("K", "1"), ("activation", "tanh"), ("eta_steps", "9")]),
+        ("nru", &[("heads", "1"), ("memory", "9"), ("layer_norm", "true")]),
+        ("nru", &[("heads", "3"), ("head_activation", "relu"), ("p", "2")]),
     ];
     let mut failures = Vec::new();
     for (i, (cell, set)) in rows.iter().enumerate() {

@@ -18,6 +18,8 @@ struct Applied {
     h: Tensor,
     alone: Vec<Tensor>,
     together: Vec<Tensor>,
+    /// The last gate applied to what it gave, and applied twice at once.
+    twice: [Tensor; 2],
     params: Params,
 }
 
@@ -30,16 +32,19 @@ fn apply(name: &str, set: &[(&str, &str)], dtype: DType, h: &Tensor) -> Applied 
     let alone: Vec<Var> = (0..GATES.len()).map(|g| w.apply(&mut tape, x, g).unwrap()).collect();
     let together = w.apply_all(&mut tape, x, 0..GATES.len()).unwrap();
     let later = w.apply_all(&mut tape, x, 1..GATES.len()).unwrap();
+    let last = GATES.len() - 1;
+    let twice = [w.apply(&mut tape, alone[last], last).unwrap(), w.apply_twice(&mut tape, x, last).unwrap()];
     let mut params = store.into_params();
     params.insert("h", h.clone());
-    let wanted: Vec<Var> = alone.iter().chain(&together).chain(&later).copied().collect();
+    let wanted: Vec<Var> = alone.iter().chain(&together).chain(&later).chain(&twice).copied().collect();
     let mut values = reference::evaluate(&tape, &wanted, &[&params]).unwrap();
+    let twice = <[Tensor; 2]>::try_from(values.split_off(values.len() - 2)).unwrap();
     let later = values.split_off(2 * GATES.len());
     let together = values.split_off(GATES.len());
     for (later, all) in later.iter().zip(&together[1..]) {
         close(later, all, &format!("{name} {set:?}: some gates and all"));
     }
-    Applied { h: h.clone(), alone: values, together, params }
+    Applied { h: h.clone(), alone: values, together, twice, params }
 }
 
 #[track_caller]
@@ -64,6 +69,7 @@ fn gates_together_and_apart() {
                 for (alone, together) in found.alone.iter().zip(&found.together) {
                     close(alone, together, &what);
                 }
+                close(&found.twice[0], &found.twice[1], &what);
                 // Gates differ from each other.
                 let apart = (0..ROWS * N).map(|i| (found.alone[0].get(i) - found.alone[1].get(i)).norm());
                 assert!(apart.fold(0.0, f64::max) > 1e-3, "{what}");

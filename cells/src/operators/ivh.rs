@@ -5,7 +5,8 @@
 //! `N`), rank `d_1`.
 //!
 //! ```text
-//! W_g h = h + V_g (H_g h)     (1)
+//! W_g h  = h + V_g (H_g h)                        (1)
+//! W_g² h = h + V_g (2 I + H_g V_g) (H_g h)        (2)  the middle is small and the same at every step
 //! ```
 //!
 //! | symbol | shape | initialization | meaning |
@@ -77,6 +78,11 @@ impl BoundOperator for BoundIvh {
     fn apply(&self, tape: &mut Tape, h: Var, gate: usize) -> retrograd_engine::Result<Var> {
         let y = self.0.apply(tape, h, gate)?;
         ops::add(tape, h, y) // eq. (1)
+    }
+
+    fn apply_twice(&self, tape: &mut Tape, h: Var, gate: usize) -> retrograd_engine::Result<Var> {
+        let y = self.0.apply_identity_squared(tape, h, gate)?;
+        ops::add(tape, h, y) // eq. (2)
     }
 
     fn apply_all(&self, tape: &mut Tape, h: Var, gates: Range<usize>) -> retrograd_engine::Result<Vec<Var>> {
