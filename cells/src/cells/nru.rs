@@ -105,7 +105,12 @@ pub const NRU: CellEntry = CellEntry {
         OptionDoc { key: "head_activation", default: "linear", doc: "linear or relu" },
         OptionDoc { key: "p", default: "5", doc: "which norm divides the directions, at least 1" },
         OptionDoc { key: "layer_norm", default: "false", doc: "normalize pre-activations; true or false" },
-        RECURRENT_INIT,
+        OptionDoc {
+            key: RECURRENT_INIT.key,
+            default: RECURRENT_INIT.default,
+            doc: "how the recurrent matrix (or its factors) begins: auto (a full matrix as published, others the \
+                  operator's own), glorot, orthogonal, identity, fan_in, uniform:A, normal:S",
+        },
     ],
     build: |options: &Options<'_>| {
         let p = options.number("p")?;
