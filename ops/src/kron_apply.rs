@@ -421,7 +421,8 @@ impl Op for KronGrad {
     fn flops(&self, inputs: &[Ty], output: &Ty) -> f64 {
         // One product forward, one back, one outer product a factor.
         let terms = if self.shortcut { 1.0 } else { 3.0 };
-        terms * chain_of(&self.factors, &inputs[0], &inputs[self.first()..], output.dtype.is_complex()).flops()
+        terms
+            * chain_of(&self.factors, &inputs[0], &inputs[self.first()..], output.dtype.is_complex()).flops()
     }
 }
 
@@ -450,9 +451,8 @@ impl Structured for KronGrad {
 impl KronGrad {
     fn kernel<R: Real, const L: usize>(&self, mut args: Args<'_, R>) {
         let (inputs, first, complex) = (args.inputs, self.first(), args.output.is_complex());
-        let chain = || {
-            chain(&self.factors, inputs[0].dims(), inputs[first..].iter().map(|w| w.dims()), complex)
-        };
+        let chain =
+            || chain(&self.factors, inputs[0].dims(), inputs[first..].iter().map(|w| w.dims()), complex);
         if self.shortcut && shortcut::run::<R, L>(&self.factors, &self.wanted, chain, &mut args) {
             return;
         }

@@ -20,13 +20,7 @@ impl<R: Real> Kernel<R> for ApplyArgs<'_, R> {
     #[inline(always)]
     unsafe fn run<V: Vector<Scalar = R>>(self) {
         // SAFETY: the contract of the arguments, checked by the caller.
-        unsafe {
-            if self.complex {
-                rows::<V, true>(self)
-            } else {
-                rows::<V, false>(self)
-            }
-        }
+        unsafe { if self.complex { rows::<V, true>(self) } else { rows::<V, false>(self) } }
     }
 }
 
@@ -182,15 +176,9 @@ unsafe fn radix<V: Vector, const C: bool, const K: usize>(v: &mut [Pair<V>; 8], 
 
 /// One factor over two vectors.
 #[inline(always)]
-unsafe fn two<V: Vector, const C: bool>(
-    a: Pair<V>,
-    b: Pair<V>,
-    w: *const V::Scalar,
-) -> (Pair<V>, Pair<V>) {
+unsafe fn two<V: Vector, const C: bool>(a: Pair<V>, b: Pair<V>, w: *const V::Scalar) -> (Pair<V>, Pair<V>) {
     // SAFETY: eight coefficients, by the caller's word.
-    unsafe {
-        (row::<V, C>(a, b, w), row::<V, C>(a, b, w.add(4)))
-    }
+    unsafe { (row::<V, C>(a, b, w), row::<V, C>(a, b, w.add(4))) }
 }
 
 /// One row of a factor: `w0 a + w1 b`.

@@ -66,7 +66,10 @@ fn product<R: Real>(tolerance: f64) {
                     for (n, expected) in reference(&w, row).into_iter().enumerate() {
                         let got = complex(&y_re, &y_im, r * stride + n);
                         let error = (got - expected).norm();
-                        assert!(error < tolerance, "{isa}, {factors} factors, row {r}, {n}: {got} for {expected}");
+                        assert!(
+                            error < tolerance,
+                            "{isa}, {factors} factors, row {r}, {n}: {got} for {expected}"
+                        );
                     }
                     let rest = &y_re[r * stride + width..(r + 1) * stride];
                     assert!(rest.iter().all(|v| *v == R::ONE), "written between rows");
@@ -107,7 +110,10 @@ fn traces<R: Real>(tolerance: f64) {
                         }
                         let got = C::new(sum[2 * i + j][0].to_f64(), sum[2 * i + j][1].to_f64());
                         let error = (got - expected).norm() / width as f64;
-                        assert!(error < tolerance, "{isa}, factor {f} of {factors}, {i}{j}: {got} for {expected}");
+                        assert!(
+                            error < tolerance,
+                            "{isa}, factor {f} of {factors}, {i}{j}: {got} for {expected}"
+                        );
                     }
                 }
             }

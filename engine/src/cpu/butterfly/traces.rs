@@ -21,13 +21,7 @@ impl<R: Real> Kernel<R> for TraceArgs<'_, R> {
     #[inline(always)]
     unsafe fn run<V: Vector<Scalar = R>>(self) {
         // SAFETY: the contract of the arguments, checked by the caller.
-        unsafe {
-            if self.complex {
-                all::<V, true>(self)
-            } else {
-                all::<V, false>(self)
-            }
-        }
+        unsafe { if self.complex { all::<V, true>(self) } else { all::<V, false>(self) } }
     }
 }
 
