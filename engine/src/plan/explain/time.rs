@@ -31,10 +31,10 @@ impl Profile {
             self.top(n).into_iter().try_for_each(|l| {
                 let place = match (&l.scan, l.phase.as_str()) {
                     (None, _) => String::new(),
-                    (Some(scan), "") => format!(" in {scan}"),
-                    (Some(scan), phase) => format!(" in {scan}, {phase}"),
+                    (Some(scan), "") => format!("{scan}: "),
+                    (Some(scan), phase) => format!("{scan}, {phase}: "),
                 };
-                text.line(&format!("  {}{place}", l.text()), l)
+                text.line(&format!("  {place}{}", l.text()), l)
             })
         });
         out
@@ -165,9 +165,10 @@ impl Text<'_, '_> {
         let rest: Vec<&ProfileLine> = lines.iter().filter(small).copied().collect();
         let shown: Vec<&ProfileLine> = lines.iter().filter(|l| !small(l)).copied().collect();
         shown.into_iter().try_for_each(|l| self.line(&format!("{indent}{}", l.text()), l))?;
-        match rest.len() {
-            0 => Ok(()),
-            n => self.sum(&format!("{indent}{}", plural(n as u64, "smaller one")), &rest),
+        match rest[..] {
+            [] => Ok(()),
+            [one] => self.line(&format!("{indent}{}", one.text()), one),
+            _ => self.sum(&format!("{indent}{} smaller ones", rest.len()), &rest),
         }
     }
 }
