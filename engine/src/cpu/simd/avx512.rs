@@ -14,7 +14,8 @@ macro_rules! avx512 {
     ($name:ident, $scalar:ty, $mask:ty, $lanes:literal, $mantissa:literal, $set1:ident, $loadu:ident,
      $storeu:ident, $maskz_loadu:ident, $mask_storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
      $fmadd:ident, $fnmadd:ident, $sqrt:ident, $roundscale:ident, $max:ident, $min:ident, $cmp:ident,
-     $blend:ident, $and:ident, $or:ident, $xor:ident, $to_int:ident, $from_int:ident, $shl:ident, $shr:ident, $scalef:ident) => {
+     $blend:ident, $and:ident, $or:ident, $xor:ident, $to_int:ident, $from_int:ident, $shl:ident, $shr:ident, $scalef:ident,
+     |$v:ident| { $($s:literal => $swap:expr),* }) => {
         impl Vector for $name {
             type Scalar = $scalar;
             type Mask = $mask;
@@ -47,6 +48,12 @@ macro_rules! avx512 {
                 xor(self, o: Self) => $name($xor(self.0, o.0));
                 shl_mantissa(self) => $name($from_int($shl::<$mantissa>($to_int(self.0))));
                 shr_mantissa(self) => $name($from_int($shr::<$mantissa>($to_int(self.0))));
+            }
+            #[inline(always)]
+            unsafe fn swap<const S: usize>(self) -> Self {
+                let $v = self.0;
+                // SAFETY: the caller upholds the contract of `Vector`.
+                unsafe { $name(match S { $($s => $swap,)* _ => $v }) }
             }
             #[inline(always)]
             unsafe fn store(self, p: *mut $scalar) {
@@ -125,7 +132,13 @@ avx512!(
     _mm512_castsi512_ps,
     _mm512_slli_epi32,
     _mm512_srli_epi32,
-    _mm512_scalef_ps
+    _mm512_scalef_ps,
+    |v| {
+        1 => _mm512_permute_ps::<0b10_11_00_01>(v),
+        2 => _mm512_permute_ps::<0b01_00_11_10>(v),
+        4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(v, v),
+        8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(v, v)
+    }
 );
 avx512!(
     F64x8,
@@ -157,5 +170,10 @@ avx512!(
     _mm512_castsi512_pd,
     _mm512_slli_epi64,
     _mm512_srli_epi64,
-    _mm512_scalef_pd
+    _mm512_scalef_pd,
+    |v| {
+        1 => _mm512_permute_pd::<0b01010101>(v),
+        2 => _mm512_shuffle_f64x2::<0b10_11_00_01>(v, v),
+        4 => _mm512_shuffle_f64x2::<0b01_00_11_10>(v, v)
+    }
 );

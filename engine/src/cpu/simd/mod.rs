@@ -68,6 +68,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn and(self, o: Self) -> Self;
     unsafe fn or(self, o: Self) -> Self;
     unsafe fn xor(self, o: Self) -> Self;
+    /// Lane `l` of the result is lane `l ^ S`, for `S` a power of two below `LANES`.
+    unsafe fn swap<const S: usize>(self) -> Self;
     /// The bits shifted left by the width of the mantissa field.
     unsafe fn shl_mantissa(self) -> Self;
     /// The bits shifted right by the width of the mantissa field, zeros from the left.
