@@ -47,7 +47,8 @@ pub struct RunOptions {
     pub threads: Option<usize>,
     /// What becomes of denormal numbers. Flushed by default: vanishing gradients are full of them.
     pub denormals: Denormals,
-    /// Whether to note where the time of each run goes, for [`Program::last_profile`]. Off, it costs nothing.
+    /// Whether to note where the time of each run goes, for [`Program::last_profile`]. Off, it costs one branch
+    /// for each kernel call.
     pub profile: bool,
 }
 
