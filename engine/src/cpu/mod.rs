@@ -31,7 +31,9 @@ pub mod pool;
 mod real;
 mod simd;
 
-pub use gemm::{Accumulate, gemm_packed, gemm_packed_raw, gemm_tn, gemm_tn_raw, pack, packed_len};
+pub use gemm::{
+    Accumulate, gemm_packed, gemm_packed_raw, gemm_tn, gemm_tn_raw, pack, packed_len, product_peak,
+};
 pub use isa::Isa;
 pub use multiversion::{Multiversion, fma, multiversion, multiversion_on};
 pub use pointwise::{Compiled, In, Out};

@@ -15,7 +15,8 @@ macro_rules! avx512 {
      $storeu:ident, $maskz_loadu:ident, $mask_storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
      $fmadd:ident, $fnmadd:ident, $sqrt:ident, $roundscale:ident, $max:ident, $min:ident, $cmp:ident,
      $blend:ident, $and:ident, $or:ident, $xor:ident, $to_int:ident, $from_int:ident, $shl:ident, $shr:ident, $scalef:ident,
-     |$v:ident| { $($s:literal => $swap:expr),* }) => {
+     |$v:ident| { $($s:literal => $swap:expr),* },
+     { $($more:tt)* }) => {
         impl Vector for $name {
             type Scalar = $scalar;
             type Mask = $mask;
@@ -84,6 +85,7 @@ macro_rules! avx512 {
             unsafe fn any(mask: $mask) -> bool {
                 mask != 0
             }
+            $($more)*
         }
     };
     (@ops $name:ident, $scalar:ty, $mask:ty; $($f:ident($($arg:ident: $ty:ty),*) => $body:expr;)*) => { $(
@@ -138,6 +140,38 @@ avx512!(
         2 => _mm512_permute_ps::<0b01_00_11_10>(v),
         4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(v, v),
         8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(v, v)
+    },
+    {
+        // Divisions and roots take 16 cycles and more a vector; an estimate of 14 bits and a step of Newton's method
+        // take 3, and a last correction of the result rounds it as well as a division would, nearly always.
+        #[inline(always)]
+        unsafe fn ratio(self, d: Self) -> Self {
+            // SAFETY: the caller upholds the contract of `Vector`.
+            unsafe {
+                let r = F32x16(_mm512_rcp14_ps(d.0));
+                let r = d.neg_mul_add(r, Self::splat(1.0)).mul_add(r, r);
+                let q = self.mul(r);
+                d.neg_mul_add(q, self).mul_add(r, q)
+            }
+        }
+        #[inline(always)]
+        unsafe fn rsqrt(self) -> Self {
+            // SAFETY: the caller upholds the contract of `Vector`.
+            unsafe {
+                let r = F32x16(_mm512_rsqrt14_ps(self.0));
+                let error = self.mul(r).neg_mul_add(r, Self::splat(1.0));
+                error.mul(Self::splat(0.5)).mul_add(r, r)
+            }
+        }
+        #[inline(always)]
+        unsafe fn sqrt_normal(self) -> Self {
+            // SAFETY: the caller upholds the contract of `Vector`.
+            unsafe {
+                let r = self.rsqrt();
+                let y = self.mul(r);
+                y.neg_mul_add(y, self).mul_add(r.mul(Self::splat(0.5)), y)
+            }
+        }
     }
 );
 avx512!(
@@ -175,5 +209,6 @@ avx512!(
         1 => _mm512_permute_pd::<0b01010101>(v),
         2 => _mm512_shuffle_f64x2::<0b10_11_00_01>(v, v),
         4 => _mm512_shuffle_f64x2::<0b01_00_11_10>(v, v)
-    }
+    },
+    {}
 );
