@@ -21,6 +21,9 @@ fn main() -> Fallible<()> {
         Err(reason) => return Report { version, skipped: Some(reason?), ..Report::default() }.print(),
     };
     if std::env::args().any(|arg| arg == "--init") {
+        if request.case.cell == "kru" {
+            negative_biases(&mut network.params)?;
+        }
         let groups = [("model", &network.params), ("batch", &request.case.batch()?)];
         checkpoint::save(&request.data, &groups, &Default::default())?;
         return Report { version, ..Report::default() }.print();
@@ -54,4 +57,12 @@ fn main() -> Fallible<()> {
         denormals_flushed: true,
     }
     .print()
+}
+
+/// Makes the biases of modReLU negative. With a positive one it jumps at 0, and which side a number near 0 is on is
+/// decided by rounding: gradients could not be compared. The arithmetic is the same.
+fn negative_biases(params: &mut Params) -> Fallible<()> {
+    let biases = params.get_mut("layer0.b").ok_or("no parameter `layer0.b`")?;
+    biases.as_mut_slice::<f32>()?.iter_mut().for_each(|b| *b = -b.abs());
+    Ok(())
 }
