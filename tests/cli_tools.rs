@@ -65,7 +65,19 @@ fn explain_says_and_draws_the_plan() {
     assert_eq!(picture.root_element().tag_name().name(), "svg");
     assert!(picture.descendants().filter(|n| n.has_tag_name("rect")).count() > 5);
 
-    let whole = p.json(&format!("explain --cell kru {SMALL}"));
+    let timed = p.ok(&format!("explain --cell lstm --operator kron {SMALL} --time --svg time.svg"));
+    for part in ["products", "idle", "kron_apply(", "carry", "copy states", "outside the loops", "GB/s"] {
+        assert!(timed.contains(part), "no `{part}` in {timed}");
+    }
+    let drawn = std::fs::read_to_string(p.dir.path().join("time.svg")).unwrap();
+    let picture = roxmltree::Document::parse(&drawn).unwrap();
+    let texts: Vec<&str> = picture.descendants().filter_map(|n| n.text()).collect();
+    assert!(texts.iter().any(|t| t.starts_with("Time of a run")), "{texts:?}");
+
+    let whole = p.json(&format!("explain --cell kru {SMALL} --time"));
+    assert_eq!(whole["plan"]["peak_bytes"], whole["peak_bytes"]);
+    assert_eq!(whole["plan"]["scans"].as_array().unwrap().len(), 2);
+    assert!(whole["time"]["lines"].as_array().unwrap().iter().any(|l| l["work"] == "products"));
     let peak = whole["peak_bytes"].as_u64().unwrap();
     assert!(whole["segments"].is_null() && whole["flops"].as_f64().unwrap() > 0.0);
     let error = p.error(&format!("explain --cell kru {SMALL} --budget 100"));
@@ -88,10 +100,26 @@ fn bench_measures() {
         let (planned, measured) = (bytes("planned_peak_bytes"), bytes("measured_peak_bytes"));
         assert!(measured.abs_diff(planned) * 100 <= planned, "{row}");
         assert!(row["flops"].as_f64().unwrap() > 0.0);
+        let shares = &row["time_shares"];
+        let kinds = ["products", "pointwise", "data_movement", "everything_else", "idle"];
+        let sum: f64 = kinds.iter().map(|k| shares[k].as_f64().unwrap()).sum();
+        assert!((sum - 1.0).abs() < 1e-6, "{shares}");
+        assert!(shares["products"].as_f64().unwrap() > 0.0, "{shares}");
+        let (rate, peak) = (&row["flops_per_second"], &found["product_peak_flops_per_second"]);
+        let share = rate.as_f64().unwrap() / peak.as_f64().unwrap();
+        assert!((row["share_of_peak"].as_f64().unwrap() / share - 1.0).abs() < 1e-9, "{row}");
     }
+    assert!(found["profile"].is_null());
     let flops = |part: &str| found[part]["flops"].as_f64().unwrap();
     assert!(flops("forward_backward") > 2.0 * flops("forward"));
-    assert!(p.ok(&format!("bench --cell gru {SMALL} --runs 1")).contains("forward+backward"));
+    let text = p.ok(&format!("bench --cell gru {SMALL} --runs 1 --profile"));
+    for part in ["forward+backward", "of peak", "pointwise", "took longest", "GB/s", "matmul("] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    let top = p.json(&format!("bench --cell gru {SMALL} --runs 1 --profile"));
+    let seconds: Vec<f64> =
+        top["profile"].as_array().unwrap().iter().map(|l| l["seconds"].as_f64().unwrap()).collect();
+    assert!(seconds.len() > 5 && seconds.is_sorted_by(|a, b| a >= b), "{seconds:?}");
     assert!(p.error("bench --cell grue").contains("gru"));
     assert!(p.error("bench --cell gru --set colour=red").contains("colour"));
     assert!(p.error("bench --cell gru --operator krom").contains("kron"));

@@ -49,6 +49,8 @@ pub enum Binary {
     Pow,
     /// `sqrt(a² + b²)` without overflow.
     Hypot,
+    /// `1 / sqrt(a² + b²)`; 0 where both are 0, or so small (denormal) that it would be infinite.
+    RecipHypot,
     Lt,
     Le,
     Eq,
@@ -59,6 +61,8 @@ pub enum Binary {
 pub enum Ternary {
     /// `a·b + c`, one rounding where the instruction set has it.
     MulAdd,
+    /// `c − a·b`, one rounding where the instruction set has it.
+    NegMulAdd,
     /// `b` where `a` is not zero (NaN counts as not zero), else `c`. Never mixes: a NaN not chosen is not seen.
     Select,
 }
@@ -256,9 +260,9 @@ impl Expr {
                 Num::Complex(self.binary(Binary::Mul, re, b), self.binary(Binary::Mul, im, b))
             }
             (Num::Complex(ar, ai), Num::Complex(br, bi)) => {
-                let (rr, ii) = (self.binary(Binary::Mul, ar, br), self.binary(Binary::Mul, ai, bi));
-                let (ri, ir) = (self.binary(Binary::Mul, ar, bi), self.binary(Binary::Mul, ai, br));
-                Num::Complex(self.binary(Binary::Sub, rr, ii), self.binary(Binary::Add, ri, ir))
+                let (rr, ri) = (self.binary(Binary::Mul, ar, br), self.binary(Binary::Mul, ar, bi));
+                let re = self.ternary(Ternary::NegMulAdd, ai, bi, rr);
+                Num::Complex(re, self.ternary(Ternary::MulAdd, ai, br, ri))
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Structured kernels: what an operation that is neither pointwise nor a product brings to the CPU.
 
 use crate::cpu::Real;
+use crate::cpu::butterfly::{RowsMut, RowsRef};
 use crate::op::Ty;
 
 /// How a structured operation treats the rows of a batch.
@@ -9,7 +10,8 @@ pub enum RowRule {
     /// Row `r` of the output depends on row `r` of the inputs with a row axis, and on the shared inputs.
     PerRow,
     /// The output has no row axis and is a **sum** over rows (and steps) of contributions. The kernel adds to
-    /// what the output already holds, row by row in ascending order.
+    /// what the output already holds, in ascending order of rows; it may first sum the rows of a call. (Which rows
+    /// go into one call depends on the problem alone, not on the budget or the threads.)
     Reduce,
 }
 
@@ -114,6 +116,11 @@ impl<'a, R: Real> In<'a, R> {
         &self.im[at..at + self.width]
     }
 
+    /// All rows of both planes.
+    pub fn planes(&self) -> RowsRef<'a, R> {
+        RowsRef { re: self.re, im: self.im, stride: self.row_stride }
+    }
+
     /// Indices of row `r`. Panics for an input that is not `I32`.
     pub fn index_row(&self, r: usize) -> &'a [i32] {
         let at = r * self.row_stride;
@@ -162,6 +169,11 @@ impl<'a, R: Real> Out<'a, R> {
     pub fn row_im(&mut self, r: usize) -> &mut [R] {
         let at = r * self.row_stride;
         &mut self.im[at..at + self.width]
+    }
+
+    /// All rows of both planes.
+    pub fn planes(&mut self) -> RowsMut<'_, R> {
+        RowsMut { re: self.re, im: self.im, stride: self.row_stride }
     }
 
     /// Real and imaginary parts of row `r` at once.

@@ -10,6 +10,7 @@ use crate::expr::{Expr, Num};
 use crate::kernel::Structured;
 use crate::layout::Layout;
 use crate::matmul::{MatMul, RowContract};
+use crate::profile::Work;
 use crate::shape::{Shape, broadcast};
 use crate::tape::{Tape, Var};
 
@@ -116,6 +117,18 @@ pub trait Op: std::any::Any + Debug + Send + Sync {
     /// Whether the output depends on the number of the step even if no input does.
     fn varies_with_step(&self) -> bool {
         false
+    }
+
+    /// What kind of work it counts as in a [`Profile`](crate::Profile). By default what its class says; a structured
+    /// operation is a product if its name begins with `kron`, and anything else otherwise.
+    fn work(&self) -> Work {
+        match self.class() {
+            Class::Pointwise(_) => Work::Pointwise,
+            Class::MatMul(_) | Class::RowContract(_) => Work::Product,
+            Class::Structured(_) if self.name().starts_with("kron") => Work::Product,
+            Class::Layout(_) | Class::Expand | Class::Cast => Work::Movement,
+            Class::Structured(_) | Class::SumSteps => Work::Other,
+        }
     }
 
     /// Whether building the value again costs about as little as reading it back.

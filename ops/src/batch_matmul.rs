@@ -4,6 +4,7 @@ use retrograd_engine::cpu::{Multiversion, Real, fma, multiversion};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::layout::{Layout, layout};
 use retrograd_engine::op::{Class, Cotangents, Io};
+use retrograd_engine::profile::Work;
 use retrograd_engine::shape::broadcast_dims;
 use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
 use smallvec::smallvec;
@@ -159,6 +160,10 @@ impl Op for BatchMatMul {
         let from_a = x_dots[0].map(|d| batch_matmul(tape, d, io.inputs[1], self.flags)).transpose()?;
         let from_b = x_dots[1].map(|d| batch_matmul(tape, io.inputs[0], d, self.flags)).transpose()?;
         sum_options(tape, from_a, from_b)
+    }
+
+    fn work(&self) -> Work {
+        Work::Product
     }
 
     fn flops(&self, inputs: &[Ty], output: &Ty) -> f64 {

@@ -1,6 +1,8 @@
 //! Product of every row with a Kronecker product of small matrices, never formed.
 
+mod butterfly;
 mod kernel;
+mod shortcut;
 #[cfg(test)]
 mod tests;
 
@@ -28,15 +30,29 @@ use kernel::{Apply, Chain, Grad, Stage};
 ///
 /// The product is a sequence of products along one axis each: `N Σ P_f` multiply-adds for square factors. The
 /// whole matrix is never formed; but small last factors are multiplied out, once a call, to a matrix of at most
-/// 16 × 16 (8 × 8 in double precision), so that its rows fill vector registers.
+/// 16 × 16 (8 × 8 in double precision), so that its rows fill vector registers. Factors that are all 2 × 2 are
+/// applied several at a time in registers instead, and gradients of well-conditioned factors come from `x` and
+/// `x_bar` alone.
 ///
 /// Source: C. Jose, M. Cisse, F. Fleuret (2018), "Kronecker recurrent units", ICML.
 pub fn kron_apply(tape: &mut Tape, x: Var, factors: &[Var]) -> Result<Var> {
     let tys = factors.iter().map(|&w| tape.ty(w).cloned()).collect::<Result<Vec<_>>>()?;
     product_dims(&vec![Stored::default(); factors.len()], tape.ty(x)?, &tys)?;
-    let (mut list, lanes) = (factors.to_vec(), lanes(tape.dtype(x)?));
-    while list.len() > 1 && merge_last(tape, &mut list, lanes)? {}
+    let dtype = tape.dtype(x)?;
+    let (mut list, lanes) = (factors.to_vec(), lanes(dtype));
+    if !takes_butterfly(dtype, &tys) {
+        while list.len() > 1 && merge_last(tape, &mut list, lanes)? {}
+    }
     apply(tape, x, list.into_iter().map(|w| (w, Stored::default())))
+}
+
+/// Whether the kernel of 2 × 2 factors takes the product.
+fn takes_butterfly(x: DType, factors: &[Ty]) -> bool {
+    let matrices = factors.iter().map(|w| (&w.shape.dims[..], w.dtype.is_complex()));
+    match x.real() {
+        DType::F64 => butterfly::takes::<f64>(x.is_complex(), matrices),
+        _ => butterfly::takes::<f32>(x.is_complex(), matrices),
+    }
 }
 
 /// Replaces the last two factors by their Kronecker product if it has at most `size` rows and columns.
@@ -99,10 +115,13 @@ struct KronApply {
     factors: SmallVec<[Stored; 8]>,
 }
 
-/// Gradients of the factors of a [`KronApply`], flattened as stored and joined: inputs `x`, `y_bar`, the factors.
+/// Gradients of the factors of a [`KronApply`], flattened as stored and joined: inputs `x`, `y_bar`, with `shortcut`
+/// also `x_bar = Wᴴ y_bar`, the factors.
 #[derive(Clone, Debug)]
 struct KronGrad {
     factors: SmallVec<[Stored; 8]>,
+    /// Whether `x_bar` is at hand: a second name for what `y_bar` says already, without cotangents of its own.
+    shortcut: bool,
     /// Factors whose gradients are computed; those of the others are zero.
     wanted: SmallVec<[bool; 8]>,
 }
@@ -232,10 +251,16 @@ impl Op for KronApply {
             bars[0] = Some(apply(tape, y_bar, adjoint)?);
         }
         let wanted = io.needs[1..].iter().copied().collect();
-        let joined = KronGrad { factors: self.factors.clone(), wanted };
+        let mut small = true;
+        for &w in matrices {
+            let dims = &tape.shape(w)?.dims;
+            small &= dims[0] == dims[1] && dims[0] <= shortcut::LARGEST;
+        }
+        let x_bar = bars[0].filter(|_| small);
+        let joined = KronGrad { factors: self.factors.clone(), shortcut: x_bar.is_some(), wanted };
         for (f, bar) in bars[1..].iter_mut().enumerate() {
             if joined.wanted[f] {
-                let joined = joined.record(tape, x, y_bar, matrices)?;
+                let joined = joined.record(tape, x, y_bar, x_bar, matrices)?;
                 *bar = Some(part(tape, joined, matrices, f)?);
             }
         }
@@ -272,13 +297,23 @@ impl Structured for KronApply {
     }
 
     fn scratch(&self, inputs: &[Ty]) -> usize {
+        let dtype = inputs[0].dtype;
+        if takes_butterfly(dtype, &inputs[1..]) {
+            return match dtype.real() {
+                DType::F64 => butterfly::scratch::<f64>(self.factors.len()),
+                _ => butterfly::scratch::<f32>(self.factors.len()),
+            };
+        }
         let complex = inputs.iter().any(|ty| ty.dtype.is_complex());
-        chain_of(&self.factors, &inputs[0], &inputs[1..], complex).apply_scratch(lanes(inputs[0].dtype))
+        chain_of(&self.factors, &inputs[0], &inputs[1..], complex).apply_scratch(lanes(dtype))
     }
 }
 
 impl KronApply {
     fn kernel<R: Real, const L: usize>(&self, args: Args<'_, R>) {
+        if butterfly::takes_call(&args.inputs[0], &args.inputs[1..]) {
+            return butterfly::run(&self.factors, args);
+        }
         let matrices = args.inputs[1..].iter().map(|w| w.dims());
         let chain = chain(&self.factors, args.inputs[0].dims(), matrices, args.output.is_complex());
         Apply::<R, L> { chain: &chain, args }.run();
@@ -286,9 +321,23 @@ impl KronApply {
 }
 
 impl KronGrad {
-    fn record(&self, tape: &mut Tape, x: Var, y_bar: Var, matrices: &[Var]) -> Result<Var> {
-        let inputs: SmallVec<[Var; 8]> = [x, y_bar].into_iter().chain(matrices.iter().copied()).collect();
+    fn record(
+        &self,
+        tape: &mut Tape,
+        x: Var,
+        y_bar: Var,
+        x_bar: Option<Var>,
+        matrices: &[Var],
+    ) -> Result<Var> {
+        let mut inputs: SmallVec<[Var; 16]> = smallvec![x, y_bar];
+        inputs.extend(x_bar);
+        inputs.extend_from_slice(matrices);
         tape.push(self.clone(), &inputs)
+    }
+
+    /// Number of the first factor's input.
+    fn first(&self) -> usize {
+        2 + usize::from(self.shortcut)
     }
 
     fn product(&self) -> KronApply {
@@ -298,7 +347,7 @@ impl KronGrad {
     /// Of every gradient but factor `f`'s, those of `needs`, with factor `f` replaced.
     fn others(&self, f: usize, needs: impl Fn(usize) -> bool) -> Option<KronGrad> {
         let wanted: SmallVec<[bool; 8]> = (0..self.factors.len()).map(|g| g != f && needs(g)).collect();
-        wanted.contains(&true).then(|| KronGrad { factors: self.factors.clone(), wanted })
+        wanted.contains(&true).then(|| KronGrad { factors: self.factors.clone(), shortcut: false, wanted })
     }
 }
 
@@ -309,11 +358,12 @@ impl Op for KronGrad {
 
     fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
         let dtype = joint_dtype("kron_grad", inputs)?;
-        let dims = product_dims(&self.factors, &inputs[0], &inputs[2..])?;
+        let first = self.first();
+        let dims = product_dims(&self.factors, &inputs[0], &inputs[first..])?;
         if inputs[1].shape.dims != dims {
             return Err(Error::shape("kron_grad", "y_bar", format!("{:?}", &dims[..]), &inputs[1].shape));
         }
-        Ok(Ty::new(dtype, Shape::shared([inputs[2..].iter().map(|w| w.shape.width()).sum::<usize>()])))
+        Ok(Ty::new(dtype, Shape::shared([inputs[first..].iter().map(|w| w.shape.width()).sum::<usize>()])))
     }
 
     fn class(&self) -> Class<'_> {
@@ -322,7 +372,8 @@ impl Op for KronGrad {
 
     fn vjp(&self, tape: &mut Tape, io: Io<'_>, c_bar: Var) -> Result<Cotangents> {
         // The output is linear in the product's tangent: <c, grad> = <y_bar, Σ_f product with c_f for W_f>.
-        let (x, y_bar, matrices) = (io.inputs[0], io.inputs[1], &io.inputs[2..]);
+        let first = self.first();
+        let (x, y_bar, matrices) = (io.inputs[0], io.inputs[1], &io.inputs[first..]);
         let mut bars: Cotangents = smallvec![None; io.inputs.len()];
         let (product, adjoint) = (self.product(), self.product().adjoint());
         for f in (0..matrices.len()).filter(|&f| self.wanted[f]) {
@@ -335,13 +386,13 @@ impl Op for KronGrad {
                 let term = product.with(tape, x, matrices, f, c)?;
                 bars[1] = sum_options(tape, bars[1], Some(term))?;
             }
-            if let Some(others) = self.others(f, |g| io.needs[2 + g]) {
+            if let Some(others) = self.others(f, |g| io.needs[first + g]) {
                 let mut changed: SmallVec<[Var; 8]> = matrices.iter().copied().collect();
                 changed[f] = c;
-                let joined = others.record(tape, x, y_bar, &changed)?;
+                let joined = others.record(tape, x, y_bar, None, &changed)?;
                 for g in (0..matrices.len()).filter(|&g| others.wanted[g]) {
                     let term = part(tape, joined, matrices, g)?;
-                    bars[2 + g] = sum_options(tape, bars[2 + g], Some(term))?;
+                    bars[first + g] = sum_options(tape, bars[first + g], Some(term))?;
                 }
             }
         }
@@ -349,15 +400,18 @@ impl Op for KronGrad {
     }
 
     fn jvp(&self, tape: &mut Tape, io: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
-        let (x, y_bar, matrices) = (io.inputs[0], io.inputs[1], &io.inputs[2..]);
-        let from_x = x_dots[0].map(|d| self.record(tape, d, y_bar, matrices)).transpose()?;
-        let from_y = x_dots[1].map(|d| self.record(tape, x, d, matrices)).transpose()?;
+        let first = self.first();
+        let (x, y_bar, matrices) = (io.inputs[0], io.inputs[1], &io.inputs[first..]);
+        let x_bar = io.inputs[..first].get(2).copied();
+        let from_x = x_dots[0].map(|d| self.record(tape, d, y_bar, x_bar, matrices)).transpose()?;
+        let longer = KronGrad { shortcut: false, ..self.clone() };
+        let from_y = x_dots[1].map(|d| longer.record(tape, x, d, None, matrices)).transpose()?;
         let mut sum = sum_options(tape, from_x, from_y)?;
-        for (f, dot) in x_dots[2..].iter().enumerate() {
+        for (f, dot) in x_dots[first..].iter().enumerate() {
             if let (Some(dot), Some(others)) = (*dot, self.others(f, |g| self.wanted[g])) {
                 let mut changed: SmallVec<[Var; 8]> = matrices.iter().copied().collect();
                 changed[f] = dot;
-                let term = others.record(tape, x, y_bar, &changed)?;
+                let term = others.record(tape, x, y_bar, None, &changed)?;
                 sum = sum_options(tape, sum, Some(term))?;
             }
         }
@@ -366,7 +420,9 @@ impl Op for KronGrad {
 
     fn flops(&self, inputs: &[Ty], output: &Ty) -> f64 {
         // One product forward, one back, one outer product a factor.
-        3.0 * chain_of(&self.factors, &inputs[0], &inputs[2..], output.dtype.is_complex()).flops()
+        let terms = if self.shortcut { 1.0 } else { 3.0 };
+        terms
+            * chain_of(&self.factors, &inputs[0], &inputs[self.first()..], output.dtype.is_complex()).flops()
     }
 }
 
@@ -385,15 +441,22 @@ impl Structured for KronGrad {
 
     fn scratch(&self, inputs: &[Ty]) -> usize {
         let complex = inputs.iter().any(|ty| ty.dtype.is_complex());
-        chain_of(&self.factors, &inputs[0], &inputs[2..], complex).grad_scratch(lanes(inputs[0].dtype))
+        let lanes = lanes(inputs[0].dtype);
+        let chain = chain_of(&self.factors, &inputs[0], &inputs[self.first()..], complex);
+        let short = if self.shortcut { shortcut::scratch(&chain, lanes) } else { 0 };
+        chain.grad_scratch(lanes).max(short)
     }
 }
 
 impl KronGrad {
-    fn kernel<R: Real, const L: usize>(&self, args: Args<'_, R>) {
-        let matrices = args.inputs[2..].iter().map(|w| w.dims());
-        let chain = chain(&self.factors, args.inputs[0].dims(), matrices, args.output.is_complex());
-        Grad::<R, L> { chain: &chain, wanted: &self.wanted, args }.run();
+    fn kernel<R: Real, const L: usize>(&self, mut args: Args<'_, R>) {
+        let (inputs, first, complex) = (args.inputs, self.first(), args.output.is_complex());
+        let chain =
+            || chain(&self.factors, inputs[0].dims(), inputs[first..].iter().map(|w| w.dims()), complex);
+        if self.shortcut && shortcut::run::<R, L>(&self.factors, &self.wanted, chain, &mut args) {
+            return;
+        }
+        Grad::<R, L> { chain: &chain(), first, wanted: &self.wanted, args }.run();
     }
 }
 

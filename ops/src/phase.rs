@@ -1,7 +1,7 @@
 //! The phase of a complex number, as a number of modulus 1 and not as an angle.
 
 use retrograd_engine::core_ops::{conj, imag, times_i};
-use retrograd_engine::expr::{Binary, Expr, Num, Ternary};
+use retrograd_engine::expr::{Binary, Expr, Num};
 use retrograd_engine::op::{Cotangents, Io, Pointwise};
 use retrograd_engine::{Op, Result, Tape, Var};
 use smallvec::smallvec;
@@ -10,7 +10,7 @@ use crate::rule::pointwise_op;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{abs, div_or_zero, mul, sign};
 
-/// Phase, element by element: `y = x / |x|`, 0 at 0. Of a real number its [`sign()`](crate::sign()).
+/// Phase, element by element: `y = x / |x|`, 0 at 0 and where `1/|x|` would be infinite (denormal numbers). Of a real number its [`sign()`](crate::sign()).
 ///
 /// Shapes: `x [..] -> y [..]`.   Rule: `x_bar = i y · Im(conj(y) y_bar) / |x|`, 0 at 0; keeps `x` and `y`.
 /// Domain: all numbers; the derivative grows without bound towards 0.   Errors: none of its own.
@@ -27,11 +27,9 @@ struct Phase;
 impl Pointwise for Phase {
     fn expr(&self, e: &mut Expr, x: &[Num]) -> Num {
         let (re, im) = e.parts(x[0]);
-        let m = e.binary(Binary::Hypot, re, im);
-        // At 0 both parts are 0, and so is 0/1.
-        let one = e.constant_reg(1.0);
-        let m = e.ternary(Ternary::Select, m, m, one);
-        e.div(Num::Complex(re, im), Num::Real(m))
+        // 0 at 0.
+        let r = e.binary(Binary::RecipHypot, re, im);
+        e.mul(Num::Complex(re, im), Num::Real(r))
     }
 }
 

@@ -1,22 +1,32 @@
-//! `retrograd bench`: seconds, bytes and flops of a network on a random batch.
+//! `retrograd bench`: seconds, bytes and flops of a network on a random batch, and what the time goes to.
 
 use std::time::Instant;
 
+use retrograd::engine::Profile;
+use retrograd::engine::cpu::{Denormals, Isa, Pool, product_peak};
 use retrograd::run::progress::format_bytes;
-use retrograd::{Params, Program, Tensor, grad, optim};
+use retrograd::{Error, Params, Program, Tensor, grad, optim};
 use serde_json::{Value, json};
 
 use super::network::NetworkArgs;
-use super::{Output, Report, Result, parse};
+use super::profile::Shares;
+use super::{Output, Report, Result, parse, profile};
 
 const EXAMPLES: &str = "\
 Each of three programs is run once to warm up and then --runs times: the loss; the loss and its gradients; these
-and an update of the parameters.
+and an update of the parameters. Then each runs once more with a clock on every instruction: the shares of all
+threads' time in products (dense and structured), pointwise chains, data movement (copies, packing, states stored),
+everything else (the update of the parameters too), and idle threads. `of peak` compares all operations with the
+speed of a matrix product that stays in the cache, by the same kernel on as many threads, measured just before.
 
 Examples:
   retrograd bench --cell kru --hidden 512 --steps 784 --batch 20
   retrograd bench --cell lstm --hidden 128 --input 10 --output 10 --steps 1000 --batch 20 --runs 20 --json
-  retrograd bench --cell lstm --operator kron --budget 16MiB --threads 1";
+  retrograd bench --cell lstm --operator kron --budget 16MiB --threads 1
+  retrograd bench --cell kru --hidden 512 --profile";
+
+/// Instructions that `--profile` lists.
+const TOP: usize = 15;
 
 /// Arguments of `retrograd bench`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +40,9 @@ pub(crate) struct Args {
     /// Optimizer of the training step, one of `retrograd list optimizers`
     #[arg(long, default_value = "adam")]
     optimizer: String,
+    /// List the instructions of forward+backward that take longest
+    #[arg(long)]
+    profile: bool,
 }
 
 /// What was measured of one program.
@@ -40,6 +53,10 @@ struct Row {
     planned_bytes: usize,
     measured_bytes: usize,
     flops: f64,
+    /// Of a run after those that were timed.
+    profile: Profile,
+    /// Seconds of that run outside the program: the update.
+    outside: f64,
 }
 
 impl Row {
@@ -58,8 +75,13 @@ impl Row {
         self.flops / self.minimum()
     }
 
-    fn json(&self) -> Value {
+    fn shares(&self) -> Shares {
+        Shares::new(&self.profile, self.outside)
+    }
+
+    fn json(&self, peak: f64) -> Value {
         json!({
+            "share_of_peak": self.rate() / peak, "time_shares": self.shares().json(),
             "median_seconds": self.median(), "minimum_seconds": self.minimum(), "seconds": self.seconds,
             "planned_peak_bytes": self.planned_bytes, "measured_peak_bytes": self.measured_bytes,
             "flops": self.flops, "flops_per_second": self.rate(),
@@ -76,6 +98,8 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let names: Vec<String> = recorded.trainable.iter().map(|(name, _)| name.clone()).collect();
     let mut params = std::mem::take(&mut recorded.params);
     let loss = recorded.loss;
+    let pool = Pool::new(network.threads, Denormals::default())?;
+    let peak = product_peak(Isa::select()?, network.dtype.dtype(), &pool);
     let mut outputs = vec![loss];
     outputs.extend(grad(&mut recorded.tape, loss, &wrt)?);
     let compile = |outputs: &[retrograd::Var]| Program::new(&recorded.tape, outputs, network.options());
@@ -83,12 +107,12 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let mut forward = compile(&[loss])?;
     let forward = measure("forward", args, &mut forward, &mut |program| {
         program.run(&[&params, &batch])?;
-        Ok(())
+        Ok(0.0)
     })?;
     let mut backward = compile(&outputs)?;
     let both = measure("forward+backward", args, &mut backward, &mut |program| {
         program.run(&[&params, &batch])?;
-        Ok(())
+        Ok(0.0)
     })?;
     let recipe = optim::Recipe::new(optim::optimizer(&args.optimizer, &optim::Settings::new())?);
     let trained: Params = names.iter().filter_map(|n| Some((n.clone(), params.get(n)?.clone()))).collect();
@@ -96,18 +120,18 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let mut clock = optim::Clock::default();
     let mut step = measure("training step", args, &mut backward, &mut |program| {
         let mut out: std::vec::IntoIter<Tensor> = program.run(&[&params, &batch])?.into_iter();
+        let start = Instant::now();
         out.next();
         let mut grads: Params = names.iter().cloned().zip(out).collect();
         recipe.update(&mut grads, &mut state, &optim::LrState::default(), &mut params, clock)?;
         clock.step += 1;
-        Ok(())
+        Ok(start.elapsed().as_secs_f64())
     })?;
     // The plan knows the program's share; an update is a few operations for each parameter.
     step.flops = both.flops;
 
     let rows = [forward, both, step];
-    let threads =
-        network.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads = pool.threads();
     out.line(format!(
         "{}, {} units, {} inputs, {} outputs; T={} steps, N={} rows, {}, {threads} threads, {} runs each",
         network.name()?,
@@ -119,10 +143,12 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         network.dtype.dtype(),
         args.runs,
     ));
-    out.line("                    median      minimum   planned peak  measured peak    Gflop  Gflop/s");
+    out.line(
+        "                    median      minimum   planned peak  measured peak    Gflop  Gflop/s  of peak",
+    );
     for row in &rows {
         out.line(format!(
-            "{:<17}{:>10}   {:>10}   {:>12}   {:>12}   {:>6.2}  {:>7.2}",
+            "{:<17}{:>10}   {:>10}   {:>12}   {:>12}   {:>6.2}  {:>7.2}  {:>7}",
             row.name,
             milliseconds(row.median()),
             milliseconds(row.minimum()),
@@ -130,7 +156,16 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
             format_bytes(row.measured_bytes),
             row.flops / 1e9,
             row.rate() / 1e9,
+            format!("{:.1} %", 100.0 * row.rate() / peak),
         ));
+    }
+    out.line(format!("a product in the cache, {threads} threads: {:.2} Gflop/s", peak / 1e9));
+    out.line(format!("{:<17}{}", format!("time of {threads} threads"), Shares::titles()));
+    for row in &rows {
+        out.line(format!("{:<17}{}", row.name, row.shares().columns()));
+    }
+    if args.profile {
+        out.line(rows[1].profile.explain_top(TOP).trim_end());
     }
     let [forward, both, step] = &rows;
     Ok(Report::new(json!({
@@ -138,9 +173,13 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         "threads": threads,
         "runs": args.runs,
         "optimizer": args.optimizer,
-        "forward": forward.json(),
-        "forward_backward": both.json(),
-        "training_step": step.json(),
+        "product_peak_flops_per_second": peak,
+        "forward": forward.json(peak),
+        "forward_backward": both.json(peak),
+        "training_step": step.json(peak),
+        "profile": args.profile.then(|| {
+            both.profile.top(TOP).into_iter().map(|l| profile::line(&both.profile, l)).collect::<Vec<_>>()
+        }),
     })))
 }
 
@@ -148,7 +187,8 @@ fn measure(
     name: &'static str,
     args: &Args,
     program: &mut Program,
-    once: &mut dyn FnMut(&mut Program) -> Result<()>,
+    // Returns the seconds it took beside the program.
+    once: &mut dyn FnMut(&mut Program) -> Result<f64>,
 ) -> Result<Row> {
     let plan = program.plan(args.network.steps, args.network.batch)?;
     once(program)?;
@@ -159,7 +199,13 @@ fn measure(
         seconds.push(start.elapsed().as_secs_f64());
     }
     let measured_bytes = program.last_peak_bytes();
-    Ok(Row { name, seconds, planned_bytes: plan.peak_bytes(), measured_bytes, flops: plan.flops() })
+    program.set_profile(true);
+    let outside = once(program)?;
+    program.set_profile(false);
+    let profile = program.last_profile().cloned();
+    let profile = profile.ok_or_else(|| Error::config("bench", "bug: a run with a clock left no profile"))?;
+    let (planned_bytes, flops) = (plan.peak_bytes(), plan.flops());
+    Ok(Row { name, seconds, planned_bytes, measured_bytes, flops, profile, outside })
 }
 
 fn milliseconds(seconds: f64) -> String {

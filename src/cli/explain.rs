@@ -1,20 +1,22 @@
-//! `retrograd explain`: the plan of a network, as text and as a picture.
+//! `retrograd explain`: the plan of a network, and where its time goes, as text and as a picture.
 
 use std::path::PathBuf;
 
+use retrograd::engine::Profile;
 use retrograd::run::write_atomic;
-use retrograd::{Program, grad};
+use retrograd::{Error, Params, Program, grad};
 use serde_json::json;
 
 use super::network::NetworkArgs;
-use super::{Output, Report, Result};
+use super::{Output, Report, Result, plan as plan_json, profile as profile_json};
 
 const EXAMPLES: &str = "\
 Examples:
   retrograd explain --cell kru --hidden 512
   retrograd explain --cell lstm --operator kron --steps 1000 --batch 32 --budget 8MiB
   retrograd explain --cell gru --forward
-  retrograd explain --cell kru --svg plan.svg";
+  retrograd explain --cell kru --svg plan.svg
+  retrograd explain --cell kru --hidden 512 --time --svg plan.svg";
 
 /// Arguments of `retrograd explain`.
 #[derive(Debug, clap::Args)]
@@ -25,6 +27,9 @@ pub(crate) struct Args {
     /// The loss alone, without its gradients
     #[arg(long)]
     forward: bool,
+    /// Run the plan on random inputs too, once to warm up and once with a clock, and show where the time goes
+    #[arg(long)]
+    time: bool,
     /// Draw the plan into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
@@ -39,7 +44,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         let wrt = recorded.trainable_vars();
         outputs.extend(grad(&mut recorded.tape, recorded.loss, &wrt)?);
     }
-    let program = Program::new(&recorded.tape, &outputs, network.options())?;
+    let mut program = Program::new(&recorded.tape, &outputs, network.options())?;
     let plan = program.plan(network.steps, network.batch)?;
     let text = plan.explain();
     let what = if args.forward { "loss" } else { "loss and gradients" };
@@ -55,8 +60,15 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
             .sum::<usize>()
     ));
     out.line(text.trim_end());
+    let profile =
+        if args.time { Some(timed(&mut program, &[&recorded.params, &network.batch()?])?) } else { None };
+    if let Some(profile) = &profile {
+        out.line("");
+        out.line(profile.explain().trim_end());
+    }
     if let Some(file) = &args.svg {
-        write_atomic(file, plan.svg().as_bytes())?;
+        let picture = profile.as_ref().map_or_else(|| plan.svg(), |p| plan.svg_with(p));
+        write_atomic(file, picture.as_bytes())?;
         out.line(format!("drawn in {}", file.display()));
     }
     Ok(Report::new(json!({
@@ -67,9 +79,20 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         "segments": plan.segments().map(|(leaf, slots)| json!({ "steps": leaf, "checkpoints": slots })),
         "extra_forward_steps": plan.extra_forward_steps(),
         "rebuilds_everything": plan.rebuilds_everything(),
+        "plan": plan_json::summary(&plan.summary()),
+        "time": profile.as_ref().map(profile_json::profile),
         "text": text,
         "svg": args.svg,
     })))
+}
+
+/// The profile of the second of two runs.
+fn timed(program: &mut Program, values: &[&Params]) -> Result<Profile> {
+    program.run(values)?;
+    program.set_profile(true);
+    program.run(values)?;
+    let profile = program.last_profile().cloned();
+    profile.ok_or_else(|| Error::config("time", "bug: a run with a clock left no profile"))
 }
 
 fn real_count(tensor: &retrograd::Tensor) -> usize {

@@ -15,6 +15,8 @@ mod live;
 mod network;
 mod output;
 mod parse;
+mod plan;
+mod profile;
 mod tour;
 mod train;
 
@@ -58,11 +60,11 @@ enum Command {
     Eval(eval::Args),
     /// List cells, operators, optimizers, schedules, tasks, ... with one line each
     List(list::Args),
-    /// Show the plan of a network: phases, buffers, what is kept, rebuilt or replayed
+    /// Show the plan of a network: phases, buffers, what is kept, rebuilt or replayed, where the time goes
     Explain(explain::Args),
     /// Check gradients of ops, cells and operators against finite differences
     Gradcheck(gradcheck::Args),
-    /// Measure seconds, bytes and flops of a cell
+    /// Measure seconds, bytes and flops of a cell, and what the time goes to
     Bench(bench::Args),
     /// List the data sets, where they are published, and fetch the free ones
     Data(data::Args),

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::kernel::{Args, Structured};
 use crate::layout::{Layout, layout};
 use crate::op::{Class, Cotangents, Io, Op, Ty};
+use crate::profile::Work;
 use crate::shape::Shape;
 use crate::structured_kernel;
 use crate::tape::{Tape, Var};
@@ -91,6 +92,10 @@ impl Op for Concat {
             })
             .collect::<Result<Vec<_>>>()?;
         concat(tape, &parts, self.axis).map(Some)
+    }
+
+    fn work(&self) -> Work {
+        Work::Movement
     }
 
     fn flops(&self, _: &[Ty], _: &Ty) -> f64 {

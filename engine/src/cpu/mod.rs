@@ -15,11 +15,13 @@
 //! | [`isa`] | which instruction set: detected, or named by `RETROGRAD_ISA` |
 //! | [`pointwise`] | a [`ScalarProgram`](crate::expr::ScalarProgram) over rows × columns |
 //! | [`gemm`] | products with packed weights; transposed products for their gradients |
+//! | [`butterfly`] | products with a Kronecker product of 2 × 2 matrices |
 //! | [`pool`] | threads, with denormals flushed |
 //! | [`multiversion`](fn@multiversion) | plain Rust loops compiled for every instruction set |
 //!
 //! This is, with the storage, the only place with `unsafe` code.
 
+pub mod butterfly;
 pub mod gemm;
 pub mod isa;
 mod math;
@@ -29,7 +31,9 @@ pub mod pool;
 mod real;
 mod simd;
 
-pub use gemm::{Accumulate, gemm_packed, gemm_packed_raw, gemm_tn, gemm_tn_raw, pack, packed_len};
+pub use gemm::{
+    Accumulate, gemm_packed, gemm_packed_raw, gemm_tn, gemm_tn_raw, pack, packed_len, product_peak,
+};
 pub use isa::Isa;
 pub use multiversion::{Multiversion, fma, multiversion, multiversion_on};
 pub use pointwise::{Compiled, In, Out};

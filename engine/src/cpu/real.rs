@@ -2,6 +2,7 @@
 
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
+use super::butterfly::{ApplyArgs, TraceArgs};
 use super::gemm::{GemmArgs, TnArgs};
 use super::isa::Isa;
 use super::math::consts::Consts;
@@ -69,6 +70,8 @@ pub(super) mod hooks {
         unsafe fn gemm(isa: Isa, args: GemmArgs<Self>);
         unsafe fn gemm_tn(isa: Isa, args: TnArgs<Self>);
         unsafe fn pointwise(isa: Isa, args: RunArgs<'_, Self>);
+        unsafe fn butterfly(isa: Isa, args: ApplyArgs<'_, Self>);
+        unsafe fn butterfly_traces(isa: Isa, args: TraceArgs<'_, Self>);
         fn lanes(isa: Isa) -> usize;
         fn panel(isa: Isa) -> usize;
         fn pow_scalar(self, e: Self) -> Self;
@@ -153,6 +156,14 @@ macro_rules! real {
             }
             unsafe fn pointwise(isa: Isa, args: RunArgs<'_, $ty>) {
                 // SAFETY: the caller upholds the contract of `RunArgs`.
+                unsafe { $dispatch(isa, args) }
+            }
+            unsafe fn butterfly(isa: Isa, args: ApplyArgs<'_, $ty>) {
+                // SAFETY: the caller upholds the contract of `ApplyArgs`.
+                unsafe { $dispatch(isa, args) }
+            }
+            unsafe fn butterfly_traces(isa: Isa, args: TraceArgs<'_, $ty>) {
+                // SAFETY: the caller upholds the contract of `TraceArgs`.
                 unsafe { $dispatch(isa, args) }
             }
             fn lanes(isa: Isa) -> usize {

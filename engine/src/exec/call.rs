@@ -8,7 +8,7 @@ use crate::dtype::DType;
 use crate::kernel::{Args, In, Origin, Out, RunStructured};
 use crate::matmul::{MatMul, RowContract};
 use crate::op::{Class, Op};
-use crate::plan::ir::{Buf, Call, Instr, Operand};
+use crate::plan::ir::{Buf, Call, Instr, Operand, Over};
 
 /// The steps and rows at hand.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,14 @@ pub(crate) struct Span {
     pub(crate) first_row: usize,
     pub(crate) total_steps: usize,
     pub(crate) total_rows: usize,
+}
+
+impl Span {
+    /// Entries that a call over these steps and rows runs over.
+    pub(crate) fn entries(&self, over: Over) -> u64 {
+        let of = |over: bool, (from, to): (usize, usize)| if over { to.saturating_sub(from) } else { 1 };
+        of(over.steps, self.steps) as u64 * of(over.rows, self.rows) as u64
+    }
 }
 
 /// What a call works with.

@@ -7,9 +7,10 @@ use super::frame::{Arena, Frame, Loc};
 use crate::cpu::{Isa, Pool};
 use crate::dtype::DType;
 use crate::plan::ir::{Buf, BufKind, Operand};
-use crate::plan::memory::{Memory, PairSlots, ScanSlots, Slot, StepSlots, tile_rows};
+use crate::plan::memory::{Memory, PairSlots, ScanSlots, Slot, StepSlots, segment, tile_rows};
 use crate::plan::outer::{Outer, Role, ScanItem};
 use crate::plan::step::{External, Stage, StepProgram};
+use crate::profile::{Clock, Own, Pass, Times, first_site};
 use crate::schedule::Action;
 
 /// Everything a scan needs to run.
@@ -21,6 +22,8 @@ pub(crate) struct ScanRun<'a> {
     pub(crate) item: &'a ScanItem,
     pub(crate) slots: &'a ScanSlots,
     pub(crate) isa: Isa,
+    /// Where the time is noted, if anybody asked.
+    pub(crate) times: Option<Times<'a>>,
 }
 
 /// A tile on a lane.
@@ -30,11 +33,15 @@ struct Tile<'a, 'b> {
     tile: usize,
     first_row: usize,
     rows: usize,
+    /// The clock of the lane's thread, if the run is timed.
+    clock: Option<&'b Clock>,
 }
 
 /// A step program bound to a tile.
 struct Bound<'p> {
     program: &'p StepProgram,
+    /// Site of its first call.
+    site: usize,
     frame: Frame,
     /// States that lie in the pair's segment; the others lie in the chunk's ring.
     segment: BTreeSet<usize>,
@@ -43,17 +50,29 @@ struct Bound<'p> {
 /// Runs a scan.
 pub(crate) fn run_scan(run: &ScanRun<'_>, pool: &Pool) {
     let s = run.slots;
+    let start = || run.times.map(|times| (times, times.start()));
     pool.run(s.lanes, |lane| {
+        let clock = start();
         let mut tile = lane;
         while tile < s.tiles {
             let (first_row, rows) = tile_rows(run.memory.rows, s.tiles, tile);
-            let tile_run = Tile { run, lane, tile, first_row, rows };
+            let clock = clock.as_ref().map(|(_, clock)| clock);
+            let tile_run = Tile { run, lane, tile, first_row, rows, clock };
             tile_run.clear_sums();
+            tile_run.lap(Own::Clear as usize, s.tile as u64);
             tile_run.run();
             tile += s.lanes;
         }
+        if let Some((times, clock)) = clock {
+            times.add(clock);
+        }
     });
+    let clock = start();
     collect(run);
+    if let Some((times, clock)) = clock {
+        clock.lap(Own::Collect as usize, 1, (s.tile * s.tiles) as u64);
+        times.add(clock);
+    }
 }
 
 fn pair_of<'a>(run: &ScanRun<'a>) -> Option<&'a PairSlots> {
@@ -64,6 +83,13 @@ fn pair_of<'a>(run: &ScanRun<'a>) -> Option<&'a PairSlots> {
 }
 
 impl Tile<'_, '_> {
+    /// Gives the time since the last lap to `site`, if the run is timed: a branch that is always predicted.
+    fn lap(&self, site: usize, amount: u64) {
+        if let Some(clock) = self.clock {
+            clock.lap(site, 1, amount);
+        }
+    }
+
     fn work(&self) -> usize {
         self.run.slots.work + self.lane * self.run.slots.lane
     }
@@ -104,6 +130,7 @@ impl Tile<'_, '_> {
         program: &'p StepProgram,
         slots: &StepSlots,
         inputs: &dyn Fn(&External) -> Operand,
+        pass: Pass,
         recording: bool,
     ) -> Bound<'p> {
         let run = self.run;
@@ -141,7 +168,9 @@ impl Tile<'_, '_> {
                 BufKind::Bound(_) | BufKind::Constant(_) => Loc::default(),
             })
             .collect();
-        Bound { program, frame: Frame { locs }, segment }
+        let site = first_site(run.item, pass);
+        self.lap(Own::Bind as usize, 0);
+        Bound { program, site, frame: Frame { locs }, segment }
     }
 
     fn own_input(&self, e: &External) -> Operand {
@@ -167,18 +196,21 @@ impl Tile<'_, '_> {
         let (item, slots) = (run.item, run.slots);
         let steps = run.memory.steps;
         let own = |e: &External| self.own_input(e);
-        let main = self.bind(&item.run, &slots.run, &own, matches!(item.role, Role::Forward(_)));
+        let main = self.bind(&item.run, &slots.run, &own, Pass::Run, matches!(item.role, Role::Forward(_)));
 
         // The state to start from.
+        let mut moved = 0;
         for (&k, slot) in &slots.current {
             let from = self.outer_loc(&item.inputs[&k]);
             let to = Loc::new(run.arena, self.work(), slot);
             let buf = &item.run.bufs[item.run.states[&k]];
-            self.copy(&from, 0, &to, 0, buf);
+            moved += self.copy(&from, 0, &to, 0, buf);
         }
+        self.lap(Own::States as usize, moved);
         match (item.role, pair_of(run)) {
             (Role::Forward(_), Some(pair)) => {
-                let sweep = item.sweep.as_ref().map(|p| self.bind(p, &slots.sweep, &own, false));
+                let sweep = item.sweep.as_ref();
+                let sweep = sweep.map(|p| self.bind(p, &slots.sweep, &own, Pass::Sweep, false));
                 for action in pair.schedule.forward_actions() {
                     match action {
                         Action::Advance { from, to } => {
@@ -199,8 +231,8 @@ impl Tile<'_, '_> {
                 let replay = item.replay.as_ref().map(|r| {
                     let inputs = |e: &External| self.replay_input(e);
                     (
-                        self.bind(&r.advance, &slots.advance, &inputs, false),
-                        self.bind(&r.record, &slots.record, &inputs, true),
+                        self.bind(&r.advance, &slots.advance, &inputs, Pass::Advance, false),
+                        self.bind(&r.record, &slots.record, &inputs, Pass::Record, true),
                     )
                 });
                 // The recorded scan walks the other way.
@@ -227,27 +259,31 @@ impl Tile<'_, '_> {
             }
             _ => self.advance(&main, &slots.current, 0, steps),
         }
+        let mut moved = 0;
         for (k, out) in &item.finals {
             let from = Loc::new(run.arena, self.work(), &slots.current[k]);
             let buf = &item.run.bufs[item.run.states[k]];
-            self.copy(&from, 0, &self.outer_loc(out), 0, buf);
+            moved += self.copy(&from, 0, &self.outer_loc(out), 0, buf);
         }
+        self.lap(Own::States as usize, moved);
     }
 
     /// Stores or restores the current state.
     fn mark(&self, pair: &PairSlots, current: &BTreeMap<usize, Slot>, program: &StepProgram, action: Action) {
         let region = pair.offset + self.tile * pair.tile;
+        let mut moved = 0;
         for (k, slot) in current {
             let Some(mark) = pair.checkpoints.get(k) else { continue };
             let here = Loc::new(self.run.arena, self.work(), slot);
             let there = Loc::new(self.run.arena, region, mark);
             let buf = &program.bufs[program.states[k]];
             match action {
-                Action::Store { slot, .. } => self.copy(&here, 0, &there, slot, buf),
-                Action::Restore { slot, .. } => self.copy(&there, slot, &here, 0, buf),
+                Action::Store { slot, .. } => moved += self.copy(&here, 0, &there, slot, buf),
+                Action::Restore { slot, .. } => moved += self.copy(&there, slot, &here, 0, buf),
                 _ => {}
             }
         }
+        self.lap(Own::Checkpoints as usize, moved);
     }
 
     /// Runs steps `a..b` from the current state to a new one. What is recorded, or was, lies in the pair's
@@ -281,7 +317,7 @@ impl Tile<'_, '_> {
             }
             let (enter, leave) = slots(from, to);
             self.states(bound, &frame, current, enter, true, false);
-            self.stages(p, &frame, from, to);
+            self.stages(bound, &frame, from, to);
             self.states(bound, &frame, current, leave, false, false);
         });
         self.states(bound, &frame, current, leave, false, true);
@@ -319,16 +355,20 @@ impl Tile<'_, '_> {
         in_segment: bool,
     ) {
         let p = bound.program;
+        let mut moved = 0;
         for (k, &b) in p.states.iter().filter(|(k, _)| bound.segment.contains(k) == in_segment) {
             let Some(slot) = current.get(k) else { continue };
             let here = Loc::new(self.run.arena, self.work(), slot);
             let ring = Loc { origin: 0, ..frame.locs[b] };
             let buf = &p.bufs[b];
-            if enter { self.copy(&here, 0, &ring, at, buf) } else { self.copy(&ring, at, &here, 0, buf) }
+            moved +=
+                if enter { self.copy(&here, 0, &ring, at, buf) } else { self.copy(&ring, at, &here, 0, buf) };
         }
+        self.lap(Own::States as usize, moved);
     }
 
-    fn stages(&self, p: &StepProgram, frame: &Frame, from: usize, to: usize) {
+    fn stages(&self, bound: &Bound<'_>, frame: &Frame, from: usize, to: usize) {
+        let p = bound.program;
         let s = self.run.slots;
         let len = (s.lane - s.scratch) / 8;
         // SAFETY: the end of the lane's own workspace.
@@ -336,17 +376,20 @@ impl Tile<'_, '_> {
             std::slice::from_raw_parts_mut(self.run.arena.0.add(self.work() + s.scratch).cast(), len)
         };
         let cx = |a, b| Context { frame, bufs: &p.bufs, isa: self.run.isa, span: self.span(a, b, p.reverse) };
+        let mut first = bound.site;
         for stage in &p.stages {
-            match stage {
-                Stage::Batched(calls) => {
-                    let cx = cx(from, to);
-                    calls.iter().for_each(|call| run_call(&cx, call, scratch));
+            let mut run = |cx: Context<'_>| {
+                for (i, call) in stage.calls().iter().enumerate() {
+                    run_call(&cx, call, scratch);
+                    if let Some(clock) = self.clock {
+                        clock.lap(first + i, 1, cx.span.entries(call.over));
+                    }
                 }
-                Stage::Loop(calls) => {
-                    let mut step = |t: usize| {
-                        let cx = cx(t, t + 1);
-                        calls.iter().for_each(|call| run_call(&cx, call, scratch));
-                    };
+            };
+            match stage {
+                Stage::Batched(_) => run(cx(from, to)),
+                Stage::Loop(_) => {
+                    let mut step = |t: usize| run(cx(t, t + 1));
                     if p.reverse {
                         (from..to).rev().for_each(&mut step)
                     } else {
@@ -354,11 +397,12 @@ impl Tile<'_, '_> {
                     }
                 }
             }
+            first += stage.calls().len();
         }
     }
 
-    /// Copies this tile's rows of one slot.
-    fn copy(&self, from: &Loc, from_slot: usize, to: &Loc, to_slot: usize, buf: &Buf) {
+    /// Copies this tile's rows of one slot. Returns the bytes read and written.
+    fn copy(&self, from: &Loc, from_slot: usize, to: &Loc, to_slot: usize, buf: &Buf) -> u64 {
         let size = buf.dtype.real().size();
         for plane in 0..buf.dtype.planes() {
             for r in 0..self.rows {
@@ -374,18 +418,7 @@ impl Tile<'_, '_> {
                 }
             }
         }
-    }
-}
-
-/// Steps of segments `from..to` in the order a scan visits them.
-fn segment(from: usize, to: usize, leaf: usize, steps: usize, reverse: bool) -> (usize, usize) {
-    if reverse {
-        // Segments are cut at multiples of the leaf from step 0; the last visited is the first in time.
-        let segments = steps.div_ceil(leaf);
-        let (a, b) = (segments - to, segments - from);
-        ((a * leaf).min(steps), (b * leaf).min(steps))
-    } else {
-        ((from * leaf).min(steps), (to * leaf).min(steps))
+        2 * (buf.dtype.planes() * self.rows * buf.width * size) as u64
     }
 }
 

@@ -463,6 +463,18 @@ impl Memory {
     }
 }
 
+/// Steps of segments `from..to` in the order a scan visits them.
+pub(crate) fn segment(from: usize, to: usize, leaf: usize, steps: usize, reverse: bool) -> (usize, usize) {
+    if reverse {
+        // Segments are cut at multiples of the leaf from step 0; the last visited is the first in time.
+        let segments = steps.div_ceil(leaf);
+        let (a, b) = (segments - to, segments - from);
+        ((a * leaf).min(steps), (b * leaf).min(steps))
+    } else {
+        ((from * leaf).min(steps), (to * leaf).min(steps))
+    }
+}
+
 /// What a pair's memory costs for the choice of segments, beside everything else.
 pub(crate) fn footprint(outer: &Outer, steps: usize, rows: usize, fixed: usize) -> Result<Footprint> {
     let (state_bytes, step_bytes) = pair_rates(outer, rows)?;

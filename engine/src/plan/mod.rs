@@ -14,6 +14,7 @@ pub(crate) mod outer;
 pub(crate) mod step;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::cpu::{Denormals, Isa, Pool};
 use crate::dtype::DType;
@@ -22,6 +23,7 @@ use crate::exec::{Arena, Context, Frame, Loc, ScanRun, Span, run_call, run_scan}
 use crate::meter;
 use crate::op::Ty;
 use crate::params::Params;
+use crate::profile::{Profile, Sites, Times, Totals, profile};
 use crate::storage::Storage;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -31,8 +33,8 @@ use memory::{Memory, Segments};
 use outer::{Item, Outer, lower};
 
 pub use explain::{
-    CallSummary, MemoryKind, MemoryLine, PhaseSummary, Plan, PlanSummary, ReplaySummary, ScanRole,
-    ScanSummary,
+    CallSummary, MemoryKind, MemoryLine, PassSummary, PhaseSummary, Plan, PlanSummary, ReplaySummary,
+    ScanRole, ScanSummary,
 };
 
 /// How a program runs. None of it changes a result, except that denormals may be kept.
@@ -45,6 +47,9 @@ pub struct RunOptions {
     pub threads: Option<usize>,
     /// What becomes of denormal numbers. Flushed by default: vanishing gradients are full of them.
     pub denormals: Denormals,
+    /// Whether to note where the time of each run goes, for [`Program::last_profile`]. Off, it costs one branch
+    /// for each kernel call.
+    pub profile: bool,
 }
 
 /// A compiled tape.
@@ -85,6 +90,7 @@ pub struct Program {
     cached: Vec<(usize, usize, Decision)>,
     arena: Option<Storage>,
     last_peak: usize,
+    last_profile: Option<Profile>,
 }
 
 /// A plan chosen for given numbers of steps and rows.
@@ -118,7 +124,27 @@ impl Program {
         let needed = |name: &str| variants[0].1.bound.iter().any(|(n, _)| n == name);
         let unused = tape.inputs().filter(|(name, _, _)| !needed(name));
         let unused = unused.map(|(name, _, ty)| (name.to_string(), ty.clone())).collect();
-        Ok(Program { variants, unused, options, pool, isa, cached: Vec::new(), arena: None, last_peak: 0 })
+        Ok(Program {
+            variants,
+            unused,
+            options,
+            pool,
+            isa,
+            cached: Vec::new(),
+            arena: None,
+            last_peak: 0,
+            last_profile: None,
+        })
+    }
+
+    /// Whether runs from now on note where their time goes, as [`RunOptions::profile`].
+    pub fn set_profile(&mut self, profile: bool) {
+        self.options.profile = profile;
+    }
+
+    /// Where the time of the last run went; `None` if it did not note it.
+    pub fn last_profile(&self) -> Option<&Profile> {
+        self.last_profile.as_ref()
     }
 
     /// Another budget from now on; plans are chosen anew.
@@ -292,12 +318,23 @@ impl Program {
             None => Storage::zeroed(needed),
         };
         let arena = Arena(storage.as_mut_ptr());
-        let run = Run { outer: &outer, memory, arena, pool: &self.pool, isa: self.isa };
-        let frame = run.frame(&bound)?;
-        run.items(&frame);
-        let outputs = run.outputs(&frame);
+        self.last_profile = None;
+        let timed = self.options.profile.then(|| {
+            let sites = Sites::new(&outer);
+            let totals = Totals::new(sites.count());
+            (sites, totals)
+        });
+        let times = timed.as_ref().map(|(sites, totals)| (sites, totals));
+        let start = Instant::now();
+        let run = Run { outer: &outer, memory, arena, pool: &self.pool, isa: self.isa, times };
+        let outputs = run.all(&bound);
+        let wall = start.elapsed().as_secs_f64();
         self.last_peak = meter::peak_bytes().saturating_sub(before);
         self.arena = Some(storage);
+        if let Some((sites, totals)) = timed {
+            let tallies = totals.into_tallies();
+            self.last_profile = Some(profile(&outer, memory, self.pool.threads(), wall, &sites, &tallies));
+        }
         outputs
     }
 }
@@ -364,9 +401,44 @@ struct Run<'a> {
     arena: Arena,
     pool: &'a Pool,
     isa: Isa,
+    /// Where the time is noted, if anybody asked.
+    times: Option<(&'a Sites, &'a Totals)>,
 }
 
 impl Run<'_> {
+    fn times(&self, item: usize) -> Option<Times<'_>> {
+        self.times.map(|(sites, totals)| {
+            let (base, sites) = sites.of(item);
+            Times { totals, base, sites }
+        })
+    }
+
+    /// From bound values to outputs.
+    fn all(&self, bound: &[&Tensor]) -> Result<Vec<Tensor>> {
+        let times = self.times(self.outer.items.len());
+        let clock = times.map(|t| t.start());
+        let frame = self.frame(bound)?;
+        if let Some((times, clock)) = times.zip(clock) {
+            let apart = self.outer.bufs.iter().filter_map(|buf| match buf.kind {
+                BufKind::Bound(b) => Some(bound[b]),
+                BufKind::Constant(c) => Some(&self.outer.constants[c]),
+                _ => None,
+            });
+            // Only complex values are copied, into planes.
+            let bytes = apart.filter(|t| t.dtype().is_complex()).map(|t| 2 * t.as_bytes().len() as u64).sum();
+            clock.lap(0, 1, bytes);
+            times.add(clock);
+        }
+        self.items(&frame);
+        let clock = times.map(|t| t.start());
+        let outputs = self.outputs(&frame);
+        if let Some((times, clock)) = times.zip(clock) {
+            clock.lap(1, 1, 2 * self.memory.output_bytes as u64);
+            times.add(clock);
+        }
+        outputs
+    }
+
     /// Places of the outer program's buffers; complex values are taken apart into planes.
     fn frame(&self, bound: &[&Tensor]) -> Result<Frame> {
         let mut locs = Vec::with_capacity(self.outer.bufs.len());
@@ -396,7 +468,7 @@ impl Run<'_> {
     fn items(&self, frame: &Frame) {
         for (at, item) in self.outer.items.iter().enumerate() {
             match item {
-                Item::Call(call) => self.call(frame, call),
+                Item::Call(call) => self.call(frame, call, self.times(at)),
                 Item::Scan(item) => {
                     let scan = ScanRun {
                         outer: self.outer,
@@ -406,6 +478,7 @@ impl Run<'_> {
                         item,
                         slots: &self.memory.scans[&at],
                         isa: self.isa,
+                        times: self.times(at),
                     };
                     run_scan(&scan, self.pool);
                 }
@@ -414,7 +487,7 @@ impl Run<'_> {
     }
 
     /// Runs a call of the outer program, in parallel over steps or rows where its entries are independent.
-    fn call(&self, frame: &Frame, call: &Call) {
+    fn call(&self, frame: &Frame, call: &Call, times: Option<Times<'_>>) {
         let (steps, rows) = (self.memory.steps, self.memory.rows);
         let independent = match &call.instr {
             Instr::Pointwise { .. } | Instr::MatMul { .. } | Instr::Move { .. } | Instr::Cast { .. } => true,
@@ -428,6 +501,7 @@ impl Run<'_> {
         let parts = if worth { self.pool.threads().min(t.max(n)) } else { 1 };
         let words = self.outer.scratch;
         self.pool.run(parts, |part| {
+            let clock = times.map(|t| t.start());
             let cut = |n: usize| (part * n / parts, (part + 1) * n / parts);
             let (of_steps, of_rows) = if t >= parts { (cut(t), (0, n)) } else { ((0, t), cut(n)) };
             let span = Span {
@@ -446,6 +520,10 @@ impl Run<'_> {
             };
             let cx = Context { frame, bufs: &self.outer.bufs, isa: self.isa, span };
             run_call(&cx, call, scratch);
+            if let Some((times, clock)) = times.zip(clock) {
+                clock.lap(0, u64::from(part == 0), span.entries(call.over));
+                times.add(clock);
+            }
         });
     }
 

@@ -72,6 +72,7 @@ fn interpret<R: Scalar>(program: &ScalarProgram, loads: &[R], r: &mut [R], store
                 let (a, b, c) = (r[a as usize], r[b as usize], r[c as usize]);
                 r[dst as usize] = match op {
                     Ternary::MulAdd => Float::mul_add(a, b, c),
+                    Ternary::NegMulAdd => Float::mul_add(-a, b, c),
                     Ternary::Select => {
                         if a != R::ZERO {
                             b
@@ -122,7 +123,8 @@ fn unary<R: Scalar>(op: Unary, x: R) -> R {
 }
 
 fn binary<R: Scalar>(op: Binary, a: R, b: R) -> R {
-    let truth = |yes: bool| if yes { <R as Real>::from_f64(1.0) } else { R::ZERO };
+    let one = <R as Real>::from_f64(1.0);
+    let truth = |yes: bool| if yes { one } else { R::ZERO };
     match op {
         Binary::Add => a + b,
         Binary::Sub => a - b,
@@ -134,6 +136,10 @@ fn binary<R: Scalar>(op: Binary, a: R, b: R) -> R {
         Binary::Min => Float::min(a, b),
         Binary::Pow => Float::powf(a, b),
         Binary::Hypot => Float::hypot(a, b),
+        Binary::RecipHypot => {
+            let y = one / Float::hypot(a, b);
+            if y == Float::infinity() { R::ZERO } else { y }
+        }
         Binary::Lt => truth(a < b),
         Binary::Le => truth(a <= b),
         Binary::Eq => truth(a == b),

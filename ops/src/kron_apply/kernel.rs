@@ -88,7 +88,7 @@ impl Chain {
     }
 
     /// Rows taken together: as many as stay in the cache nearest by, more where the loops need them.
-    fn block(&self, lanes: usize) -> usize {
+    pub(super) fn block(&self, lanes: usize) -> usize {
         if self.is_thin(lanes) { 8 } else { (2048 / self.widest().max(1)).clamp(1, 8) }
     }
 
@@ -108,7 +108,7 @@ impl Chain {
     }
 
     /// Elements a row of the copy that [`contract`] reads.
-    fn right(&self, lanes: usize) -> usize {
+    pub(super) fn right(&self, lanes: usize) -> usize {
         let size = |s: &Stage| {
             let columns = if s.transpose { s.p } else { s.q };
             s.outer * s.inner * columns.next_multiple_of(lanes)
@@ -117,7 +117,7 @@ impl Chain {
     }
 }
 
-fn take<'a, R>(pool: &mut &'a mut [R], len: usize) -> &'a mut [R] {
+pub(super) fn take<'a, R>(pool: &mut &'a mut [R], len: usize) -> &'a mut [R] {
     let (head, tail) = std::mem::take(pool).split_at_mut(len);
     *pool = tail;
     head
@@ -409,7 +409,7 @@ fn columns_of<R: Real, const L: usize, const FMA: bool, const COMPLEX: bool, con
 
 /// Copies rows `at .. at + rows` of an input; a real input gets an imaginary plane of zeros if there is room.
 #[inline(always)]
-fn read<R: Real>(x: &In<'_, R>, at: usize, rows: usize, to: (&mut [R], &mut [R])) {
+pub(super) fn read<R: Real>(x: &In<'_, R>, at: usize, rows: usize, to: (&mut [R], &mut [R])) {
     let width = x.width();
     for r in 0..rows {
         to.0[r * width..][..width].copy_from_slice(x.row(at + r));
@@ -502,6 +502,8 @@ fn skip_mut<R>(x: &mut [R], at: usize) -> &mut [R] {
 /// then the factors.
 pub(super) struct Grad<'a, R: Real, const L: usize> {
     pub(super) chain: &'a Chain,
+    /// Number of the first factor's input.
+    pub(super) first: usize,
     pub(super) wanted: &'a [bool],
     pub(super) args: Args<'a, R>,
 }
@@ -521,7 +523,7 @@ impl<R: Real, const L: usize> Grad<'_, R, L> {
         let mut forward = SmallVec::<[Pass<'_, R>; 8]>::new();
         let mut backward = SmallVec::<[Pass<'_, R>; 8]>::new();
         let mut saved = SmallVec::<[(&mut [R], &mut [R]); 8]>::new();
-        for (stage, factor) in chain.stages.iter().zip(&args.inputs[2..]) {
+        for (stage, factor) in chain.stages.iter().zip(&args.inputs[self.first..]) {
             forward.push(Pass::new::<L>(*stage, factor, &mut pool));
             backward.push(Pass::new::<L>(stage.adjoint(), factor, &mut pool));
             let (re, im) = planes(block * stage.from());
@@ -550,12 +552,7 @@ impl<R: Real, const L: usize> Grad<'_, R, L> {
                     let end = start + stage.p * stage.q;
                     let sum = (&mut re[start..end], if im.is_empty() { im } else { &mut im[start..end] });
                     let (x, y) = ((&*saved[k].0, &*saved[k].1), (&*a.0, &*a.1));
-                    let right = (&mut *right.0, &mut *right.1);
-                    if sum.1.is_empty() {
-                        multiversion(OneGrad::<R, L, false> { stage, rows, x, y, right, sum });
-                    } else {
-                        multiversion(OneGrad::<R, L, true> { stage, rows, x, y, right, sum });
-                    }
+                    contract_axis::<R, L>(stage, rows, x, y, (&mut *right.0, &mut *right.1), sum);
                 }
                 if k > first {
                     backward[k].run::<L>(rows, (&*a.0, &*a.1), (&mut *b.0, &mut *b.1));
@@ -567,7 +564,24 @@ impl<R: Real, const L: usize> Grad<'_, R, L> {
     }
 }
 
-/// `sum += Σ y_bar x^H` of one factor, row by row.
+/// `sum += Σ y_bar x^H` of one factor, over rows that follow each other. `right` is scratch memory of
+/// [`Chain::right`] elements a row.
+pub(super) fn contract_axis<R: Real, const L: usize>(
+    stage: &Stage,
+    rows: usize,
+    x: (&[R], &[R]),
+    y: (&[R], &[R]),
+    right: (&mut [R], &mut [R]),
+    sum: (&mut [R], &mut [R]),
+) {
+    if sum.1.is_empty() {
+        multiversion(OneGrad::<R, L, false> { stage, rows, x, y, right, sum });
+    } else {
+        multiversion(OneGrad::<R, L, true> { stage, rows, x, y, right, sum });
+    }
+}
+
+/// Arguments of [`contract_axis`].
 struct OneGrad<'a, R: Real, const L: usize, const COMPLEX: bool> {
     stage: &'a Stage,
     rows: usize,

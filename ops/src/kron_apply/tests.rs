@@ -160,6 +160,7 @@ fn gradients_do_not_depend_on_how_rows_are_split_into_calls() {
         let s = sample(DType::F32, 13, *x, sizes, 300 + i as u64);
         let op = KronGrad {
             factors: smallvec![Stored::default(); sizes.len()],
+            shortcut: false,
             wanted: smallvec![true; sizes.len()],
         };
         let whole = call(&op, &s, &[13]);
@@ -230,41 +231,77 @@ fn what_does_not_fit_is_an_error() {
     assert!(text(&[huge, huge, w]).contains("overflow"));
 }
 
-/// Microseconds a row of nine 2 × 2 complex factors, the last four multiplied out; run in a release build.
+/// Gradients of all factors, joined: the long way, or from `x` and `x_bar`.
+fn joined(s: &Sample, sizes: &[Size], short: bool) -> Tensor {
+    let mut tape = Tape::new();
+    let mut values = Params::new();
+    let x = tape.input("x", s.x.dtype(), Shape::rows([s.x.dims()[1]])).unwrap();
+    let y_bar = tape.input("y_bar", s.y_bar.dtype(), Shape::rows([s.y_bar.dims()[1]])).unwrap();
+    values.insert("x", s.x.clone());
+    values.insert("y_bar", s.y_bar.clone());
+    let mut matrices = Vec::new();
+    for (f, w) in s.factors.iter().enumerate() {
+        matrices.push(tape.param(&format!("w{f}"), w.dtype(), w.dims()).unwrap());
+        values.insert(format!("w{f}"), w.clone());
+    }
+    // Every second factor as its transpose, conjugated.
+    let factors: SmallVec<[Stored; 8]> =
+        (0..sizes.len()).map(|f| Stored { transpose: f % 2 == 1, conj: f % 2 == 1 }).collect();
+    let adjoint = matrices.iter().copied().zip(factors.iter().map(|how| how.adjoint()));
+    let x_bar = apply(&mut tape, y_bar, adjoint).unwrap();
+    let wanted = (0..sizes.len()).map(|f| f != 1).collect();
+    let op = KronGrad { factors, shortcut: short, wanted };
+    let gradients = op.record(&mut tape, x, y_bar, short.then_some(x_bar), &matrices).unwrap();
+    reference::evaluate(&tape, &[gradients], &[&values]).unwrap().remove(0)
+}
+
+const SQUARE: &[(bool, &[Size])] = &[
+    (true, &[(2, 2, true); 9]),
+    (true, &[(2, 2, true), (2, 2, false), (2, 2, true), (2, 2, true), (2, 2, true), (2, 2, false)]),
+    (false, &[(2, 2, false); 7]),
+    (true, &[(2, 2, false); 6]),
+    (false, &[(2, 2, true); 6]),
+    (true, &[(2, 2, true), (2, 2, true), (5, 5, true), (5, 5, true)]),
+    (false, &[(3, 3, false), (3, 3, false), (5, 5, false)]),
+    (true, &[(16, 16, true), (1, 1, true), (7, 7, true)]),
+];
+
 #[test]
-#[ignore = "a measurement, not a check"]
-fn time_512() {
-    let rows = 20;
-    let mut sizes = [(2, 2, true); 6];
-    sizes[5] = (16, 16, true);
-    let s = sample(DType::F32, rows, true, &sizes, 1);
-    let data: Vec<_> = [&s.x, &s.y_bar].into_iter().chain(&s.factors).map(planes).collect();
-    let dims: Vec<Vec<usize>> =
-        [vec![512], vec![512]].into_iter().chain(s.factors.iter().map(|t| t.dims().to_vec())).collect();
-    let ins: Vec<In<'_, f32>> = (data.iter().zip(&dims).enumerate())
-        .map(|(i, (d, dims))| In::new(&d.0, &d.1, if i < 2 { 512 } else { 0 }, dims))
-        .collect();
-    let tys: Vec<Ty> = (dims.iter().enumerate())
-        .map(|(i, d)| Ty::new(DType::C32, Shape::new(if i < 2 { Lead::N } else { Lead::Shared }, d)))
-        .collect();
-    let apply = KronApply { factors: smallvec![Stored::default(); 6] };
-    let grad = KronGrad { factors: smallvec![Stored::default(); 6], wanted: smallvec![true; 6] };
-    let (mut re, mut im) = (vec![0.0; rows * 512], vec![0.0; rows * 512]);
-    let with_x: Vec<_> = [ins[0]].into_iter().chain(ins[2..].iter().copied()).collect();
-    let mut scratch = vec![0.0; grad.scratch(&tys).max(1 << 16)];
-    for (name, op) in [("product", &apply as &dyn Structured), ("gradients", &grad)] {
-        let (inputs, stride, out) =
-            if name == "product" { (&with_x[..], 512, vec![512]) } else { (&ins[..], 0, vec![5 * 4 + 256]) };
-        let mut best = f64::MAX;
-        for _ in 0..200 {
-            let start = std::time::Instant::now();
-            for _ in 0..10 {
-                let output = Out::new(&mut re, &mut im, stride, &out);
-                let origin = Default::default();
-                op.run_f32(Args { rows, inputs, output, scratch: &mut scratch, origin });
+fn the_short_way_gives_the_same_gradients() {
+    for (i, (x, sizes)) in SQUARE.iter().enumerate() {
+        for (real, eps) in [(DType::F64, 1e-13), (DType::F32, 5e-6)] {
+            let mut s = sample(real, 5, *x, sizes, 400 + i as u64);
+            for w in &mut s.factors {
+                let (n, random) = (w.dims()[0], w.clone());
+                w.fill_with(|k| random.get(k) * 0.3 + if k % (n + 1) == 0 { 1.0 } else { 0.0 });
             }
-            best = best.min(start.elapsed().as_secs_f64() / 10.0);
+            let (long, short) = (joined(&s, sizes, false), joined(&s, sizes, true));
+            assert_eq!(long.dims(), short.dims());
+            let mut largest = 0.0f64;
+            for k in 0..long.len() {
+                largest = largest.max((long.get(k) - short.get(k)).norm());
+            }
+            assert!(largest < eps * norm(&long), "{sizes:?} {real}: {largest:e} of {:e}", norm(&long));
+            assert!(!long.bit_eq(&short), "{sizes:?} {real}: not the short way");
         }
-        println!("{name}: {:.3} µs a row", 1e6 * best / rows as f64);
+    }
+}
+
+#[test]
+fn badly_conditioned_factors_go_the_long_way() {
+    for (i, (x, sizes)) in SQUARE.iter().enumerate() {
+        for by in [0.0, 1e-4, f64::NAN] {
+            let mut s = sample(DType::F32, 5, *x, sizes, 500 + i as u64);
+            // The second row of the last factor that has two.
+            let f = sizes.iter().rposition(|s| s.0 > 1).unwrap();
+            let (n, random) = (sizes[f].0, s.factors[f].clone());
+            s.factors[f].fill_with(|k| random.get(k) * if k / n == 1 { by } else { 1.0 });
+            let (long, short) = (joined(&s, sizes, false), joined(&s, sizes, true));
+            let same = |k: usize| {
+                let (a, b) = (long.get(k), short.get(k));
+                a == b || (a.re.is_nan() && b.re.is_nan())
+            };
+            assert!((0..long.len()).all(same), "{sizes:?} {by}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod kernel;
 mod pack;
+mod peak;
 #[cfg(test)]
 mod tests;
 mod tn;
@@ -15,6 +16,7 @@ use super::real::{Kernel, Real};
 use super::simd::Vector;
 
 pub use pack::{pack, packed_len};
+pub use peak::product_peak;
 pub use tn::{TnArgs, gemm_tn, gemm_tn_raw};
 
 /// What a product does with what is in the result already.

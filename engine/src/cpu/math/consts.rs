@@ -24,6 +24,11 @@ pub trait Consts: Sized + Copy + 'static {
     /// `2^(m + 2)`, which makes every denormal number normal, and its exponent.
     const DENORMAL_SCALE: (Self, Self);
     const SQRT_HALF: Self;
+    /// Squares that are exact enough in a sum, and their sum far from infinity.
+    const SQUARE_RANGE: (Self, Self);
+    /// A power of 2 that makes squares of all numbers below that range normal, and its reciprocal, which does so
+    /// above.
+    const SQUARE_SCALE: (Self, Self);
 
     /// `log2(e)`.
     const LOG2_E: Self;
@@ -64,6 +69,8 @@ impl Consts for f32 {
     const MIN_NORMAL: f32 = f32::MIN_POSITIVE;
     const DENORMAL_SCALE: (f32, f32) = (33_554_432.0, 25.0);
     const SQRT_HALF: f32 = std::f32::consts::FRAC_1_SQRT_2;
+    const SQUARE_RANGE: (f32, f32) = (1e-30, 1e37);
+    const SQUARE_SCALE: (f32, f32) = (f32::from_bits((127 + 96) << 23), f32::from_bits((127 - 96) << 23));
 
     const LOG2_E: f32 = std::f32::consts::LOG2_E;
     const LN2: (f32, f32) = (f32::from_bits(0x3f31_7200), 1.428_606_8e-6);
@@ -94,6 +101,8 @@ impl Consts for f64 {
     const MIN_NORMAL: f64 = f64::MIN_POSITIVE;
     const DENORMAL_SCALE: (f64, f64) = (18_014_398_509_481_984.0, 54.0);
     const SQRT_HALF: f64 = std::f64::consts::FRAC_1_SQRT_2;
+    const SQUARE_RANGE: (f64, f64) = (1e-290, 1e306);
+    const SQUARE_SCALE: (f64, f64) = (f64::from_bits((1023 + 600) << 52), f64::from_bits((1023 - 600) << 52));
 
     const LOG2_E: f64 = std::f64::consts::LOG2_E;
     const LN2: (f64, f64) = (6.931_471_803_691_238e-1, 1.908_214_929_270_587_7e-10);

@@ -159,7 +159,7 @@ pub(crate) unsafe fn tanh<V: Vector>(x: V) -> V {
         let near = a.lt(one());
         let numerator = V::select(near, t.neg(), e.add(e));
         // 1 + exp(-2a), rounded once and independently of t.
-        let q = numerator.div(s.mul_add(p, s.add(one())));
+        let q = numerator.ratio(s.mul_add(p, s.add(one())));
         let y = V::select(near, q, one::<V>().sub(q));
         // NaN has passed through `max_or` into e; its sign does not matter.
         y.abs().with_sign_of(x)
@@ -171,7 +171,7 @@ pub(crate) unsafe fn tanh<V: Vector>(x: V) -> V {
 pub(crate) unsafe fn sigmoid<V: Vector>(x: V) -> V {
     v! {
         let e = exp(x.abs().neg());
-        V::select(x.lt(V::zero()), e, one()).div(one::<V>().add(e))
+        V::select(x.lt(V::zero()), e, one()).ratio(one::<V>().add(e))
     }
 }
 
@@ -242,17 +242,63 @@ pub(crate) unsafe fn pow<V: Vector>(a: V, b: V) -> V {
     }
 }
 
+/// `a² + b²`, and whether some lane of it is neither safely normal nor the square of an exact 0.
+#[inline(always)]
+unsafe fn squares<V: Vector>(a: V, b: V) -> (V, V::Mask, bool) {
+    v! {
+        let square = a.mul_add(a, b.mul(b));
+        let (low, high) = (k!(SQUARE_RANGE.0), k!(SQUARE_RANGE.1));
+        // 1 where the square is as it should be; a NaN is not.
+        let good = V::select(low.le(square), V::select(square.le(high), one(), V::zero()), V::zero());
+        let zero = V::select(a.or(b).abs().eq(V::zero()), one(), V::zero());
+        let bad = V::any(good.add(zero).eq(V::zero()));
+        (square, good.eq(one()), bad)
+    }
+}
+
 /// `sqrt(a² + b²)` without overflow; infinite if either is.
 #[inline(always)]
 pub(crate) unsafe fn hypot<V: Vector>(a: V, b: V) -> V {
     v! {
-        let (a, b) = (a.abs(), b.abs());
-        let large = a.max(b);
-        let t = a.min(b).div(large);
-        let y = large.mul(t.mul_add(t, one()).sqrt());
-        let y = V::select(large.eq(V::zero()), large, y);
+        let (square, good, bad) = squares(a, b);
+        let y = V::select(good, square.sqrt_normal(), V::zero());
+        if !bad {
+            return y;
+        }
+        let (far, _, back) = scaled_modulus(a, b, square);
+        V::select(good, y, far.mul(back))
+    }
+}
+
+/// `1 / sqrt(a² + b²)`; 0 if both are 0, or so small that it would be infinite.
+#[inline(always)]
+pub(crate) unsafe fn recip_hypot<V: Vector>(a: V, b: V) -> V {
+    v! {
+        let (square, good, bad) = squares(a, b);
+        let y = V::select(good, square.rsqrt(), V::zero());
+        if !bad {
+            return y;
+        }
+        let (far, scale, _) = scaled_modulus(a, b, square);
+        let far = one::<V>().div(far).mul(scale);
+        V::select(good, y, V::select(far.eq(k!(INF)), V::zero(), far))
+    }
+}
+
+/// The modulus of numbers whose `square` may have overflowed or vanished, times a power of 2, that power, and its
+/// reciprocal.
+#[inline(always)]
+unsafe fn scaled_modulus<V: Vector>(a: V, b: V, square: V) -> (V, V, V) {
+    v! {
+        let (up, down) = (k!(SQUARE_SCALE.0), k!(SQUARE_SCALE.1));
+        let (small, large) = (square.lt(k!(SQUARE_RANGE.0)), k!(SQUARE_RANGE.1).lt(square));
+        let scale = V::select(small, up, V::select(large, down, one()));
+        let back = V::select(small, down, V::select(large, up, one()));
+        let (c, d) = (a.abs().mul(scale), b.abs().mul(scale));
+        let y = c.mul_add(c, d.mul(d)).sqrt();
         let infinite = k!(INF);
-        V::select(a.eq(infinite), infinite, V::select(b.eq(infinite), infinite, y))
+        let y = V::select(c.eq(infinite), infinite, V::select(d.eq(infinite), infinite, y));
+        (y, scale, back)
     }
 }
 

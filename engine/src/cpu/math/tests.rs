@@ -235,8 +235,8 @@ fn special_values() {
 struct Two<'a> {
     a: &'a [f64],
     b: &'a [f64],
-    /// hypot, pow, max, min.
-    y: [&'a mut [f64]; 4],
+    /// hypot, pow, max, min, recip_hypot.
+    y: [&'a mut [f64]; 5],
 }
 
 impl Kernel<f64> for Two<'_> {
@@ -251,6 +251,7 @@ impl Kernel<f64> for Two<'_> {
                 pow(a, b).store_n(&mut self.y[1][i], 1);
                 a.max(b).store_n(&mut self.y[2][i], 1);
                 a.min(b).store_n(&mut self.y[3][i], 1);
+                recip_hypot(a, b).store_n(&mut self.y[4][i], 1);
             }
         }
     }
@@ -275,10 +276,10 @@ fn functions_of_two_arguments() {
     ];
     let (a, b): (Vec<_>, Vec<_>) = xs.iter().flat_map(|&a| xs.iter().map(move |&b| (a, b))).unzip();
     for isa in Isa::available() {
-        let mut y = [(); 4].map(|()| vec![0.0; a.len()]);
-        let [h, p, max, min] = &mut y;
+        let mut y = [(); 5].map(|()| vec![0.0; a.len()]);
+        let [h, p, max, min, r] = &mut y;
         // SAFETY: slices of equal length.
-        unsafe { dispatch_f64(isa, Two { a: &a, b: &b, y: [h, p, max, min] }) };
+        unsafe { dispatch_f64(isa, Two { a: &a, b: &b, y: [h, p, max, min, r] }) };
         for i in 0..a.len() {
             let (a, b) = (a[i], b[i]);
             let nan = a.is_nan() || b.is_nan();
@@ -287,6 +288,7 @@ fn functions_of_two_arguments() {
                 a.powf(b),
                 if nan { f64::NAN } else { a.max(b) },
                 if nan { f64::NAN } else { a.min(b) },
+                Some(0.5 / (0.5 * a).hypot(0.5 * b)).filter(|y| *y != f64::INFINITY).unwrap_or(0.0),
             ];
             for (j, e) in expected.into_iter().enumerate() {
                 assert!(
@@ -295,6 +297,55 @@ fn functions_of_two_arguments() {
                     y[j][i]
                 );
             }
+        }
+    }
+}
+
+/// Moduli of complex numbers in f32.
+struct Moduli<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+    /// hypot, recip_hypot.
+    y: [&'a mut [f32]; 2],
+}
+
+impl Kernel<f32> for Moduli<'_> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<V: Vector<Scalar = f32>>(self) {
+        for i in (0..self.a.len()).step_by(V::LANES) {
+            let n = V::LANES.min(self.a.len() - i);
+            // SAFETY: the dispatcher has checked the instruction set; the lanes lie in the slices.
+            unsafe {
+                let (a, b) = (V::load_n(&self.a[i], n), V::load_n(&self.b[i], n));
+                hypot(a, b).store_n(&mut self.y[0][i], n);
+                recip_hypot(a, b).store_n(&mut self.y[1][i], n);
+            }
+        }
+    }
+}
+
+#[test]
+fn moduli_of_all_sizes_within_two_ulp() {
+    // Scales of normal numbers, so that vectors hold large, small and ordinary moduli side by side.
+    let mut a = vec![0.0f32, 0.0, -0.0, f32::INFINITY, f32::NAN, 1e-45, 3e-39, 1e-20, 1e20];
+    let mut b = vec![0.0f32, -0.0, 2.0, f32::NAN, 1.0, 0.0, 0.0, -1e-20, 1e19];
+    for i in 0..40_000 {
+        let scale = if i / 64 % 3 == 0 { 10f64.powf(f64::from(i % 75) - 37.0) } else { 1.0 };
+        let angle = f64::from(i) * 0.001_37;
+        a.push((scale * angle.cos()) as f32);
+        b.push((scale * angle.sin()) as f32);
+    }
+    for isa in Isa::available() {
+        let mut y = [vec![0.0; a.len()], vec![0.0; a.len()]];
+        let [h, r] = &mut y;
+        // SAFETY: slices of equal length.
+        unsafe { dispatch_f32(isa, Moduli { a: &a, b: &b, y: [h, r] }) };
+        for i in 0..a.len() {
+            let exact = f64::from(a[i]).hypot(f64::from(b[i]));
+            let inverse = if (1.0 / exact) as f32 == f32::INFINITY { 0.0 } else { 1.0 / exact };
+            let errors = [ulps32(y[0][i], exact), ulps32(y[1][i], inverse)];
+            assert!(errors.iter().all(|e| *e <= 2.0), "{isa}: {} {}: {errors:?}", a[i], b[i]);
         }
     }
 }

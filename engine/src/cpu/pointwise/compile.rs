@@ -1,4 +1,7 @@
 //! From a single-assignment program to steps over few slots.
+//!
+//! On the way equal computations become one and negations are absorbed: both leave every bit as it was (but for the
+//! sign of a NaN), so a chain of operations gives the same bits however it is cut into programs.
 
 use std::collections::HashMap;
 
@@ -6,7 +9,7 @@ use super::Compiled;
 use crate::expr::{Binary, Instr, Reg, ScalarProgram, Ternary, Unary};
 
 /// Where a value is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Place {
     /// A slot of the scratch.
     Slot(u16),
@@ -19,7 +22,7 @@ pub(super) enum Place {
 }
 
 /// What a step does.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Op {
     Copy,
     Unary(Unary),
@@ -46,22 +49,87 @@ pub(super) struct Direct {
 }
 
 /// A value before it has a slot: an index into the list of computed values, or a place already known.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Value {
     Computed(usize),
     Known(Place),
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Computed {
     op: Op,
     args: [Value; 3],
+}
+
+/// Values in order of computation, none twice.
+#[derive(Default)]
+struct Values {
+    list: Vec<Computed>,
+    known: HashMap<Computed, usize>,
+}
+
+impl Values {
+    fn push(&mut self, op: Op, args: [Value; 3]) -> Value {
+        let computed = Computed { op, args };
+        let next = self.list.len();
+        let at = *self.known.entry(computed).or_insert(next);
+        if at == next {
+            self.list.push(computed);
+        }
+        Value::Computed(at)
+    }
+
+    /// `x` if the value is `−x`.
+    fn negated(&self, value: Value) -> Option<Value> {
+        match value {
+            Value::Computed(at) if self.list[at].op == Op::Unary(Unary::Neg) => Some(self.list[at].args[0]),
+            _ => None,
+        }
+    }
+
+    /// A value, with negations of its arguments absorbed where that changes no bit.
+    fn compute(&mut self, op: Op, args: [Value; 3]) -> Value {
+        let [a, b, c] = args;
+        let (minus_a, minus_b) = (self.negated(a), self.negated(b));
+        match (op, minus_a, minus_b) {
+            (Op::Unary(Unary::Neg), Some(x), _) => x,
+            (Op::Unary(Unary::Abs), Some(x), _) => self.push(op, [x; 3]),
+            (Op::Binary(Binary::Add), _, Some(y)) => self.push(Op::Binary(Binary::Sub), [a, y, a]),
+            (Op::Binary(Binary::Add), Some(x), _) => self.push(Op::Binary(Binary::Sub), [b, x, b]),
+            (Op::Binary(Binary::Sub), _, Some(y)) => self.push(Op::Binary(Binary::Add), [a, y, a]),
+            (Op::Binary(Binary::Mul | Binary::Div), Some(x), Some(y)) => self.push(op, [x, y, x]),
+            // Not saved, but handed on to where it may be.
+            (Op::Binary(Binary::Mul | Binary::Div), Some(x), None) => {
+                let y = self.push(op, [x, b, x]);
+                self.compute(Op::Unary(Unary::Neg), [y; 3])
+            }
+            (Op::Binary(Binary::Mul | Binary::Div), None, Some(y)) => {
+                let y = self.push(op, [a, y, a]);
+                self.compute(Op::Unary(Unary::Neg), [y; 3])
+            }
+            (Op::Ternary(Ternary::MulAdd | Ternary::NegMulAdd), Some(x), Some(y)) => self.push(op, [x, y, c]),
+            (Op::Ternary(Ternary::MulAdd), Some(x), None) => {
+                self.push(Op::Ternary(Ternary::NegMulAdd), [x, b, c])
+            }
+            (Op::Ternary(Ternary::MulAdd), None, Some(y)) => {
+                self.push(Op::Ternary(Ternary::NegMulAdd), [a, y, c])
+            }
+            (Op::Ternary(Ternary::NegMulAdd), Some(x), None) => {
+                self.push(Op::Ternary(Ternary::MulAdd), [x, b, c])
+            }
+            (Op::Ternary(Ternary::NegMulAdd), None, Some(y)) => {
+                self.push(Op::Ternary(Ternary::MulAdd), [a, y, c])
+            }
+            _ => self.push(op, args),
+        }
+    }
 }
 
 pub(super) fn compile(program: &ScalarProgram) -> Compiled {
     let mut regs: Vec<Option<Value>> = vec![None; program.registers];
     let mut constants: Vec<f64> = Vec::new();
     let mut known: HashMap<u64, u16> = HashMap::new();
-    let mut values: Vec<Computed> = Vec::new();
+    let mut values = Values::default();
     let mut stores: Vec<(u16, Value)> = Vec::new();
     let read = |regs: &[Option<Value>], r: Reg| -> Value {
         let value = regs.get(usize::from(r)).copied().flatten();
@@ -102,21 +170,18 @@ pub(super) fn compile(program: &ScalarProgram) -> Compiled {
             Instr::Ternary { op, dst, a, b, c } => (dst, Op::Ternary(op), [a, b, c]),
         };
         let args = args.map(|r| read(&regs, r));
-        regs[usize::from(dst)] = Some(Value::Computed(values.len()));
-        values.push(Computed { op, args });
+        regs[usize::from(dst)] = Some(values.compute(op, args));
     }
     // A result that is an operand is copied before anything is stored, because the store of another result
     // may overwrite the operand.
     if stores.len() > 1 {
         for (_, value) in &mut stores {
             if let Value::Known(Place::In(_)) = value {
-                let copied = Value::Computed(values.len());
-                values.push(Computed { op: Op::Copy, args: [*value; 3] });
-                *value = copied;
+                *value = values.push(Op::Copy, [*value; 3]);
             }
         }
     }
-    let mut compiled = allocate(&values, &stores, program.loads);
+    let mut compiled = allocate(&values.list, &stores, program.loads);
     compiled.constants = constants;
     compiled.stores = program.stores;
     compiled

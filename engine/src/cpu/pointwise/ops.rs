@@ -32,12 +32,15 @@ pub(super) struct Size {
 trait Function {
     /// The contract of [`Vector`].
     unsafe fn apply<V: Vector>(a: V, b: V, c: V) -> V;
+    /// Whether it is so quick that the loop around it counts.
+    const QUICK: bool;
 }
 
 macro_rules! functions {
-    ($($name:ident($a:ident, $b:ident, $c:ident) => $body:expr;)*) => { $(
+    ($quick:literal; $($name:ident($a:ident, $b:ident, $c:ident) => $body:expr;)*) => { $(
         struct $name;
         impl Function for $name {
+            const QUICK: bool = $quick;
             #[inline(always)]
             #[allow(unused_unsafe)] // `Copy` does nothing unsafe
             unsafe fn apply<V: Vector>($a: V, $b: V, $c: V) -> V {
@@ -49,10 +52,27 @@ macro_rules! functions {
 }
 
 functions! {
+    true;
     Copy(a, _b, _c) => a;
     Neg(a, _b, _c) => a.neg();
     Abs(a, _b, _c) => a.abs();
     Sign(a, _b, _c) => math::sign(a);
+    Floor(a, _b, _c) => a.floor();
+    Add(a, b, _c) => a.add(b);
+    Sub(a, b, _c) => a.sub(b);
+    Mul(a, b, _c) => a.mul(b);
+    Max(a, b, _c) => a.max(b);
+    Min(a, b, _c) => a.min(b);
+    Lt(a, b, _c) => V::select(a.lt(b), V::splat(V::Scalar::ONE), V::zero());
+    Le(a, b, _c) => V::select(a.le(b), V::splat(V::Scalar::ONE), V::zero());
+    Eq(a, b, _c) => V::select(a.eq(b), V::splat(V::Scalar::ONE), V::zero());
+    MulAdd(a, b, c) => a.mul_add(b, c);
+    NegMulAdd(a, b, c) => a.neg_mul_add(b, c);
+    Select(a, b, c) => V::select(a.eq(V::zero()), c, b);
+}
+
+functions! {
+    false;
     Sqrt(a, _b, _c) => a.sqrt();
     Recip(a, _b, _c) => math::recip(a);
     Exp(a, _b, _c) => math::exp(a);
@@ -64,20 +84,10 @@ functions! {
     Tanh(a, _b, _c) => math::tanh(a);
     Sigmoid(a, _b, _c) => math::sigmoid(a);
     Softplus(a, _b, _c) => math::softplus(a);
-    Floor(a, _b, _c) => a.floor();
-    Add(a, b, _c) => a.add(b);
-    Sub(a, b, _c) => a.sub(b);
-    Mul(a, b, _c) => a.mul(b);
     Div(a, b, _c) => a.div(b);
-    Max(a, b, _c) => a.max(b);
-    Min(a, b, _c) => a.min(b);
     Pow(a, b, _c) => math::pow(a, b);
     Hypot(a, b, _c) => math::hypot(a, b);
-    Lt(a, b, _c) => V::select(a.lt(b), V::splat(V::Scalar::ONE), V::zero());
-    Le(a, b, _c) => V::select(a.le(b), V::splat(V::Scalar::ONE), V::zero());
-    Eq(a, b, _c) => V::select(a.eq(b), V::splat(V::Scalar::ONE), V::zero());
-    MulAdd(a, b, c) => a.mul_add(b, c);
-    Select(a, b, c) => V::select(a.eq(V::zero()), c, b);
+    RecipHypot(a, b, _c) => math::recip_hypot(a, b);
 }
 
 /// Applies `F` at every element. `N`: how many of the arguments it reads.
@@ -98,37 +108,76 @@ unsafe fn each<V: Vector, F: Function, const N: usize>(
         rows = 1;
     }
     let [a, b, c] = args;
-    let last = width - width % V::LANES;
     for r in 0..rows {
-        // SAFETY: `r`, and all columns below, lie in the block, for which the caller has given its word.
-        // Arguments that `F` does not read are not loaded.
+        // SAFETY: the row lies in the block, for which the caller has given its word.
         unsafe {
-            let (pa, pb, pc) = (a.ptr.add(r * a.pitch), b.ptr.add(r * b.pitch), c.ptr.add(r * c.pitch));
-            let pd = dst.ptr.add(r * dst.pitch);
-            let mut col = 0;
-            while col < width {
-                let full = col < last;
-                let left = width - col;
-                let va = load::<V>(pa.add(col * a.step), full, left);
-                let vb = if N > 1 { load::<V>(pb.add(col * b.step), full, left) } else { va };
-                let vc = if N > 2 { load::<V>(pc.add(col * c.step), full, left) } else { va };
-                let y = F::apply(va, vb, vc);
-                if full {
-                    y.store(pd.add(col));
-                } else {
-                    y.store_n(pd.add(col), left);
-                }
-                col += V::LANES;
-            }
+            let from = [a.ptr.add(r * a.pitch), b.ptr.add(r * b.pitch), c.ptr.add(r * c.pitch)];
+            let steps = [a.step * V::LANES, b.step * V::LANES, c.step * V::LANES];
+            line::<V, F, N>(dst.ptr.add(r * dst.pitch), from, steps, width);
         }
     }
 }
 
-/// A whole vector, or the `left` lanes that remain.
+/// One row: the arguments advance by `steps` elements from vector to vector.
+///
+/// # Safety
+///
+/// As for [`each`].
 #[inline(always)]
-unsafe fn load<V: Vector>(p: *const V::Scalar, full: bool, left: usize) -> V {
-    // SAFETY: the caller upholds the contract of `Vector` for as many elements as are loaded.
-    unsafe { if full { V::load(p) } else { V::load_n(p, left) } }
+unsafe fn line<V: Vector, F: Function, const N: usize>(
+    mut to: *mut V::Scalar,
+    mut from: [*const V::Scalar; 3],
+    steps: [usize; 3],
+    width: usize,
+) {
+    let mut left = width;
+    // SAFETY: all vectors lie in the row; the last loads and stores only the lanes that remain. Arguments that `F`
+    // does not read are not loaded.
+    unsafe {
+        if F::QUICK {
+            while left >= 4 * V::LANES {
+                let y0 = whole::<V, F, N>(&mut from, steps);
+                let y1 = whole::<V, F, N>(&mut from, steps);
+                let y2 = whole::<V, F, N>(&mut from, steps);
+                let y3 = whole::<V, F, N>(&mut from, steps);
+                y0.store(to);
+                y1.store(to.add(V::LANES));
+                y2.store(to.add(2 * V::LANES));
+                y3.store(to.add(3 * V::LANES));
+                to = to.add(4 * V::LANES);
+                left -= 4 * V::LANES;
+            }
+        }
+        while left >= V::LANES {
+            whole::<V, F, N>(&mut from, steps).store(to);
+            to = to.add(V::LANES);
+            left -= V::LANES;
+        }
+        if left > 0 {
+            let a = V::load_n(from[0], left);
+            let b = if N > 1 { V::load_n(from[1], left) } else { a };
+            let c = if N > 2 { V::load_n(from[2], left) } else { a };
+            F::apply(a, b, c).store_n(to, left);
+        }
+    }
+}
+
+/// The result of a whole vector; goes on to the next.
+#[inline(always)]
+unsafe fn whole<V: Vector, F: Function, const N: usize>(
+    from: &mut [*const V::Scalar; 3],
+    steps: [usize; 3],
+) -> V {
+    // SAFETY: the caller's word that whole vectors can be read.
+    unsafe {
+        let a = V::load(from[0]);
+        let b = if N > 1 { V::load(from[1]) } else { a };
+        let c = if N > 2 { V::load(from[2]) } else { a };
+        for i in 0..N {
+            from[i] = from[i].add(steps[i]);
+        }
+        F::apply(a, b, c)
+    }
 }
 
 /// # Safety
@@ -163,5 +212,5 @@ macro_rules! dispatch {
 }
 
 dispatch!(unary, Unary, 1: Neg, Abs, Sign, Sqrt, Recip, Exp, Expm1, Log, Log1p, Sin, Cos, Tanh, Sigmoid, Softplus, Floor);
-dispatch!(binary, Binary, 2: Add, Sub, Mul, Div, Max, Min, Pow, Hypot, Lt, Le, Eq);
-dispatch!(ternary, Ternary, 3: MulAdd, Select);
+dispatch!(binary, Binary, 2: Add, Sub, Mul, Div, Max, Min, Pow, Hypot, RecipHypot, Lt, Le, Eq);
+dispatch!(ternary, Ternary, 3: MulAdd, NegMulAdd, Select);

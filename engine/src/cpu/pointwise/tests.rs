@@ -37,7 +37,7 @@ const UNARY: [Unary; 15] = [
     Unary::Softplus,
     Unary::Floor,
 ];
-const BINARY: [Binary; 11] = [
+const BINARY: [Binary; 12] = [
     Binary::Add,
     Binary::Sub,
     Binary::Mul,
@@ -46,6 +46,7 @@ const BINARY: [Binary; 11] = [
     Binary::Min,
     Binary::Pow,
     Binary::Hypot,
+    Binary::RecipHypot,
     Binary::Lt,
     Binary::Le,
     Binary::Eq,
@@ -70,6 +71,7 @@ fn random_program(rng: &mut Random) -> ScalarProgram {
             0 => Instr::Unary { op: UNARY[rng.below(UNARY.len())], dst, a },
             1 => Instr::Binary { op: BINARY[rng.below(BINARY.len())], dst, a, b },
             _ if rng.below(2) == 0 => Instr::Ternary { op: Ternary::Select, dst, a, b, c },
+            _ if rng.below(2) == 0 => Instr::Ternary { op: Ternary::NegMulAdd, dst, a, b, c },
             _ => Instr::Ternary { op: Ternary::MulAdd, dst, a, b, c },
         });
         next += 1;
@@ -124,6 +126,9 @@ fn evaluate(program: &ScalarProgram, ins: &[f64]) -> Vec<f64> {
                     Binary::Min => x.min(y),
                     Binary::Pow => x.powf(y),
                     Binary::Hypot => x.hypot(y),
+                    Binary::RecipHypot => {
+                        Some(1.0 / x.hypot(y)).filter(|y| *y != f64::INFINITY).unwrap_or(0.0)
+                    }
                     Binary::Lt => truth(x < y),
                     Binary::Le => truth(x <= y),
                     Binary::Eq => truth(x == y),
@@ -133,6 +138,7 @@ fn evaluate(program: &ScalarProgram, ins: &[f64]) -> Vec<f64> {
                 let (x, y, z) = (r[usize::from(a)], r[usize::from(b)], r[usize::from(c)]);
                 r[usize::from(dst)] = match op {
                     Ternary::MulAdd => x.mul_add(y, z),
+                    Ternary::NegMulAdd => (-x).mul_add(y, z),
                     Ternary::Select => {
                         if x == 0.0 {
                             z

@@ -14,7 +14,8 @@ macro_rules! avx2 {
     ($name:ident, $scalar:ty, $mask:ty, $lanes:literal, $mantissa:literal, $set1:ident, $loadu:ident,
      $storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
      $fmadd:ident, $fnmadd:ident, $sqrt:ident, $round:ident, $max:ident, $min:ident, $cmp:ident,
-     $blend:ident, $movemask:ident, $and:ident, $or:ident, $xor:ident, $to_int:ident, $from_int:ident, $shl:ident, $shr:ident) => {
+     $blend:ident, $movemask:ident, $and:ident, $or:ident, $xor:ident, $to_int:ident, $from_int:ident, $shl:ident, $shr:ident,
+     |$v:ident| { $($s:literal => $swap:expr),* }) => {
         impl Vector for $name {
             type Scalar = $scalar;
             type Mask = $mask;
@@ -50,6 +51,12 @@ macro_rules! avx2 {
                 xor(self, o: Self) => $name($xor(self.0, o.0));
                 shl_mantissa(self) => $name($from_int($shl::<$mantissa>($to_int(self.0))));
                 shr_mantissa(self) => $name($from_int($shr::<$mantissa>($to_int(self.0))));
+            }
+            #[inline(always)]
+            unsafe fn swap<const S: usize>(self) -> Self {
+                let $v = self.0;
+                // SAFETY: the caller upholds the contract of `Vector`.
+                unsafe { $name(match S { $($s => $swap,)* _ => $v }) }
             }
             #[inline(always)]
             unsafe fn store(self, p: *mut $scalar) {
@@ -131,7 +138,12 @@ avx2!(
     _mm256_castps_si256,
     _mm256_castsi256_ps,
     _mm256_slli_epi32,
-    _mm256_srli_epi32
+    _mm256_srli_epi32,
+    |v| {
+        1 => _mm256_permute_ps::<0b10_11_00_01>(v),
+        2 => _mm256_permute_ps::<0b01_00_11_10>(v),
+        4 => _mm256_permute2f128_ps::<1>(v, v)
+    }
 );
 avx2!(
     F64x4,
@@ -161,5 +173,9 @@ avx2!(
     _mm256_castpd_si256,
     _mm256_castsi256_pd,
     _mm256_slli_epi64,
-    _mm256_srli_epi64
+    _mm256_srli_epi64,
+    |v| {
+        1 => _mm256_permute_pd::<0b0101>(v),
+        2 => _mm256_permute2f128_pd::<1>(v, v)
+    }
 );

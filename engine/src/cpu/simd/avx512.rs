@@ -14,7 +14,9 @@ macro_rules! avx512 {
     ($name:ident, $scalar:ty, $mask:ty, $lanes:literal, $mantissa:literal, $set1:ident, $loadu:ident,
      $storeu:ident, $maskz_loadu:ident, $mask_storeu:ident, $add:ident, $sub:ident, $mul:ident, $div:ident,
      $fmadd:ident, $fnmadd:ident, $sqrt:ident, $roundscale:ident, $max:ident, $min:ident, $cmp:ident,
-     $blend:ident, $and:ident, $or:ident, $xor:ident, $to_int:ident, $from_int:ident, $shl:ident, $shr:ident, $scalef:ident) => {
+     $blend:ident, $and:ident, $or:ident, $xor:ident, $to_int:ident, $from_int:ident, $shl:ident, $shr:ident, $scalef:ident,
+     |$v:ident| { $($s:literal => $swap:expr),* },
+     { $($more:tt)* }) => {
         impl Vector for $name {
             type Scalar = $scalar;
             type Mask = $mask;
@@ -49,6 +51,12 @@ macro_rules! avx512 {
                 shr_mantissa(self) => $name($from_int($shr::<$mantissa>($to_int(self.0))));
             }
             #[inline(always)]
+            unsafe fn swap<const S: usize>(self) -> Self {
+                let $v = self.0;
+                // SAFETY: the caller upholds the contract of `Vector`.
+                unsafe { $name(match S { $($s => $swap,)* _ => $v }) }
+            }
+            #[inline(always)]
             unsafe fn store(self, p: *mut $scalar) {
                 // SAFETY: the caller upholds the contract of `Vector`.
                 unsafe { $storeu(p, self.0) }
@@ -77,6 +85,7 @@ macro_rules! avx512 {
             unsafe fn any(mask: $mask) -> bool {
                 mask != 0
             }
+            $($more)*
         }
     };
     (@ops $name:ident, $scalar:ty, $mask:ty; $($f:ident($($arg:ident: $ty:ty),*) => $body:expr;)*) => { $(
@@ -125,7 +134,45 @@ avx512!(
     _mm512_castsi512_ps,
     _mm512_slli_epi32,
     _mm512_srli_epi32,
-    _mm512_scalef_ps
+    _mm512_scalef_ps,
+    |v| {
+        1 => _mm512_permute_ps::<0b10_11_00_01>(v),
+        2 => _mm512_permute_ps::<0b01_00_11_10>(v),
+        4 => _mm512_shuffle_f32x4::<0b10_11_00_01>(v, v),
+        8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(v, v)
+    },
+    {
+        // Divisions and roots take 16 cycles and more a vector; an estimate of 14 bits and a step of Newton's method
+        // take 3, and a last correction of the result rounds it as well as a division would, nearly always.
+        #[inline(always)]
+        unsafe fn ratio(self, d: Self) -> Self {
+            // SAFETY: the caller upholds the contract of `Vector`.
+            unsafe {
+                let r = F32x16(_mm512_rcp14_ps(d.0));
+                let r = d.neg_mul_add(r, Self::splat(1.0)).mul_add(r, r);
+                let q = self.mul(r);
+                d.neg_mul_add(q, self).mul_add(r, q)
+            }
+        }
+        #[inline(always)]
+        unsafe fn rsqrt(self) -> Self {
+            // SAFETY: the caller upholds the contract of `Vector`.
+            unsafe {
+                let r = F32x16(_mm512_rsqrt14_ps(self.0));
+                let error = self.mul(r).neg_mul_add(r, Self::splat(1.0));
+                error.mul(Self::splat(0.5)).mul_add(r, r)
+            }
+        }
+        #[inline(always)]
+        unsafe fn sqrt_normal(self) -> Self {
+            // SAFETY: the caller upholds the contract of `Vector`.
+            unsafe {
+                let r = self.rsqrt();
+                let y = self.mul(r);
+                y.neg_mul_add(y, self).mul_add(r.mul(Self::splat(0.5)), y)
+            }
+        }
+    }
 );
 avx512!(
     F64x8,
@@ -157,5 +204,11 @@ avx512!(
     _mm512_castsi512_pd,
     _mm512_slli_epi64,
     _mm512_srli_epi64,
-    _mm512_scalef_pd
+    _mm512_scalef_pd,
+    |v| {
+        1 => _mm512_permute_pd::<0b01010101>(v),
+        2 => _mm512_shuffle_f64x2::<0b10_11_00_01>(v, v),
+        4 => _mm512_shuffle_f64x2::<0b01_00_11_10>(v, v)
+    },
+    {}
 );

@@ -68,6 +68,8 @@ pub(crate) trait Vector: Copy {
     unsafe fn and(self, o: Self) -> Self;
     unsafe fn or(self, o: Self) -> Self;
     unsafe fn xor(self, o: Self) -> Self;
+    /// Lane `l` of the result is lane `l ^ S`, for `S` a power of two below `LANES`.
+    unsafe fn swap<const S: usize>(self) -> Self;
     /// The bits shifted left by the width of the mantissa field.
     unsafe fn shl_mantissa(self) -> Self;
     /// The bits shifted right by the width of the mantissa field, zeros from the left.
@@ -111,6 +113,29 @@ pub(crate) trait Vector: Copy {
     unsafe fn min(self, o: Self) -> Self {
         // SAFETY: the caller upholds the trait's contract. `min_or` gives `o` if that is NaN.
         unsafe { Self::select(self.eq(self), self.min_or(o), self) }
+    }
+
+    /// `self / d` to within an ulp, for positive normal `d` whose square is normal too. Quicker than a division
+    /// where that is slow.
+    #[inline(always)]
+    unsafe fn ratio(self, d: Self) -> Self {
+        // SAFETY: the caller upholds the trait's contract.
+        unsafe { self.div(d) }
+    }
+
+    /// `1 / √self` to within an ulp, for positive normal `self`. Quicker than a root and a division where they are
+    /// slow.
+    #[inline(always)]
+    unsafe fn rsqrt(self) -> Self {
+        // SAFETY: the caller upholds the trait's contract.
+        unsafe { Self::splat(Self::Scalar::ONE).div(self.sqrt()) }
+    }
+
+    /// `√self` to within an ulp, for positive normal `self`. Quicker than a root where that is slow.
+    #[inline(always)]
+    unsafe fn sqrt_normal(self) -> Self {
+        // SAFETY: the caller upholds the trait's contract.
+        unsafe { self.sqrt() }
     }
 
     /// `2^n` for integral `n` in the range of normal exponents.

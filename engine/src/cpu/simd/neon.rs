@@ -14,7 +14,8 @@ macro_rules! neon {
     ($name:ident, $scalar:ty, $mask:ty, $lanes:literal, $mantissa:literal, $dup:ident, $ld:ident, $st:ident,
      $add:ident, $sub:ident, $mul:ident, $div:ident, $fma:ident, $fms:ident, $sqrt:ident, $floor:ident,
      $round:ident, $gt:ident, $lt:ident, $le:ident, $eq:ident, $bsl:ident, $to_bits:ident, $from_bits:ident,
-     $and:ident, $or:ident, $xor:ident, $shl:ident, $shr:ident, $any:expr) => {
+     $and:ident, $or:ident, $xor:ident, $shl:ident, $shr:ident, $any:expr,
+     |$v:ident| { $($s:literal => $swap:expr),* }) => {
         impl Vector for $name {
             type Scalar = $scalar;
             type Mask = $mask;
@@ -31,6 +32,12 @@ macro_rules! neon {
                     std::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
                     Self::load(lanes.as_ptr())
                 }
+            }
+            #[inline(always)]
+            unsafe fn swap<const S: usize>(self) -> Self {
+                let $v = self.0;
+                // SAFETY: the caller upholds the contract of `Vector`.
+                unsafe { $name(match S { $($s => $swap,)* _ => $v }) }
             }
             #[inline(always)]
             unsafe fn store(self, p: *mut $scalar) {
@@ -128,7 +135,11 @@ neon!(
     veorq_u32,
     vshlq_n_u32,
     vshrq_n_u32,
-    vmaxvq_u32
+    vmaxvq_u32,
+    |v| {
+        1 => vrev64q_f32(v),
+        2 => vextq_f32::<2>(v, v)
+    }
 );
 neon!(
     F64x2,
@@ -160,5 +171,8 @@ neon!(
     veorq_u64,
     vshlq_n_u64,
     vshrq_n_u64,
-    any_u64
+    any_u64,
+    |v| {
+        1 => vextq_f64::<1>(v, v)
+    }
 );

@@ -47,6 +47,14 @@ macro_rules! portable {
                 unsafe { std::ptr::copy_nonoverlapping(self.0.as_ptr(), p, n) }
             }
             #[inline(always)]
+            unsafe fn swap<const S: usize>(self) -> Self {
+                let mut out = self.0;
+                for i in 0..$lanes {
+                    out[i] = self.0[(i ^ S) % $lanes];
+                }
+                $name(out)
+            }
+            #[inline(always)]
             unsafe fn select(m: Self::Mask, a: Self, b: Self) -> Self {
                 let mut out = b.0;
                 for i in 0..$lanes {

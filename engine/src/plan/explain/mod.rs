@@ -4,10 +4,12 @@
 //! what runs; text and picture are made from the numbers alone.
 
 mod ledger;
-mod names;
+pub(crate) mod names;
+mod passes;
 mod summary;
 mod svg;
 mod text;
+mod time;
 mod timeline;
 mod units;
 mod work;
@@ -20,10 +22,13 @@ use super::keep::Keep;
 use super::memory::Memory;
 use super::outer::Outer;
 use crate::cpu::Isa;
+use crate::profile::Profile;
 
 pub use summary::{
-    CallSummary, MemoryKind, MemoryLine, PhaseSummary, PlanSummary, ReplaySummary, ScanRole, ScanSummary,
+    CallSummary, MemoryKind, MemoryLine, PassSummary, PhaseSummary, PlanSummary, ReplaySummary, ScanRole,
+    ScanSummary,
 };
+pub(crate) use summary::{call as call_summary, phase_names};
 
 /// A plan for given numbers of steps and rows: what will be computed when, what is kept, and every byte.
 #[derive(Clone, Debug)]
@@ -106,6 +111,11 @@ impl Plan {
     /// The plan as a picture in SVG: the phases of a chunk in proportion to their work, and below them memory
     /// and position over the course of the run.
     pub fn svg(&self) -> String {
-        svg::of(self)
+        svg::of(self, None)
+    }
+
+    /// [`svg`](Plan::svg), and where the time of a run of this plan went.
+    pub fn svg_with(&self, profile: &Profile) -> String {
+        svg::of(self, Some(profile))
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn state(outer: &Outer, p: usize, number: usize) -> String {
 }
 
 /// Names of the outer program's buffers.
-pub(super) fn of_outer(outer: &Outer) -> Vec<String> {
+pub(crate) fn of_outer(outer: &Outer) -> Vec<String> {
     let label = |b: BufId| match outer.bufs[b].label.as_str() {
         "" => "value".to_string(),
         label => label.to_string(),
@@ -78,7 +78,7 @@ fn transposed(name: &str, transpose: bool) -> String {
 }
 
 /// Names of a step's buffers.
-pub(super) fn of_step(outer: &Outer, s: &ScanItem, p: &StepProgram) -> Vec<String> {
+pub(crate) fn of_step(outer: &Outer, s: &ScanItem, p: &StepProgram) -> Vec<String> {
     let pair = match s.role {
         Role::Plain => None,
         Role::Forward(p) | Role::Adjoint(p) => Some(p),

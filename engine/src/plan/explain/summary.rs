@@ -1,10 +1,11 @@
 //! A plan in numbers.
 
 use super::work::{self, Cut, Size};
-use super::{Plan, ledger, names};
+use super::{Plan, ledger, names, passes};
 use crate::plan::ir::{Call, Instr, Operand};
 use crate::plan::outer::{Item, Outer, Role, ScanItem, touched};
 use crate::plan::step::Stage;
+use crate::profile::Pass;
 
 /// A plan in numbers, as plain data: everything [`Plan::explain`] says.
 #[derive(Clone, Debug, PartialEq)]
@@ -150,12 +151,26 @@ pub struct ScanSummary {
     pub kept: Vec<String>,
     /// Values of the forward step that an adjoint computes again.
     pub rebuilt: Vec<String>,
+    /// How often each form of the step runs, for every tile.
+    pub passes: Vec<PassSummary>,
     /// Phases in order; the phase *once* first, if there is any.
     pub phases: Vec<PhaseSummary>,
     /// Operations of a step for all rows, without the phase *once*.
     pub step_flops: f64,
     /// Operations of the forward steps that it replays, in the whole run.
     pub replay_flops: f64,
+}
+
+/// How often a form of a scan's step runs, for every tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PassSummary {
+    /// The form.
+    pub pass: Pass,
+    /// Steps, counted as often as they run: calls of what runs step by step.
+    pub steps: u64,
+    /// Chunks: calls of what runs for a chunk at once.
+    pub chunks: u64,
 }
 
 /// A phase of a scan.
@@ -222,7 +237,7 @@ fn bytes(
     (own, shared)
 }
 
-fn call(
+pub(crate) fn call(
     item: usize,
     call: &Call,
     bufs: &[crate::plan::ir::Buf],
@@ -303,7 +318,7 @@ fn once(outer: &Outer) -> Vec<Option<usize>> {
 }
 
 /// Names of the stages of a step.
-fn phase_names(stages: &[Stage]) -> Vec<String> {
+pub(crate) fn phase_names(stages: &[Stage]) -> Vec<String> {
     let is_loop = |s: &Stage| matches!(s, Stage::Loop(_));
     let loops = stages.iter().filter(|s| is_loop(s)).count();
     let mut before = 0;
@@ -374,6 +389,7 @@ fn scan(plan: &Plan, item: usize, s: &ScanItem, once: Vec<CallSummary>) -> ScanS
         chunk: cut.chunk,
         kept,
         rebuilt: s.rebuilt.clone(),
+        passes: passes::of(s, m, cut.chunk),
         phases,
         step_flops,
         replay_flops: work::replay(s, size, plan.decision.extra_forward_steps),

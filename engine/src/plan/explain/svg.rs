@@ -1,11 +1,12 @@
 //! A plan as a picture: plain shapes and text on white, readable without anything outside the file.
 //!
 //! From the top: a lane for each scan with the phases of a chunk in proportion to their predicted operations;
-//! bytes in use over the course of the run; and the position in time over the course of the run, in which
+//! where the time of a run went, if one was timed; bytes in use over the course of the run; and the position in time over the course of the run, in which
 //! replaying shows as the staircase known from the papers on checkpointing.
 
 mod canvas;
 mod chart;
+mod time;
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,6 +15,7 @@ use super::names::counted;
 use super::summary::{PlanSummary, ScanSummary};
 use super::timeline::{Event, LAYERS, What, walk};
 use super::units::{bytes, flops, percent, plural};
+use crate::profile::Profile;
 use canvas::{Align, Canvas, INK, MUTED, Style, clip};
 use chart::{Areas, Strokes, ticks};
 
@@ -37,12 +39,15 @@ const PLAIN: &str = "#3b6fb6";
 const MARK: &str = "#2f7fc1";
 
 /// The picture.
-pub(super) fn of(plan: &Plan) -> String {
+pub(super) fn of(plan: &Plan, profile: Option<&Profile>) -> String {
     let s = plan.summary();
     let mut c = Canvas::new(WIDTH);
     let mut y = title(&mut c, &s);
     if !s.scans.is_empty() {
         y = lanes(&mut c, &s, y);
+    }
+    if let Some(profile) = profile {
+        y = time::section(&mut c, &s, profile, y);
     }
     let total = walk(plan, &mut |_| {});
     let x = |at: f64| LEFT + if total > 0.0 { at / total * PLOT } else { 0.0 };

@@ -34,6 +34,17 @@ pub(super) fn flops(n: f64) -> String {
     scaled(n, 1000.0, &["flop", "kflop", "Mflop", "Gflop", "Tflop", "Pflop"])
 }
 
+/// Seconds: `1.23 ms`.
+pub(super) fn seconds(s: f64) -> String {
+    let (scale, unit) = match s {
+        s if s >= 0.9995 || s <= 0.0 => (1.0, "s"),
+        s if s >= 0.9995e-3 => (1e3, "ms"),
+        s if s >= 0.9995e-6 => (1e6, "µs"),
+        _ => (1e9, "ns"),
+    };
+    format!("{} {unit}", digits(s * scale))
+}
+
 /// A share: `19.5 %`.
 pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
@@ -74,6 +85,11 @@ mod tests {
             (flops(640.0), "640 flop"),
             (flops(1_310_720.0), "1.31 Mflop"),
             (flops(99_960.0), "100 kflop"),
+            (seconds(0.0), "0.00 s"),
+            (seconds(0.99999), "1.00 s"),
+            (seconds(0.001234), "1.23 ms"),
+            (seconds(45.6e-6), "45.6 µs"),
+            (seconds(120e-9), "120 ns"),
             (percent(0.195), "19.5 %"),
             (plural(1, "step"), "1 step"),
             (plural(12_000, "step"), "12,000 steps"),
