@@ -143,9 +143,9 @@ unsafe fn run<V: Vector>(args: RunArgs<'_, V::Scalar>) {
             step: 1,
         };
         match place {
-            // SAFETY: slots are as many as the scratch has room for.
             Place::Slot(i) => match redirect[usize::from(i)] {
                 Some(out) => result(out),
+                // SAFETY: slots are as many as the scratch has room for.
                 None => inside(unsafe { slots.add(usize::from(i) * BLOCK) }, GAPLESS, 1),
             },
             // SAFETY: constants are as many as the scratch has room for.
