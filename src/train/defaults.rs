@@ -185,7 +185,8 @@ pub const PUBLISHED: &[Published] = &[
         cell: "kru",
         operator: "kron",
         hidden: 512,
-        set: &[],
+        // The paper names a rate of 1e-3 and no clipping; with these the factors drift and the loss comes back up.
+        set: &["lr=1e-4", "batch=50", "penalty=soft-unitary", "lambda=1e-1", "clip=norm", "clip_limit=1"],
         reported: "test accuracy 96.4 (in order), 94.5 (permuted)",
     },
     Published {
