@@ -8,7 +8,8 @@
 //!
 //! What follows from it: a vector lane computes what every other lane does; a partial vector goes through the
 //! same code as a whole one; sums are single chains over ascending index, and no kernel sums in parallel.
-//! Instruction sets differ: the portable one rounds products before it adds them.
+//! Instruction sets differ: the portable one rounds products before it adds them, and AVX-512 starts quotients, roots
+//! and moduli in f32 from the processor's own estimates, so makers of processors may differ there too.
 //!
 //! | module | what |
 //! |---|---|
