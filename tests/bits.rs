@@ -122,7 +122,6 @@ impl Network {
 }
 
 fn all_are_right(networks: impl IntoIterator<Item = Network>, sizes: &[(usize, usize)]) {
-    let _alone = alone();
     let mut failures = Vec::new();
     for network in networks {
         for &(steps, rows) in sizes {
@@ -139,6 +138,7 @@ fn all_are_right(networks: impl IntoIterator<Item = Network>, sizes: &[(usize, u
 
 #[test]
 fn every_cell_on_every_operator() {
+    let _alone = alone(); // also while networks are made, which takes memory
     let mut networks = Vec::new();
     for cell in CELLS {
         for operator in OPERATORS {
@@ -155,6 +155,7 @@ fn every_cell_on_every_operator() {
 
 #[test]
 fn every_form_of_a_model() {
+    let _alone = alone();
     let stack = || vec![layer("gru", "dense", 6), layer("kru", "kron", 8)];
     let form = |what: &str, change: fn(&mut ModelSpec)| {
         let readout = if what.contains("last") { Readout::Last } else { Readout::EveryStep };

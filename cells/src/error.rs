@@ -60,6 +60,32 @@ pub enum Error {
         /// Prime factors of the hidden size.
         prime: String,
     },
+    /// A low-rank product whose rank is above the hidden size.
+    #[error("{operator}: rank {rank}, at most the hidden size {hidden}")]
+    Rank {
+        /// Operator.
+        operator: &'static str,
+        /// Rank asked for.
+        rank: usize,
+        /// Hidden size asked for.
+        hidden: usize,
+    },
+    /// A memory that the heads of an NRU cannot divide.
+    #[error(
+        "nru: {heads} heads times a memory of {memory} is {}, not a square; use memory {}",
+        heads.saturating_mul(*memory),
+        either(.below, .above)
+    )]
+    Memory {
+        /// Number of heads.
+        heads: usize,
+        /// Size of the memory asked for.
+        memory: usize,
+        /// The nearest smaller size that fits, if there is one.
+        below: Option<usize>,
+        /// The nearest larger size that fits.
+        above: usize,
+    },
     /// A model description that contradicts itself or is out of range.
     #[error("model: {what}")]
     Model {
@@ -76,6 +102,10 @@ impl Error {
     pub fn model(what: impl Into<String>) -> Error {
         Error::Model { what: what.into() }
     }
+}
+
+fn either(below: &Option<usize>, above: &usize) -> String {
+    below.map_or_else(|| above.to_string(), |below| format!("{below} or {above}"))
 }
 
 fn suggestion(nearest: &Option<String>, known: &[String]) -> String {

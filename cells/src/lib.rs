@@ -130,6 +130,7 @@ pub mod cell;
 pub mod declare;
 pub mod error;
 pub mod init;
+mod low_rank;
 pub mod model;
 pub mod operator;
 pub mod settings;
@@ -161,32 +162,42 @@ macro_rules! table {
 /// The cells, a file each.
 pub mod cells {
     pub mod gru;
+    pub mod irnn;
     pub mod kru;
     pub mod lstm;
+    pub mod nru;
     pub mod rnn;
 
     pub use gru::Gru;
+    pub use irnn::Irnn;
     pub use kru::Kru;
     pub use lstm::Lstm;
+    pub use nru::Nru;
     pub use rnn::Rnn;
 
     table! {
         /// Every cell.
-        CELLS: crate::CellEntry; rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU
+        CELLS: crate::CellEntry; rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU, irnn::IRNN, nru::NRU
     }
 }
 
 /// The recurrent operators, a file each.
 pub mod operators {
     pub mod dense;
+    pub mod ivh;
     pub mod kron;
+    pub mod lr;
+    pub mod lrd;
 
     pub use dense::Dense;
+    pub use ivh::Ivh;
     pub use kron::Kron;
+    pub use lr::Lr;
+    pub use lrd::Lrd;
 
     table! {
         /// Every recurrent operator.
-        OPERATORS: crate::OperatorEntry; dense::DENSE, kron::KRON
+        OPERATORS: crate::OperatorEntry; dense::DENSE, kron::KRON, lr::LR, lrd::LRD, ivh::IVH
     }
 }
 

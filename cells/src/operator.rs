@@ -39,6 +39,12 @@ pub trait BoundOperator: std::fmt::Debug + Send + Sync {
     /// `W_gate h` for every row `h`: `[.., N] -> [.., N]`.
     fn apply(&self, tape: &mut Tape, h: Var, gate: usize) -> retrograd_engine::Result<Var>;
 
+    /// `W_gate (W_gate h)`; families whose squares are as cheap as they are themselves do it in one.
+    fn apply_twice(&self, tape: &mut Tape, h: Var, gate: usize) -> retrograd_engine::Result<Var> {
+        let once = self.apply(tape, h, gate)?;
+        self.apply(tape, once, gate)
+    }
+
     /// `W_gate h` for several gates of the same `h`; families that can do them in one product do.
     fn apply_all(&self, tape: &mut Tape, h: Var, gates: Range<usize>) -> retrograd_engine::Result<Vec<Var>> {
         gates.map(|gate| self.apply(tape, h, gate)).collect()

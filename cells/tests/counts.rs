@@ -1,4 +1,6 @@
-//! Parameter counts of the published models, from Jose, Cisse, Fleuret 2017 (tables 2 to 4) and Miceli Barone 2018.
+//! Parameter counts of the published models, from Jose, Cisse, Fleuret 2017 (tables 2 to 4), Miceli Barone 2018, Kag,
+//! Zhang, Saligrama 2020 and Chandar et al. 2019. Where a paper rounds (`20.2k`, `97.67 KB`), the row holds the whole
+//! number it rounds.
 //! A complex number counts 2 unless the row says that entries are counted once.
 
 use retrograd_cells::{Input, Layer, Loss, Model, ModelSpec, Readout, Result, Settings, cell, operator};
@@ -7,6 +9,8 @@ struct Row {
     paper: &'static str,
     cell: &'static str,
     operator: &'static str,
+    /// Settings of the cell.
+    cell_set: &'static [(&'static str, &'static str)],
     /// Settings of the operator.
     set: &'static [(&'static str, &'static str)],
     /// Hidden size, inputs, outputs.
@@ -28,8 +32,12 @@ enum Counting {
     NoGateBias,
     /// One of the gates' input matrices.
     OneInputMatrix,
+    /// Not the read-out.
+    NoReadout,
+    /// Neither the read-out nor step sizes.
+    NoReadoutNorEta,
 }
-use Counting::{All, EntriesOnce, NoGateBias, OneInputMatrix};
+use Counting::{All, EntriesOnce, NoGateBias, NoReadout, NoReadoutNorEta, OneInputMatrix};
 
 const fn row(
     paper: &'static str,
@@ -40,7 +48,18 @@ const fn row(
     total: usize,
 ) -> Row {
     let total = Some(total);
-    Row { paper, cell, operator, set: &[], sizes, learn_h0: false, counting: All, recurrent, total }
+    Row {
+        paper,
+        cell,
+        operator,
+        cell_set: &[],
+        set: &[],
+        sizes,
+        learn_h0: false,
+        counting: All,
+        recurrent,
+        total,
+    }
 }
 
 const ROWS: &[Row] = &[
@@ -95,12 +114,81 @@ const ROWS: &[Row] = &[
     Row { counting: OneInputMatrix, ..row("GRU MNIST 128", "gru", "dense", [128, 1, 10], None, 50_954) },
     Row { counting: OneInputMatrix, ..row("GRU PTB 1000", "gru", "dense", [1000, 51, 51], None, 3_105_051) },
     row("LSTM PTB 1000", "lstm", "dense", [1000, 50, 50], None, 4_254_050),
+    low_rank("LR-GRU MNIST 128/24", "lr", &[("rank", "24")], [128, 1, 10], 20_234),
+    low_rank("LR-GRU MNIST 512/4", "lr", &[("rank", "4")], [512, 1, 10], 19_466),
+    low_rank("LRD-GRU MNIST 64/24", "lrd", &[("rank", "24")], [64, 1, 10], 10_314),
+    low_rank("LRD-GRU MNIST 128/24", "lrd", &[("rank", "24")], [128, 1, 10], 20_618),
+    low_rank("LRD-GRU MNIST 256/24", "lrd", &[("rank", "24")], [256, 1, 10], 41_226),
+    Row {
+        // The 39 168 published for the recurrent part count the biases of the gates.
+        recurrent: Some(39_168 - 3 * 128),
+        ..low_rank("LRD-GRU memory 128/50", "lrd", &[("rank", "50")], [128, 10, 10], 41_738)
+    },
+    low_rank("LRD-GRU PTB 1000/64", "lrd", &[("rank", "64")], [1000, 51, 51], 492_051),
+    low_rank("LRD-GRU PTB 3298/128", "lrd", &[("rank", "128")], [3298, 51, 51], 2_889_099),
+    low_rank("LRD-GRU PTB 5459/64", "lrd", &[("rank", "64")], [5459, 51, 51], 2_685_879),
+    low_rank("tied LRD-GRU PTB 5459/64", "lrd", TIED_64, [5459, 51, 51], 1_987_127),
+    low_rank("tied LRD-GRU PTB 4480/128", "lrd", TIED_128, [4480, 51, 51], 2_777_651),
+    low_rank("tied LRD-GRU PTB 6985/64", "lrd", TIED_64, [6985, 51, 51], 2_542_591),
+    // The one row of that table that counts all input matrices.
+    Row { counting: All, ..low_rank("tied LRD-GRU PTB 1000/64", "lrd", TIED_64, [1000, 51, 51], 466_051) },
+    Row {
+        set: &[("rank", "300")],
+        total: None,
+        ..row("LRD-LSTM PTB 1740/300", "lstm", "lrd", [1740, 50, 50], Some(4_182_960), 0)
+    },
+    // Kag, Zhang, Saligrama 2020: sizes in KB of four-byte numbers, with step sizes.
+    yelp(&[("K", "1"), ("eta_steps", "300")], 25_004),
+    yelp(&[("K", "2"), ("eta_steps", "300")], 25_304),
+    yelp(&[("K", "3"), ("eta_steps", "300")], 25_604),
+    Row {
+        counting: NoReadoutNorEta,
+        set: &[("rank", "20")],
+        ..row("iRNN HAR-2", "irnn", "ivh", [80, 9, 2], None, 4_000)
+    },
+    // 288 KB with the input matrix of 256 x 256; biases and step sizes are not counted.
+    Row {
+        set: &[("rank", "16")],
+        total: None,
+        ..row("iRNN PTB 256/16", "irnn", "ivh", [256, 256, 10], Some(8_192), 0)
+    },
+    // Chandar et al. 2019: about 165k and 23.5k.
+    Row {
+        cell_set: &[("memory", "256")],
+        ..row("NRU pixel MNIST", "nru", "dense", [212, 1, 10], None, 165_554)
+    },
+    Row { cell_set: &[("memory", "64")], ..row("NRU copy", "nru", "dense", [80, 10, 9], None, 23_569) },
 ];
+
+/// iRNN on Yelp-5: 128 units, 128 inputs, rank 32. 97.67, 98.84 and 100.02 KB are these numbers over 256.
+const fn yelp(cell_set: &'static [(&'static str, &'static str)], total: usize) -> Row {
+    let set = &[("rank", "32")];
+    Row {
+        cell_set,
+        set,
+        counting: NoReadout,
+        ..row("iRNN Yelp-5", "irnn", "ivh", [128, 128, 5], None, total)
+    }
+}
+
+const TIED_64: &[(&str, &str)] = &[("rank", "64"), ("tied", "true")];
+const TIED_128: &[(&str, &str)] = &[("rank", "128"), ("tied", "true")];
+
+/// A GRU on a low-rank operator, as Miceli Barone counts.
+const fn low_rank(
+    paper: &'static str,
+    operator: &'static str,
+    set: &'static [(&'static str, &'static str)],
+    sizes: [usize; 3],
+    total: usize,
+) -> Row {
+    Row { set, counting: OneInputMatrix, ..row(paper, "gru", operator, sizes, None, total) }
+}
 
 fn counts(row: &Row) -> Result<(usize, usize)> {
     let [hidden, inputs, outputs] = row.sizes;
     // The numbers do not matter here, and zeros come faster than orthogonal matrices.
-    let init = Settings::new().with("recurrent_init", "zeros");
+    let init: Settings = row.cell_set.iter().copied().chain([("recurrent_init", "zeros")]).collect();
     let layer = Layer {
         cell: cell(row.cell, &init)?,
         operator: operator(row.operator, &row.set.iter().copied().collect())?,
@@ -117,6 +205,8 @@ fn counts(row: &Row) -> Result<(usize, usize)> {
             EntriesOnce if name.starts_with("layer0.W") => tensor.len(),
             NoGateBias if name == "layer0.b" => 0,
             OneInputMatrix if name == "layer0.U" => numbers / 3,
+            NoReadout | NoReadoutNorEta if name.starts_with("readout") => 0,
+            NoReadoutNorEta if name == "layer0.eta" => 0,
             _ => numbers,
         };
         total += counted;

@@ -41,6 +41,14 @@ fn models() {
             "kron: factors 2x3 multiply to 6, hidden size is 7; use hidden size 6 or 18, or factors=7",
             message(|s| s.layers = vec![layer("lstm", &[], "kron", &[("factors", "2x3")], 7)]),
         ),
+        (
+            "lrd: rank 8, at most the hidden size 7",
+            message(|s| s.layers = vec![layer("gru", &[], "lrd", &[("rank", "8")], 7)]),
+        ),
+        (
+            "nru: 4 heads times a memory of 60 is 240, not a square; use memory 49 or 64",
+            message(|s| s.layers = vec![layer("nru", &[("memory", "60")], "dense", &[], 7)]),
+        ),
     ];
     for (expected, got) in rows {
         assert_eq!(got, expected);
@@ -54,7 +62,7 @@ fn names_and_settings() {
         |name: &str, set: &[(&str, &str)]| operator(name, &settings(set)).unwrap_err().to_string();
     let rows = [
         ("unknown cell `kur`; did you mean `kru`?", of_cell("kur", &[])),
-        ("unknown cell `transformer`; known: rnn, lstm, gru, kru", of_cell("transformer", &[])),
+        ("unknown cell `transformer`; known: rnn, lstm, gru, kru, irnn, nru", of_cell("transformer", &[])),
         ("unknown operator `kronn`; did you mean `kron`?", of_operator("kronn", &[])),
         (
             "lstm: unknown setting `forgetbias`; did you mean `forget_bias`?",
@@ -75,6 +83,21 @@ fn names_and_settings() {
         (
             "kron: setting `factors` = `2x0`, expected sizes of at least 1 joined by x, as 2x2x5, or auto",
             of_operator("kron", &[("factors", "2x0")]),
+        ),
+        ("irnn: setting `K` = `0`, expected at least 1 inner step", of_cell("irnn", &[("K", "0")])),
+        ("nru: setting `heads` = `none`, expected at least 1 head", of_cell("nru", &[("heads", "none")])),
+        ("nru: setting `p` = `0.5`, expected at least 1", of_cell("nru", &[("p", "0.5")])),
+        (
+            "nru: setting `memory` = `-1`, expected a whole number of at least 1, or auto",
+            of_cell("nru", &[("memory", "-1")]),
+        ),
+        (
+            "lr: setting `rank` = `0`, expected a whole number of at least 1, or auto",
+            of_operator("lr", &[("rank", "0")]),
+        ),
+        (
+            "lrd: setting `diagonal_init` = `identity`, expected zeros, constant:C, uniform:A or normal:S",
+            of_operator("lrd", &[("diagonal_init", "identity")]),
         ),
     ];
     for (expected, got) in rows {

@@ -55,6 +55,14 @@ fn every_option() {
         ("lstm", &[("chrono", "10")]),
         ("gru", &[("reset", "after"), ("carry_bias", "2")]),
         ("kru", &[("modrelu", "exact")]),
+        ("irnn", &[("K", "2"), ("eta_steps", "3"), ("eta", "0.4"), ("twice", "false")]),
+        (
+            "irnn",
+            &[("K", "3"), ("start", "zero"), ("activation", "sigmoid"), ("alpha", "0.7"), ("eta", "0.5")],
+        ),
+        ("irnn", &[("K", "1"), ("activation", "tanh"), ("eta_steps", "9")]),
+        ("nru", &[("heads", "1"), ("memory", "9"), ("layer_norm", "true")]),
+        ("nru", &[("heads", "3"), ("head_activation", "relu"), ("p", "2")]),
     ];
     let mut failures = Vec::new();
     for (i, (cell, set)) in rows.iter().enumerate() {
@@ -62,6 +70,25 @@ fn every_option() {
         let layer = layer(cell, set, "dense", &[], 4);
         let s = spec(Input::Symbols(5), vec![layer], readout, 2, Loss::BinaryCrossEntropy);
         failures.push(check(&format!("{cell} with {set:?}"), s));
+    }
+    all_pass(failures);
+}
+
+#[test]
+fn every_option_of_an_operator() {
+    let rows: &[(&str, &str, &[(&str, &str)])] = &[
+        ("gru", "kron", &[("factors", "3x2")]),
+        ("gru", "lr", &[("rank", "2"), ("tied", "true")]),
+        ("gru", "lrd", &[("rank", "5"), ("tied", "true")]),
+        ("lstm", "lrd", &[("rank", "3"), ("diagonal_init", "constant:0.5")]),
+        ("kru", "lrd", &[("rank", "2")]),
+        ("rnn", "ivh", &[("rank", "6")]),
+    ];
+    let mut failures = Vec::new();
+    for (cell, operator, set) in rows {
+        let layer = layer(cell, &[], operator, set, 6);
+        let s = spec(Input::Dense(2), vec![layer], Readout::Last, 2, Loss::SquaredError);
+        failures.push(check(&format!("{cell} on {operator} with {set:?}"), s));
     }
     all_pass(failures);
 }

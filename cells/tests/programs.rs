@@ -54,6 +54,25 @@ fn every_cell_on_every_operator() {
     }
 }
 
+/// Settings that change what a step is made of.
+#[test]
+fn settings() {
+    type Set<'a> = &'a [(&'a str, &'a str)];
+    let rows: &[(&str, Set<'_>, &str, Set<'_>)] = &[
+        ("gru", &[], "lrd", &[("tied", "true"), ("rank", "3")]),
+        ("lstm", &[], "lr", &[("tied", "true"), ("rank", "3")]),
+        ("irnn", &[("K", "2"), ("eta_steps", "20")], "ivh", &[("rank", "2")]),
+        ("irnn", &[("K", "1"), ("twice", "false"), ("activation", "tanh")], "dense", &[]),
+        ("nru", &[("head_activation", "relu"), ("layer_norm", "true"), ("heads", "3")], "dense", &[]),
+    ];
+    for (cell, set, operator, op_set) in rows {
+        let layers = vec![layer(cell, set, operator, op_set, 6)];
+        let mut s = spec(Input::Dense(2), layers, Readout::EveryStep, 3, Loss::SquaredError);
+        (s.learn_h0, s.lengths) = (true, true);
+        check(&format!("{cell} with {set:?} on {operator} with {op_set:?}"), s);
+    }
+}
+
 /// Many factors: some are multiplied together once a call, and one operation gives the gradients of all.
 #[test]
 fn many_factors() {

@@ -7,9 +7,11 @@ use std::path::Path;
 
 use num_complex::Complex64;
 use retrograd_cells::cells::gru::Reset;
+use retrograd_cells::cells::irnn::{Phi, Start};
+use retrograd_cells::cells::nru::HeadActivation;
 use retrograd_cells::cells::rnn::Activation;
-use retrograd_cells::cells::{Gru, Kru, Lstm, Rnn};
-use retrograd_cells::operators::{Dense, Kron};
+use retrograd_cells::cells::{Gru, Irnn, Kru, Lstm, Nru, Rnn};
+use retrograd_cells::operators::{Dense, Ivh, Kron, Lrd};
 use retrograd_cells::{BoundCell, Cell, Declare, Input, ParamStore, RecurrentOperator};
 use retrograd_engine::core_ops::concat;
 use retrograd_engine::layout::{Layout, layout};
@@ -76,6 +78,7 @@ fn recipe(name: &str) -> Option<(Box<dyn Cell>, Box<dyn RecurrentOperator>)> {
     let rnn = |activation, layer_norm| Box::new(Rnn { activation, layer_norm, recurrent_init: None });
     let gru = |reset| Box::new(Gru { reset, ..Gru::default() });
     let kron = |f: &[usize]| Box::new(Kron { factors: Some(f.to_vec()), frozen: false });
+    let lrd = |rank, tied| Box::new(Lrd { rank: Some(rank), tied, ..Lrd::default() });
     let dense = Box::new(Dense::default());
     Some(match name {
         "rnn_tanh" => (rnn(Activation::Tanh, false), dense),
@@ -91,6 +94,22 @@ fn recipe(name: &str) -> Option<(Box<dyn Cell>, Box<dyn RecurrentOperator>)> {
         "kru_eps0" => (Box::new(Kru { modrelu: ModReluForm::Exact, recurrent_init: None }), kron(&[2, 3, 2])),
         "kru_lstm" => (Box::new(Lstm::default()), kron(&[2, 3])),
         "kru_gru" => (gru(Reset::Before), kron(&[2, 3])),
+        "lrd_gru" => (gru(Reset::Before), lrd(2, false)),
+        "lrd_gru_tied" => (gru(Reset::Before), lrd(2, true)),
+        "lrd_lstm" => (Box::new(Lstm::default()), lrd(3, false)),
+        "irnn" => (
+            Box::new(Irnn { inner: 3, eta_steps: Some(3), ..Irnn::default() }),
+            Box::new(Ivh { rank: Some(2), frozen: false }),
+        ),
+        "irnn_dense" => {
+            let plain = Irnn { inner: 2, alpha: 0.7, twice: false, ..Irnn::default() };
+            (Box::new(Irnn { phi: Phi::Sigmoid, start: Start::Zero, ..plain }), dense)
+        }
+        "nru" => (Box::new(Nru { heads: 2, memory: Some(8), ..Nru::default() }), dense),
+        "nru_relu_layer_norm" => {
+            let nru = Nru { heads: 3, memory: Some(12), layer_norm: true, ..Nru::default() };
+            (Box::new(Nru { head_activation: HeadActivation::Relu, ..nru }), dense)
+        }
         _ => return None,
     })
 }
@@ -106,6 +125,8 @@ fn fixture_name(scope: &str, param: &str) -> String {
         // W.i.0 is i.f0, W.0 is f0.
         w if w.starts_with("W.") => match w[2..].split_once('.') {
             Some((gate, f)) => format!("{gate}.f{f}"),
+            // W.L is L.
+            None if w[2..].starts_with(|c: char| c.is_alphabetic()) => w[2..].into(),
             None => format!("f{}", &w[2..]),
         },
         other => other.into(),
@@ -321,7 +342,7 @@ fn check(case: &Case) -> Result<Vec<String>, Error> {
 fn every_fixture() -> Result<(), Error> {
     let mut wrong = Vec::new();
     let cases = cases()?;
-    assert_eq!(cases.len(), 15);
+    assert_eq!(cases.len(), 22);
     for case in &cases {
         wrong.extend(check(case)?);
     }

@@ -60,7 +60,7 @@ enum Command {
     Eval(eval::Args),
     /// List cells, operators, optimizers, schedules, tasks, ... with one line each
     List(list::Args),
-    /// Show the plan of a network: phases, buffers, what is kept, rebuilt or replayed, where the time goes
+    /// Show the plan of a network: phases, buffers, what is kept or rebuilt, where time goes
     Explain(explain::Args),
     /// Check gradients of ops, cells and operators against finite differences
     Gradcheck(gradcheck::Args),

@@ -62,7 +62,7 @@ pub struct Gru {
 /// Table entry of [`Gru`].
 pub const GRU: CellEntry = CellEntry {
     name: "gru",
-    summary: "gated recurrent unit, reset before or after the product (KRU-GRU with operator kron)",
+    summary: "gated recurrent unit, reset before or after the product (KRU-GRU with operator kron, LR-GRU and LRD-GRU with lr and lrd)",
     operator: "dense",
     options: &[
         OptionDoc { key: "reset", default: "before", doc: "before or after the recurrent product" },

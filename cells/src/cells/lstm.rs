@@ -24,7 +24,8 @@
 //! | `h`, `c` | `[N, H]` | 0 or learned | state |
 //!
 //! With Kronecker recurrent matrices, each gate having its own factors, this is the KRU-LSTM of Jose, Cisse,
-//! Fleuret, 2017, arXiv:1705.10142.
+//! Fleuret, 2017, arXiv:1705.10142; with low-rank plus diagonal ones, the LRD-LSTM of Miceli Barone, 2018,
+//! arXiv:1603.03116.
 //!
 //! **Differs from the paper**: of 1997, by the forget gate. Gate biases begin with a forget bias of 1 (Jozefowicz et
 //! al. 2015).
@@ -68,7 +69,7 @@ impl Default for Lstm {
 /// Table entry of [`Lstm`].
 pub const LSTM: CellEntry = CellEntry {
     name: "lstm",
-    summary: "long short-term memory (KRU-LSTM with operator kron)",
+    summary: "long short-term memory (KRU-LSTM with operator kron, LRD-LSTM with lrd)",
     operator: "dense",
     options: &[
         OptionDoc { key: "forget_bias", default: "1", doc: "first value of the forget gate's bias" },

@@ -11,6 +11,10 @@ use crate::tensor::Tensor;
 /// Halvings of the first step: down to `2⁻¹⁸` of the value.
 const HALVINGS: usize = 12;
 
+/// Disagreement, in units of the one that ends the search, above which a growing one is not yet rounding error: the
+/// steps still reach across points where the derivative jumps.
+const FAR: f64 = 1e3;
+
 /// What is moved: one real component of a value, or all of them along a direction.
 pub(super) enum Probe {
     Component { at: usize, imaginary: bool },
@@ -99,7 +103,7 @@ impl Probe {
 /// Derivative at 0 of the sum of the terms `f(h)`, and the disagreement of the two steps it was settled by.
 ///
 /// Terms are differenced one by one, so that those that do not change add no rounding error. The search ends when
-/// the disagreement is below `stop` of the derivative (of `floor` for a smaller one).
+/// the disagreement is below `stop` of the derivative (of `floor` for a smaller one), or grows by rounding.
 pub(super) fn central(
     scale: f64,
     stop: f64,
@@ -126,7 +130,8 @@ pub(super) fn central(
         } else if best.1.is_finite() {
             worse += 1;
         }
-        if best.1 <= stop * value.abs().max(floor) || worse == 3 {
+        let size = stop * value.abs().max(floor);
+        if best.1 <= size || (worse == 3 && best.1 <= FAR * size) {
             break;
         }
         last = value;
@@ -142,13 +147,17 @@ mod tests {
 
     #[test]
     fn steps_adapt() -> Result<()> {
-        // (function, derivative at 0): smooth, stiff, undefined beyond 0.01, steep, constant.
-        let rows: [(fn(f64) -> f64, f64); 5] = [
+        // (function, derivative at 0): smooth, stiff, undefined beyond 0.01, steep, constant, with kinks nearby.
+        let rows: [(fn(f64) -> f64, f64); 6] = [
             (f64::exp, 1.0),
             (|h| (200.0 * h + 0.3).sin(), 200.0 * 0.3f64.cos()),
             (|h| (0.01 + h).ln(), 100.0),
             (|h| 1e6 * (h + 1.0).powi(3), 3e6),
             (|_| 5.0, 0.0),
+            (
+                |h| h.exp() + (h - 0.012).max(0.0) - 3.0 * (h - 0.007).max(0.0) + 2.0 * (0.0004 - h).min(0.0),
+                1.0,
+            ),
         ];
         for (i, (f, expected)) in rows.into_iter().enumerate() {
             let (value, uncertainty) = central(1.0, 5e-11, 0.01 * f(0.0).abs(), &mut |h| Ok(vec![f(h)]))?;

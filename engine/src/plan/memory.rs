@@ -42,9 +42,16 @@ pub(crate) fn tile_rows(rows: usize, tiles: usize, tile: usize) -> (usize, usize
     (start, (tile + 1) * rows / tiles - start)
 }
 
-/// Steps of a chunk: enough rows to keep the products busy, few enough to stay in the cache.
-pub(crate) fn chunk_steps(rows_of_tile: usize) -> usize {
-    (192 / rows_of_tile.max(1)).next_power_of_two().clamp(4, 64)
+/// Bytes of a chunk's values that should be in the cache together.
+const CACHE: usize = 1 << 20;
+
+/// Steps of a chunk: enough rows to keep the products busy, few enough to stay in the cache, where an adjoint step
+/// has about five values of the size of its states. The same for a scan and its adjoint under every plan, because
+/// sums over time are formed chunk by chunk.
+pub(crate) fn chunk_steps(rows_of_tile: usize, state_bytes: usize) -> usize {
+    let rows = rows_of_tile.max(1);
+    let few = CACHE / state_bytes.saturating_mul(5 * rows).max(1);
+    (192 / rows).next_power_of_two().min((few + 1).next_power_of_two() / 2).clamp(4, 64)
 }
 
 /// A buffer's place: offset of its first plane and elements between planes, slots and rows.
@@ -239,7 +246,7 @@ impl ScanSlots {
     fn new(outer: &Outer, s: &ScanItem, rows: usize, steps: usize, threads: usize) -> Result<ScanSlots> {
         let tiles = tiles(rows, s.mixes_rows);
         let of_tile = rows.div_ceil(tiles);
-        let chunk = chunk_steps(of_tile);
+        let chunk = chunk_steps(of_tile, s.state_bytes);
         let in_pair = |k: usize| match s.role {
             Role::Forward(p) | Role::Adjoint(p) => outer.pairs[p].states.contains_key(&k),
             Role::Plain => false,
@@ -326,17 +333,23 @@ pub(crate) fn pair_rates(outer: &Outer, rows: usize) -> Result<(usize, usize)> {
     Ok((state, step))
 }
 
-fn pair_mixes(outer: &Outer, p: usize) -> bool {
-    outer.items.iter().any(|item| match item {
-        Item::Scan(s) => s.mixes_rows && s.role == Role::Forward(p),
-        Item::Call(_) => false,
+/// The recorded scan of pair `p`.
+fn recorded(outer: &Outer, p: usize) -> Option<&ScanItem> {
+    outer.items.iter().find_map(|item| match item {
+        Item::Scan(s) if s.role == Role::Forward(p) => Some(&**s),
+        _ => None,
     })
+}
+
+fn pair_mixes(outer: &Outer, p: usize) -> bool {
+    recorded(outer, p).is_some_and(|s| s.mixes_rows)
 }
 
 /// Largest chunk of the pairs: segments are a multiple of it.
 pub(crate) fn pair_chunk(outer: &Outer, rows: usize) -> usize {
     (0..outer.pairs.len())
-        .map(|p| chunk_steps(rows.div_ceil(tiles(rows, pair_mixes(outer, p)))))
+        .filter_map(|p| recorded(outer, p))
+        .map(|s| chunk_steps(rows.div_ceil(tiles(rows, s.mixes_rows)), s.state_bytes))
         .max()
         .unwrap_or(1)
 }

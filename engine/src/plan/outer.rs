@@ -53,6 +53,8 @@ pub(crate) struct ScanItem {
     pub(crate) finals: Vec<(usize, Operand)>,
     pub(crate) reverse: bool,
     pub(crate) mixes_rows: bool,
+    /// Bytes of the recorded states of one row (of the scan it is the adjoint of).
+    pub(crate) state_bytes: usize,
     pub(crate) label: String,
     /// Adjoint step: values of the forward step that it computes again.
     pub(crate) rebuilt: Vec<String>,
@@ -590,9 +592,13 @@ fn lower_scan(
         add_packs(tape, low, isa, sweep, &node.inputs, &mut packs, calls)?;
     }
     let mut replay = None;
+    let states =
+        |op: &ScanOp| op.step.ports[..op.step.carries.len()].iter().map(|p| p.ty.entry_bytes()).sum();
+    let mut state_bytes: usize = states(op);
     if let Some((f, pair)) = &d.forward {
         role = Role::Adjoint(pair.pair);
         let fop = scan_of(tape, *f).ok_or_else(|| Error::argument("plan", "bug: not a scan"))?;
+        state_bytes = states(fop);
         let fd = &decisions[f];
         let (advance, record) = (plan(fop, fd, false, false)?, plan(fop, fd, false, true)?);
         let fnode = &tape.nodes[*f as usize];
@@ -659,6 +665,7 @@ fn lower_scan(
         finals,
         reverse: op.reverse,
         mixes_rows: mixes,
+        state_bytes,
         label: node.label.clone().unwrap_or_else(|| "scan".into()),
         rebuilt: d.rebuilt.clone(),
     })

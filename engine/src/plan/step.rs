@@ -312,7 +312,73 @@ fn strata(r: &Request<'_>, live: &[bool], carries: &BTreeSet<usize>) -> Result<S
         }
     }
     let carry_loop = circle.iter().map(|(&k, set)| (k, loop_stage[set])).collect();
-    Ok(Strata { stage, carry_avail: avail_carry, in_loop, carry_loop })
+    let mut strata = Strata { stage, carry_avail: avail_carry, in_loop, carry_loop };
+    sink(r, live, carries, &mut strata);
+    Ok(strata)
+}
+
+/// Moves pointwise values from batched stages into the loop that is their only user, where they need not be written
+/// to memory and read again: if what they are computed from is no larger than what the loop reads of them. Views go
+/// along.
+fn sink(r: &Request<'_>, live: &[bool], carries: &BTreeSet<usize>, strata: &mut Strata) {
+    let step = r.step;
+    let n = step.nodes.len();
+    let is_source = |i: usize| r.saved.contains_key(&(i as u32));
+    // Nodes to be found elsewhere than in a loop.
+    let mut pinned = vec![false; n];
+    r.stacks.iter().chain(&r.sums).chain(&r.keeps).for_each(|v| pinned[v.index as usize] = true);
+    carries.iter().for_each(|&k| pinned[step.carries[k].output.index as usize] = true);
+    let mut users: Vec<Vec<usize>> = vec![Vec::new(); n];
+    for (i, node) in step.nodes.iter().enumerate().filter(|(i, _)| live[*i] && !is_source(*i)) {
+        node.inputs.iter().for_each(|v| users[v.index as usize].push(i));
+    }
+    // The loop that every use of a pointwise node leads to.
+    let mut to: Vec<Option<usize>> = vec![None; n];
+    for i in (0..n).rev().filter(|&i| live[i] && !is_source(i) && !pinned[i] && !strata.in_loop[i]) {
+        let node = &step.nodes[i];
+        let movable = matches!(&node.kind, NodeKind::Op(op)
+            if matches!(op.class(), Class::Pointwise(_) | Class::Layout(_) | Class::Expand));
+        if !movable || !node.ty.shape.lead.has_n() {
+            continue;
+        }
+        let loop_of = |&u: &usize| if strata.in_loop[u] { Some(strata.stage[u]) } else { to[u] };
+        let mut loops = users[i].iter().map(loop_of);
+        if let Some(Some(first)) = loops.next()
+            && loops.all(|l| l == Some(first))
+        {
+            to[i] = Some(first);
+        }
+    }
+    // Groups of them that are connected.
+    let mut group: Vec<usize> = (0..n).collect();
+    for i in (0..n).filter(|&i| to[i].is_some()) {
+        for v in &step.nodes[i].inputs {
+            let j = v.index as usize;
+            if to[j] == to[i] {
+                let (from, into) = (group[j], group[i]);
+                group.iter_mut().filter(|g| **g == from).for_each(|g| *g = into);
+            }
+        }
+    }
+    let groups: BTreeSet<usize> = (0..n).filter(|&i| to[i].is_some()).map(|i| group[i]).collect();
+    for g in groups {
+        let members: Vec<usize> = (0..n).filter(|&i| to[i].is_some() && group[i] == g).collect();
+        let bytes = |i: usize| step.nodes[i].ty.entry_bytes();
+        let read: usize =
+            members.iter().filter(|&&i| users[i].iter().any(|&u| strata.in_loop[u])).map(|&i| bytes(i)).sum();
+        let inputs: BTreeSet<usize> = (members.iter().flat_map(|&i| &step.nodes[i].inputs))
+            .map(|v| v.index as usize)
+            .filter(|&j| !members.contains(&j) && step.nodes[j].ty.shape.lead.has_n())
+            .collect();
+        // What the loop reads anyway costs nothing more.
+        let new = inputs.iter().filter(|&&j| !users[j].iter().any(|&u| strata.in_loop[u]));
+        if new.map(|&j| bytes(j)).sum::<usize>() <= read {
+            for &i in &members {
+                strata.stage[i] = to[i].unwrap_or(strata.stage[i]);
+                strata.in_loop[i] = true;
+            }
+        }
+    }
 }
 
 /// Plans a step.

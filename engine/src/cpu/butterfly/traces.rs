@@ -128,7 +128,8 @@ fn total<R: Real>(x: &[R]) -> R {
     let mut width = 8;
     while width > 0 {
         for l in 0..width {
-            sums[l] = sums[l] + sums[l + width];
+            let high = sums[l + width];
+            sums[l] += high;
         }
         width /= 2;
     }

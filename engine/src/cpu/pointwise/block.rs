@@ -1,4 +1,6 @@
 //! Walks the domain in blocks and interprets the steps over each.
+//!
+//! Where a step reads and writes is found once a call; a block only adds its row and column.
 
 use smallvec::SmallVec;
 
@@ -129,6 +131,54 @@ unsafe fn run<V: Vector>(args: RunArgs<'_, V::Scalar>) {
         }
     }
 
+    // Where every step reads and writes, block by block.
+    let spot = |place: Place| {
+        let inside =
+            |base: *mut V::Scalar, pitch: usize, step: usize| Spot { base, row: 0, col: 0, pitch, step };
+        let result = |out: Out<V::Scalar>| Spot {
+            base: out.ptr,
+            row: out.row_stride,
+            col: 1,
+            pitch: out.row_stride,
+            step: 1,
+        };
+        match place {
+            Place::Slot(i) => match redirect[usize::from(i)] {
+                Some(out) => result(out),
+                // SAFETY: slots are as many as the scratch has room for.
+                None => inside(unsafe { slots.add(usize::from(i) * BLOCK) }, GAPLESS, 1),
+            },
+            // SAFETY: constants are as many as the scratch has room for.
+            Place::Constant(i) => inside(unsafe { constants.add(usize::from(i) * SPLAT) }, 0, 0),
+            Place::Out(i) => result(outs[usize::from(i)]),
+            Place::In(i) => {
+                let o = &operands[usize::from(i)];
+                match o.mode {
+                    Mode::Direct => {
+                        let In { ptr, row_stride, col_stride } = o.source;
+                        let base = ptr.cast_mut();
+                        Spot { base, row: row_stride, col: col_stride, pitch: row_stride, step: 1 }
+                    }
+                    Mode::Scalar => inside(o.buffer, 0, 0),
+                    Mode::PerRow => inside(o.buffer, V::LANES, 0),
+                    Mode::Gather | Mode::GatherOnce => inside(o.buffer, GAPLESS, 1),
+                }
+            }
+        }
+    };
+    let mut lines: SmallVec<[Line<V::Scalar>; 32]> = SmallVec::new();
+    for step in &program.steps {
+        let (dst, args) = (spot(step.dst), step.args.map(spot));
+        let (copy, gaps) = match step.dst {
+            // Computed there already.
+            Place::Out(_) if dst.base == args[0].base => continue,
+            Place::Out(i) => (true, gather && outs[usize::from(i)].row_stride != width),
+            Place::Slot(_) => (false, false),
+            Place::In(_) | Place::Constant(_) => continue,
+        };
+        lines.push(Line { op: if copy { Op::Copy } else { step.op }, dst, args, gaps });
+    }
+
     let mut row = 0;
     while row < rows {
         let n_rows = block_rows.min(rows - row);
@@ -136,96 +186,96 @@ unsafe fn run<V: Vector>(args: RunArgs<'_, V::Scalar>) {
         while col < width {
             let size = Size { rows: n_rows, width: block_width.min(width - col) };
             // SAFETY: the block lies in the domain; the rest is the caller's word.
-            unsafe {
-                block::<V>(program, &operands, outs, &redirect, slots, constants, (row, col), size, gather)
-            };
+            unsafe { block::<V>(&operands, &lines, (row, col), size) };
             col += block_width;
         }
         row += n_rows;
     }
 }
 
+/// Rows follow each other without gaps.
+const GAPLESS: usize = usize::MAX;
+
+/// Where a step reads or writes: element `(r, c)` of the block at `(row, col)` is at
+/// `base + row * self.row + col * self.col + r * pitch + c * step`.
+#[derive(Clone, Copy)]
+struct Spot<R> {
+    base: *mut R,
+    row: usize,
+    col: usize,
+    /// Or [`GAPLESS`].
+    pitch: usize,
+    step: usize,
+}
+
+/// A step with its places.
+#[derive(Clone, Copy)]
+struct Line<R> {
+    op: Op,
+    dst: Spot<R>,
+    args: [Spot<R>; 3],
+    /// The result lies in rows with gaps, the argument in rows without.
+    gaps: bool,
+}
+
+impl<R> Spot<R> {
+    /// The place in a block.
+    ///
+    /// # Safety
+    ///
+    /// The block lies in the domain.
+    #[inline(always)]
+    unsafe fn at(&self, (row, col): (usize, usize), size: Size) -> (*mut R, usize) {
+        let pitch = if self.pitch == GAPLESS { size.width } else { self.pitch };
+        // SAFETY: by the caller's word the block lies in the operand, the result, or their buffer.
+        (unsafe { self.base.add(row * self.row + col * self.col) }, pitch)
+    }
+}
+
 /// Interprets all steps over the block that starts at row and column `at`.
 #[inline(always)]
 unsafe fn block<V: Vector>(
-    program: &Compiled,
     operands: &[Operand<V::Scalar>],
-    outs: &[Out<V::Scalar>],
-    redirect: &[Option<Out<V::Scalar>>],
-    slots: *mut V::Scalar,
-    constants: *const V::Scalar,
+    lines: &[Line<V::Scalar>],
     at: (usize, usize),
     size: Size,
-    gather: bool,
 ) {
     let (row, col) = at;
-    let mut args: SmallVec<[Arg<V::Scalar>; 16]> = SmallVec::new();
     for o in operands {
         let s = o.source;
         // SAFETY: the block lies in the domain, where the caller vouches for the operands; a buffer holds
         // `BLOCK` elements, at least the block's, and with `PerRow` blocks are at least a vector wide.
-        let arg = unsafe {
-            let start = s.ptr.add(row * s.row_stride + col * s.col_stride);
+        unsafe {
             match o.mode {
-                Mode::Direct => Arg { ptr: start, pitch: s.row_stride, step: 1 },
-                Mode::Scalar => Arg { ptr: o.buffer, pitch: 0, step: 0 },
                 Mode::PerRow => {
+                    let start = s.ptr.add(row * s.row_stride);
                     for r in 0..size.rows {
                         V::splat(*start.add(r * s.row_stride)).store(o.buffer.add(r * V::LANES));
                     }
-                    Arg { ptr: o.buffer, pitch: V::LANES, step: 0 }
                 }
                 Mode::Gather => {
+                    let start = s.ptr.add(row * s.row_stride + col * s.col_stride);
                     gather_rows(o.buffer, In { ptr: start, ..s }, size.rows, size.width);
-                    Arg { ptr: o.buffer, pitch: size.width, step: 1 }
                 }
-                Mode::GatherOnce => Arg { ptr: o.buffer, pitch: size.width, step: 1 },
+                Mode::Direct | Mode::Scalar | Mode::GatherOnce => {}
             }
-        };
-        args.push(arg);
+        }
     }
-    for step in &program.steps {
-        let slot = |i: u16| {
-            // SAFETY: slots are as many as the scratch has room for; results cover the domain.
-            unsafe {
-                match redirect[usize::from(i)] {
-                    Some(out) => Dst { ptr: out.ptr.add(row * out.row_stride + col), pitch: out.row_stride },
-                    None => Dst { ptr: slots.add(usize::from(i) * BLOCK), pitch: size.width },
-                }
-            }
-        };
-        let arg = |place: Place| match place {
-            Place::Slot(i) => {
-                let Dst { ptr, pitch } = slot(i);
-                Arg { ptr: ptr.cast_const(), pitch, step: 1 }
-            }
-            // SAFETY: constants are as many as the scratch has room for.
-            Place::Constant(i) => unsafe {
-                Arg { ptr: constants.add(usize::from(i) * SPLAT), pitch: 0, step: 0 }
-            },
-            Place::In(i) | Place::Out(i) => args[usize::from(i)],
-        };
-        let from = [arg(step.args[0]), arg(step.args[1]), arg(step.args[2])];
+    for line in lines {
         // SAFETY: slots hold `BLOCK` elements and are in the scratch, results are the caller's to write at the
         // block, which lies in the domain; arguments are readable as above.
         unsafe {
-            let dst = match step.dst {
-                Place::Out(i) => {
-                    let out = outs[usize::from(i)];
-                    let start = out.ptr.add(row * out.row_stride + col);
-                    if start.cast_const() == from[0].ptr {
-                        continue; // computed there
-                    }
-                    if gather && out.row_stride != size.width {
-                        scatter_rows(start, out.row_stride, from[0], size);
-                        continue;
-                    }
-                    Dst { ptr: start, pitch: out.row_stride }
-                }
-                Place::Slot(i) => slot(i),
-                Place::In(_) | Place::Constant(_) => continue,
-            };
-            match step.op {
+            let from = line.args.map(|a| {
+                let (ptr, pitch) = a.at(at, size);
+                Arg { ptr: ptr.cast_const(), pitch, step: a.step }
+            });
+            let (ptr, pitch) = line.dst.at(at, size);
+            if line.gaps {
+                scatter_rows(ptr, pitch, from[0], size);
+                continue;
+            }
+            let dst = Dst { ptr, pitch };
+            match line.op {
                 Op::Copy => ops::copy::<V>(dst, from, size),
                 Op::Unary(op) => ops::unary::<V>(op, dst, from, size),
                 Op::Binary(op) => ops::binary::<V>(op, dst, from, size),
