@@ -21,9 +21,7 @@ fn main() -> Fallible<()> {
         Err(reason) => return Report { version, skipped: Some(reason?), ..Report::default() }.print(),
     };
     if std::env::args().any(|arg| arg == "--init") {
-        if request.case.cell == "kru" {
-            negative_biases(&mut network.params)?;
-        }
+        condition(&request.case.cell, &mut network.params)?;
         let groups = [("model", &network.params), ("batch", &request.case.batch()?)];
         checkpoint::save(&request.data, &groups, &Default::default())?;
         return Report { version, ..Report::default() }.print();
@@ -59,10 +57,20 @@ fn main() -> Fallible<()> {
     .print()
 }
 
-/// Makes the biases of modReLU negative. With a positive one it jumps at 0, and which side a number near 0 is on is
-/// decided by rounding: gradients could not be compared. The arithmetic is the same.
-fn negative_biases(params: &mut Params) -> Fallible<()> {
-    let biases = params.get_mut("layer0.b").ok_or("no parameter `layer0.b`")?;
-    biases.as_mut_slice::<f32>()?.iter_mut().for_each(|b| *b = -b.abs());
+/// Changes first values with which the last bit of a number would decide about its gradient, so that gradients can be
+/// compared; the arithmetic stays the same.
+///
+/// KRU: with a positive bias modReLU jumps at 0; biases become negative. NRU: nothing in it saturates, and over
+/// hundreds of steps its memory grows until the loss is without bound; its heads become a tenth.
+fn condition(cell: &str, weights: &mut Params) -> Fallible<()> {
+    let change: (&[&str], fn(f32) -> f32) = match cell {
+        "kru" => (&["layer0.b"], |b| -b.abs()),
+        "nru" => (&["layer0.A", "layer0.a"], |a| 0.1 * a),
+        _ => return Ok(()),
+    };
+    for name in change.0 {
+        let weight = weights.get_mut(name).ok_or_else(|| format!("no parameter `{name}`"))?;
+        weight.as_mut_slice::<f32>()?.iter_mut().for_each(|w| *w = change.1(*w));
+    }
     Ok(())
 }

@@ -2,8 +2,8 @@
 
 Loops read the input's share through `unbind`, whose gradient is linear in the number of steps (that of an index is
 quadratic). Products that several gates share are one product. `dense` forms structured recurrent matrices once a call,
-`eager` applies them as they are (Kronecker products in two groups of factors). `compile` is `eager` with its step through
-`torch.compile`.
+`eager` applies them as they are (Kronecker products in two groups of factors). `compile` is `eager` with its step
+through `torch.compile`.
 """
 
 import math
@@ -270,8 +270,6 @@ def main():
         return {name: back(grad).resolve_conj().contiguous().numpy() for (name, back), grad in named if name}
 
     flushed = (torch.full((1 << 20,), 1e-30) * 1e-10).max().item() == 0
-    if worker.variant == "compile":
-        run()
     worker.finish(version, run, gradients, flushed)
 
 
