@@ -66,7 +66,8 @@ fn explain_says_and_draws_the_plan() {
     assert!(picture.descendants().filter(|n| n.has_tag_name("rect")).count() > 5);
 
     let timed = p.ok(&format!("explain --cell lstm --operator kron {SMALL} --time --svg time.svg"));
-    for part in ["products", "idle", "kron_apply(", "carry", "copy states", "outside the loops", "GB/s"] {
+    // Which instructions are listed depends on their times; products of Kronecker factors take the most by far.
+    for part in ["products", "idle", "kron_apply(", "carry", "GB/s"] {
         assert!(timed.contains(part), "no `{part}` in {timed}");
     }
     let drawn = std::fs::read_to_string(p.dir.path().join("time.svg")).unwrap();
