@@ -11,9 +11,9 @@ use retrograd_engine::cpu::{Isa, Real};
 use retrograd_engine::kernel::{Args, In, Out};
 use smallvec::SmallVec;
 
+use super::Stored;
 use super::butterfly::{Two, takes_call};
 use super::kernel::{Chain, Stage, contract_axis, read, take};
-use super::{Stored, butterfly};
 
 /// Largest factor that goes this way.
 pub(super) const LARGEST: usize = 16;
@@ -29,67 +29,81 @@ pub(super) fn scratch(chain: &Chain, lanes: usize) -> usize {
     if chain.stages.iter().all(|s| (s.p, s.q) == (2, 2)) { traces.max(general) } else { general }
 }
 
-/// A square matrix of at most [`LARGEST`] rows.
-struct Square {
-    n: usize,
-    entries: [Complex64; LARGEST * LARGEST],
+/// Entries of matrices, one after the other.
+type Entries = SmallVec<[Complex64; LARGEST * LARGEST]>;
+
+fn norm(entries: &[Complex64]) -> f64 {
+    entries.iter().map(|z| z.norm_sqr()).sum::<f64>().sqrt()
 }
 
-impl Square {
-    /// The matrix meant by a stored factor; `None` if it is too large or not square.
-    fn read<R: Real>(how: Stored, w: &In<'_, R>) -> Option<Square> {
-        let n = *w.dims().first()?;
-        if n > LARGEST || w.dims() != [n, n] {
-            return None;
-        }
-        let mut square = Square { n, entries: [Complex64::ZERO; LARGEST * LARGEST] };
-        for i in 0..n {
-            for j in 0..n {
-                let k = if how.transpose { j * n + i } else { i * n + j };
-                let im = if w.is_complex() { w.row_im(0)[k].to_f64() } else { 0.0 };
-                square.entries[i * n + j] =
-                    Complex64::new(w.row(0)[k].to_f64(), if how.conj { -im } else { im });
-            }
-        }
-        Some(square)
+/// The matrix meant by a stored factor, `n` its size; `false` if it is too large or not square.
+fn read_square<R: Real>(how: Stored, w: &In<'_, R>, square: &mut Entries) -> bool {
+    let n = w.dims().first().copied().unwrap_or(0);
+    if n > LARGEST || w.dims() != [n, n] {
+        return false;
     }
-
-    fn norm(&self) -> f64 {
-        self.entries[..self.n * self.n].iter().map(|z| z.norm_sqr()).sum::<f64>().sqrt()
-    }
-
-    /// The inverse (Gauss and Jordan, largest pivots); `None` if the matrix is not well conditioned.
-    fn inverse(mut self) -> Option<Square> {
-        let n = self.n;
-        let size = self.norm();
-        let mut inverse = Square { n, entries: [Complex64::ZERO; LARGEST * LARGEST] };
-        for i in 0..n {
-            inverse.entries[i * n + i] = Complex64::ONE;
+    square.clear();
+    for i in 0..n {
+        for j in 0..n {
+            let k = if how.transpose { j * n + i } else { i * n + j };
+            let im = if w.is_complex() { w.row_im(0)[k].to_f64() } else { 0.0 };
+            square.push(Complex64::new(w.row(0)[k].to_f64(), if how.conj { -im } else { im }));
         }
-        for c in 0..n {
-            let weight = |r: &usize| self.entries[r * n + c].norm_sqr();
-            let pivot = (c..n).max_by(|a, b| weight(a).total_cmp(&weight(b)))?;
-            for j in 0..n {
-                self.entries.swap(c * n + j, pivot * n + j);
-                inverse.entries.swap(c * n + j, pivot * n + j);
-            }
-            let scale = self.entries[c * n + c].inv();
-            for m in [&mut self, &mut inverse] {
-                m.entries[c * n..(c + 1) * n].iter_mut().for_each(|z| *z *= scale);
-            }
-            for r in (0..n).filter(|&r| r != c) {
-                let by = self.entries[r * n + c];
-                for m in [&mut self, &mut inverse] {
-                    for j in 0..n {
-                        let from = m.entries[c * n + j];
-                        m.entries[r * n + j] -= by * from;
-                    }
+    }
+    true
+}
+
+/// The inverse of a matrix of `n` rows (Gauss and Jordan, largest pivots), in place of the identity; `false` if the
+/// matrix is not well conditioned. Spoils the matrix.
+fn invert(n: usize, matrix: &mut [Complex64], inverse: &mut [Complex64]) -> bool {
+    let size = norm(matrix);
+    for c in 0..n {
+        let weight = |r: &usize| matrix[r * n + c].norm_sqr();
+        let Some(pivot) = (c..n).max_by(|a, b| weight(a).total_cmp(&weight(b))) else { return false };
+        for j in 0..n {
+            matrix.swap(c * n + j, pivot * n + j);
+            inverse.swap(c * n + j, pivot * n + j);
+        }
+        let scale = matrix[c * n + c].inv();
+        for m in [&mut *matrix, &mut *inverse] {
+            m[c * n..(c + 1) * n].iter_mut().for_each(|z| *z *= scale);
+        }
+        for r in (0..n).filter(|&r| r != c) {
+            let by = matrix[r * n + c];
+            for m in [&mut *matrix, &mut *inverse] {
+                for j in 0..n {
+                    let from = m[c * n + j];
+                    m[r * n + j] -= by * from;
                 }
             }
         }
-        // Not a number, from a singular matrix or a bad factor, is not well conditioned either.
-        (size * inverse.norm() / n as f64 <= CONDITION).then_some(inverse)
     }
+    // Not a number, from a singular matrix or a bad factor, is not well conditioned either.
+    size * norm(inverse) / n as f64 <= CONDITION
+}
+
+/// Inverses of the wanted factors, each where the factor's gradient stands in the output; `None` if a wanted factor
+/// is not well conditioned.
+fn inverses<R: Real>(factors: &[Stored], wanted: &[bool], matrices: &[In<'_, R>]) -> Option<Entries> {
+    let (mut all, mut square) = (Entries::new(), Entries::new());
+    for ((&how, w), &wanted) in factors.iter().zip(matrices).zip(wanted) {
+        let start = all.len();
+        all.resize(start + w.width(), Complex64::ZERO);
+        if !wanted {
+            continue;
+        }
+        let n = w.dims()[0];
+        if !read_square(how, w, &mut square) {
+            return None;
+        }
+        for i in 0..n {
+            all[start + i * n + i] = Complex64::ONE;
+        }
+        if !invert(n, &mut square, &mut all[start..]) {
+            return None;
+        }
+    }
+    Some(all)
 }
 
 /// Gradients of the factors, one after the other as stored, added to the output: inputs `x`, `y_bar`, `x_bar`, then
@@ -102,20 +116,17 @@ pub(super) fn run<R: Real, const L: usize>(
 ) -> bool {
     let matrices = &args.inputs[3..];
     // Every inverse is found before anything is written, so that the other way can still be taken.
-    let good = |f: usize| Square::read(factors[f], &matrices[f]).and_then(Square::inverse).is_some();
-    if !(0..factors.len()).filter(|&f| wanted[f]).all(good) {
-        return false;
-    }
+    let Some(inverses) = inverses(factors, wanted, matrices) else { return false };
     let (x, x_bar) = (args.inputs[0], args.inputs[2]);
     let mut start = 0;
-    if takes_call(&x, matrices) && butterfly::takes_call(&x_bar, matrices) {
+    if takes_call(&x, matrices) && takes_call(&x_bar, matrices) {
         let mut sums: SmallVec<[Two<R>; 16]> = SmallVec::from_elem([[R::ZERO; 2]; 4], factors.len());
         let (rows, scratch) = (args.rows, &mut *args.scratch);
         butterfly_traces(Isa::detect(), factors.len(), rows, x_bar.planes(), x.planes(), scratch, &mut sums);
         for (f, sum) in sums.iter().enumerate() {
             if wanted[f] {
                 let q = |k: usize| Complex64::new(sum[k][0].to_f64(), sum[k][1].to_f64());
-                add(factors[f], &matrices[f], q, start, &mut args.output);
+                add(factors[f], &inverses[start..start + 4], q, start, &mut args.output);
             }
             start += 4;
         }
@@ -150,7 +161,7 @@ pub(super) fn run<R: Real, const L: usize>(
             }
             let im = |k: usize| sum.1.get(k).map_or(0.0, |v| v.to_f64());
             let q = |k: usize| Complex64::new(sum.0[k].to_f64(), im(k));
-            add(factors[f], &matrices[f], q, start, &mut args.output);
+            add(factors[f], &inverses[start..start + n * n], q, start, &mut args.output);
         }
         start += n * n;
     }
@@ -160,17 +171,16 @@ pub(super) fn run<R: Real, const L: usize>(
 /// Adds `W^{−H} Q` to the output from `start`, as the factor is stored.
 fn add<R: Real>(
     how: Stored,
-    w: &In<'_, R>,
+    inverse: &[Complex64],
     q: impl Fn(usize) -> Complex64,
     start: usize,
     output: &mut Out<'_, R>,
 ) {
-    let Some(inverse) = Square::read(how, w).and_then(Square::inverse) else { return };
-    let n = inverse.n;
+    let n = inverse.len().isqrt();
     let (re, im) = output.row_pair(0);
     for i in 0..n {
         for j in 0..n {
-            let terms = (0..n).map(|k| inverse.entries[k * n + i].conj() * q(k * n + j));
+            let terms = (0..n).map(|k| inverse[k * n + i].conj() * q(k * n + j));
             let entry: Complex64 = terms.sum();
             let at = start + if how.transpose { j * n + i } else { i * n + j };
             re[at] += R::from_f64(entry.re);

@@ -166,7 +166,8 @@ unsafe fn run<V: Vector>(args: RunArgs<'_, V::Scalar>) {
             }
         }
     };
-    let mut lines: SmallVec<[Line<V::Scalar>; 32]> = SmallVec::new();
+    // Room for long chains, so that a loop over steps does not allocate.
+    let mut lines: SmallVec<[Line<V::Scalar>; 64]> = SmallVec::new();
     for step in &program.steps {
         let (dst, args) = (spot(step.dst), step.args.map(spot));
         let (copy, gaps) = match step.dst {
