@@ -57,16 +57,19 @@ pub(crate) struct Thin<'a> {
     pub(crate) init: Init,
 }
 
-/// Declared products.
+/// Products, declared or put together from other parameters.
 #[derive(Debug)]
 pub(crate) struct LowRank {
     /// `[D, G·N]`: blocks `L_gᵀ`.
-    last: Var,
+    pub(crate) last: Var,
     /// `[N, G·D]`: blocks `R_gᵀ`; tied `[N, D]`.
-    first: Var,
-    n: usize,
-    rank: usize,
-    tied: bool,
+    pub(crate) first: Var,
+    /// Size of the state.
+    pub(crate) n: usize,
+    /// Rank `D`.
+    pub(crate) rank: usize,
+    /// Whether there is one `R` for all gates.
+    pub(crate) tied: bool,
 }
 
 impl Thin<'_> {

@@ -79,6 +79,16 @@ fn names_and_sizes() {
          layer0.d f64[6]; readout.V f64[6, 5]; readout.c f64[5]"
     );
     assert_eq!(
+        shapes("sru", &[("rates", "0,0.5"), ("output", "3")], "lr", 4, true),
+        "layer0.W_r f64[8, 4]; layer0.b_r f64[4]; layer0.U f64[2, 4]; layer0.W.L f64[1, 4]; layer0.W.R f64[4, 1]; \
+         layer0.b f64[4]; layer0.W_o f64[8, 3]; layer0.b_o f64[3]; layer0.mu0 f64[8]; readout.V f64[3, 5]; \
+         readout.c f64[5]"
+    );
+    assert_eq!(
+        shapes("antisymmetric_rnn", &[("gated", "true")], "antisymmetric", 4, false),
+        "layer0.U f64[2, 8]; layer0.W.A f64[6]; layer0.b f64[8]; readout.V f64[4, 5]; readout.c f64[5]"
+    );
+    assert_eq!(
         shapes("kru", &[], "kron", 6, true),
         "layer0.U c64[2, 6]; layer0.W.0 c64[2, 2]; layer0.W.1 c64[3, 3]; layer0.b f64[6]; layer0.h0 c64[6]; \
          readout.V f64[12, 5]; readout.c f64[5]"
@@ -104,6 +114,11 @@ fn initial_biases() {
     assert!(chrono[2..4].iter().all(|b| (0.0..=99f64.ln()).contains(b)), "{chrono:?}");
     assert_eq!([-chrono[0], -chrono[1]], chrono[2..4]);
     assert_eq!(chrono[4..], [0.; 4]);
+    assert_eq!(bias("janet", &[]), [1., 1., 0., 0.]);
+    let chrono = bias("janet", &[("chrono", "100")]);
+    assert!(chrono[..2].iter().all(|b| (0.0..=99f64.ln()).contains(b)), "{chrono:?}");
+    assert_eq!(chrono[2..], [0.; 2]);
+    assert_eq!(bias("ugrnn", &[]), [1.; 4]);
 }
 
 #[test]

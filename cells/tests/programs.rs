@@ -64,6 +64,9 @@ fn settings() {
         ("irnn", &[("K", "2"), ("eta_steps", "20")], "ivh", &[("rank", "2")]),
         ("irnn", &[("K", "1"), ("twice", "false"), ("activation", "tanh")], "dense", &[]),
         ("nru", &[("head_activation", "relu"), ("layer_norm", "true"), ("heads", "3")], "dense", &[]),
+        ("antisymmetric_rnn", &[("gated", "true")], "antisymmetric", &[]),
+        ("sru", &[("rates", "0,0.9"), ("summary", "4"), ("output", "5")], "dense", &[]),
+        ("gru", &[], "householder", &[("reflections", "6")]),
     ];
     for (cell, set, operator, op_set) in rows {
         let layers = vec![layer(cell, set, operator, op_set, 6)];
