@@ -84,7 +84,7 @@ impl Thin<'_> {
         let of_first = if self.tied { 1 } else { gates };
         let mut ctx = ctx.scope(r.name);
         let last = ctx.blocks(self.names[0], [rank, r.n], gates, r.complex, self.init)?;
-        let first = ctx.blocks(self.names[1], [r.n, rank], of_first, r.complex, self.init)?;
+        let first = ctx.first_blocks(self.names[1], [r.n, rank], of_first, r.complex, self.init)?;
         Ok(LowRank { last, first, n: r.n, rank, tied: self.tied })
     }
 }

@@ -111,6 +111,19 @@ fn every_option_of_an_operator() {
     all_pass(failures);
 }
 
+/// Directions and lengths in place of matrices.
+#[test]
+fn weight_normalization() {
+    let mut failures = Vec::new();
+    for (cell, operator) in [("lstm", "dense"), ("gru", "lr"), ("kru", "block_diagonal"), ("irnn", "ivh")] {
+        let layers = vec![layer(cell, &[], operator, &[], 6)];
+        let mut s = spec(Input::Symbols(4), layers, Readout::EveryStep, 2, Loss::SquaredError);
+        s.weight_norm = true;
+        failures.push(check(&format!("{cell} on {operator} with weight normalization"), s));
+    }
+    all_pass(failures);
+}
+
 #[test]
 fn stacks() {
     let mut failures = Vec::new();

@@ -121,6 +121,40 @@ fn initial_biases() {
     assert_eq!(bias("ugrnn", &[]), [1.; 4]);
 }
 
+/// Directions and lengths begin as the matrix; longer directions change nothing, longer lengths do.
+#[test]
+fn weight_normalization() {
+    let model = |cell: &str, op: &str, weight_norm| {
+        let layers = vec![layer(cell, &[], op, &[], 4)];
+        let mut s = spec(Input::Dense(2), layers, Readout::Last, 2, Loss::SquaredError);
+        s.weight_norm = weight_norm;
+        record(s)
+    };
+    for (cell, op) in [("lstm", "dense"), ("kru", "block_diagonal"), ("gru", "kron")] {
+        let (plain, m) = model(cell, op, false);
+        let (normed, _) = model(cell, op, true);
+        let data = inputs(&m, 5, 3);
+        let expected = numbers(&plain, &data, &[plain.loss])[0];
+        let got = |change: &str, factor: f64| {
+            let scaled = |(name, t): (&str, &Tensor)| {
+                let mut scaled = t.clone();
+                scaled.fill_with(|i| t.get(i) * if name == change { factor } else { 1.0 });
+                (name.to_string(), scaled)
+            };
+            let params = normed.params.iter().map(scaled).collect();
+            evaluate(&normed, &data, &params, &[normed.loss])[0].item().unwrap()
+        };
+        assert!(close(got("", 1.0), expected), "{cell} on {op}");
+        assert!(close(got("layer0.U", 3.0), expected), "{cell} on {op}");
+        assert!(!close(got("layer0.U.scale", 3.0), expected), "{cell} on {op}");
+        assert!(plain.params.iter().all(|(name, t)| t.bit_eq(normed.params.get(name).unwrap())));
+    }
+    let (r, _) = model("gru", "lr", true);
+    let names: Vec<_> = r.params.iter().filter(|(n, _)| n.ends_with("scale")).collect();
+    let names: Vec<_> = names.iter().map(|(n, t)| format!("{n} {:?}", t.dims())).collect();
+    assert_eq!(names, ["layer0.U.scale [6, 1]", "layer0.W.L.scale [3, 1]"]);
+}
+
 #[test]
 fn adding_a_parameter_keeps_the_others() {
     let params = |set: &[(&str, &str)]| {

@@ -76,6 +76,16 @@ fn settings() {
     }
 }
 
+#[test]
+fn weight_normalization() {
+    for (cell, operator) in [("lstm", "dense"), ("gru", "lrd"), ("kru", "dense")] {
+        let layers = vec![layer(cell, &[], operator, &[], 6)];
+        let mut s = spec(Input::Dense(2), layers, Readout::EveryStep, 2, Loss::SquaredError);
+        (s.weight_norm, s.bidirectional) = (true, true);
+        check(&format!("{cell} on {operator} with weight normalization"), s);
+    }
+}
+
 /// Many factors: some are multiplied together once a call, and one operation gives the gradients of all.
 #[test]
 fn many_factors() {
