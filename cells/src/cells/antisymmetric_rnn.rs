@@ -16,15 +16,15 @@
 //! | symbol | shape | initialization | meaning |
 //! |---|---|---|---|
 //! | `U` | `[C, H]`, gated `[C, 2·H]` | normal, deviation `1/sqrt(C)` | input weights; gated in the order h, z |
-//! | `W` | the operator's, one matrix | `recurrent_init`, else normal, deviation `1/sqrt(N)`, on `antisymmetric`, others the operator's | recurrent weights |
+//! | `W` | the operator's, one matrix | `recurrent_init`, else normal, deviation `1/sqrt(N)`, if `antisymmetric`, others the operator's | recurrent weights |
 //! | `b` | `[H]`, gated `[2·H]` | 0 | biases |
 //! | `h` | `[N, H]` | 0 or learned | state |
 //!
 //! `N·(N−1)/2 + C·N + N` numbers, gated `C·N + N` more.
 //!
-//! **Differs from the paper**: its `ε` and `γ` come from a search for each task; the defaults, `ε = 0.1` and `γ = 0.01`,
-//! are one of the two pairs that Kag, Zhang, Saligrama, 2020, ICLR compare with. On other operators than
-//! `antisymmetric` it is a residual recurrent network, and nothing of the above holds.
+//! **Differs from the paper**: its `ε`, `γ` and the deviation of its weights come from a search for each task; the
+//! default `ε = 0.1` and `γ = 0.01` are one of the two pairs that Kag, Zhang, Saligrama, 2020, ICLR compare with. On
+//! other operators than `antisymmetric` it is a residual recurrent network, and nothing of the above holds.
 
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ pub const ANTISYMMETRIC_RNN: CellEntry = CellEntry {
         OptionDoc {
             key: RECURRENT_INIT.key,
             default: RECURRENT_INIT.default,
-            doc: "how the recurrent matrix (or its factors) begins: auto (an antisymmetric one as published, others \
+            doc: "how the recurrent matrix (or its factors) begins: auto (an antisymmetric one normal, of deviation 1/sqrt(N), others \
                   the operator's own), glorot, orthogonal, identity, fan_in, uniform:A, normal:S",
         },
     ],

@@ -25,8 +25,8 @@
 //! `H` is the number of statistics. `R·H·(D + O) + C·H + D·H + D + H + O` numbers on a dense matrix.
 //!
 //! **Differs from the paper**: nothing in the equations. Rates and sizes come from a search for each task there; the
-//! defaults here are the rates of most of its figures, and `D = O = H`. A summary of another size than `H` needs the
-//! operator `dense`, since every other one is square.
+//! default rates are those its public re-implementations use, and `D = O = H`. A summary of another size than `H` needs
+//! the operator `dense`, since every other one is square.
 
 use std::sync::Arc;
 

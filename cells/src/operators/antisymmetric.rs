@@ -17,7 +17,7 @@
 //! hidden size of 1 keeps one number that nothing reads.
 //!
 //! Without an initialization of the cell's, the deviation is `1/(2·sqrt(N))` (for each part `1/sqrt(8·N)` if complex): the
-//! largest eigenvalue then has a modulus near 1. The cell `antisymmetric_rnn` asks for the published `1/sqrt(N)`.
+//! largest eigenvalue then has a modulus near 1. The cell `antisymmetric_rnn` asks for `1/sqrt(N)`.
 //!
 //! **Differs from the paper**: `γ` comes from a search there; the default, 0.01, is one that Kag, Zhang, Saligrama,
 //! 2020, ICLR compare with. Complex states and more than one gate are ours; the diagonal of a skew-Hermitian matrix
