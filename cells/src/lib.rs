@@ -133,6 +133,7 @@ pub mod init;
 mod low_rank;
 pub mod model;
 pub mod operator;
+mod reflections;
 pub mod settings;
 pub mod table;
 
@@ -161,43 +162,69 @@ macro_rules! table {
 
 /// The cells, a file each.
 pub mod cells {
+    pub mod antisymmetric_rnn;
+    pub mod fastgrnn;
+    pub mod fastrnn;
     pub mod gru;
     pub mod irnn;
+    pub mod janet;
     pub mod kru;
     pub mod lstm;
     pub mod nru;
     pub mod rnn;
+    pub mod sru;
+    pub mod ugrnn;
 
+    pub use antisymmetric_rnn::AntisymmetricRnn;
+    pub use fastgrnn::FastGrnn;
+    pub use fastrnn::FastRnn;
     pub use gru::Gru;
     pub use irnn::Irnn;
+    pub use janet::Janet;
     pub use kru::Kru;
     pub use lstm::Lstm;
     pub use nru::Nru;
     pub use rnn::Rnn;
+    pub use sru::Sru;
+    pub use ugrnn::Ugrnn;
 
     table! {
         /// Every cell.
-        CELLS: crate::CellEntry; rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU, irnn::IRNN, nru::NRU
+        CELLS: crate::CellEntry;
+        rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU, irnn::IRNN, nru::NRU, janet::JANET, ugrnn::UGRNN,
+        fastrnn::FASTRNN, fastgrnn::FASTGRNN, antisymmetric_rnn::ANTISYMMETRIC_RNN, sru::SRU
     }
 }
 
 /// The recurrent operators, a file each.
 pub mod operators {
+    pub mod antisymmetric;
+    pub mod block_diagonal;
     pub mod dense;
+    pub mod diagonal;
+    pub mod householder;
     pub mod ivh;
     pub mod kron;
     pub mod lr;
     pub mod lrd;
+    pub mod svd;
 
+    pub use antisymmetric::Antisymmetric;
+    pub use block_diagonal::BlockDiagonal;
     pub use dense::Dense;
+    pub use diagonal::Diagonal;
+    pub use householder::Householder;
     pub use ivh::Ivh;
     pub use kron::Kron;
     pub use lr::Lr;
     pub use lrd::Lrd;
+    pub use svd::Svd;
 
     table! {
         /// Every recurrent operator.
-        OPERATORS: crate::OperatorEntry; dense::DENSE, kron::KRON, lr::LR, lrd::LRD, ivh::IVH
+        OPERATORS: crate::OperatorEntry;
+        dense::DENSE, kron::KRON, lr::LR, lrd::LRD, ivh::IVH, diagonal::DIAGONAL, block_diagonal::BLOCK_DIAGONAL,
+        antisymmetric::ANTISYMMETRIC, householder::HOUSEHOLDER, svd::SVD
     }
 }
 
