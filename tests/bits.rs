@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use retrograd_cells::init::{Init, rng_for};
 use retrograd_cells::{
-    CELLS, Cell, Input, Layer, Loss, Model, ModelSpec, OPERATORS, Readout, RecurrentOperator, Settings, cell,
+    Cell, Input, Layer, Loss, Model, ModelSpec, Readout, RecurrentOperator, Settings, cell, combinations,
     operator,
 };
 use retrograd_engine::{
@@ -140,14 +140,12 @@ fn all_are_right(networks: impl IntoIterator<Item = Network>, sizes: &[(usize, u
 fn every_cell_on_every_operator() {
     let _alone = alone(); // also while networks are made, which takes memory
     let mut networks = Vec::new();
-    for cell in CELLS {
-        for operator in OPERATORS {
-            for (dtype, readout) in [(DType::F32, Readout::Last), (DType::F64, Readout::EveryStep)] {
-                let layers = vec![layer(cell.name, operator.name, 12)];
-                let mut spec = ModelSpec::new(Input::Dense(3), layers, readout, 5, Loss::SoftmaxCrossEntropy);
-                spec.dtype = dtype;
-                networks.push(Network::new(format!("{} on {}, {dtype}", cell.name, operator.name), spec));
-            }
+    for (cell, operator) in combinations() {
+        for (dtype, readout) in [(DType::F32, Readout::Last), (DType::F64, Readout::EveryStep)] {
+            let layers = vec![layer(cell.name, operator.name, 12)];
+            let mut spec = ModelSpec::new(Input::Dense(3), layers, readout, 5, Loss::SoftmaxCrossEntropy);
+            spec.dtype = dtype;
+            networks.push(Network::new(format!("{} on {}, {dtype}", cell.name, operator.name), spec));
         }
     }
     all_are_right(networks, &[(1, 1), (70, 3), (20, 40)]);

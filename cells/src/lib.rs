@@ -132,6 +132,7 @@ pub mod error;
 pub mod init;
 mod low_rank;
 pub mod model;
+mod modrelu_rnn;
 pub mod operator;
 pub mod settings;
 pub mod table;
@@ -143,7 +144,7 @@ pub use init::Init;
 pub use model::{Layer, Loss, Mode, Model, ModelSpec, Readout, Recorded, StateSlot};
 pub use operator::{BoundOperator, Recurrence, RecurrentOperator};
 pub use settings::{OptionDoc, Options, Settings};
-pub use table::{CellEntry, OperatorEntry, cell, cell_entry, operator, operator_entry};
+pub use table::{CellEntry, OperatorEntry, cell, cell_entry, combinations, operator, operator_entry};
 
 /// The table of a folder: one row for each file.
 ///
@@ -161,43 +162,59 @@ macro_rules! table {
 
 /// The cells, a file each.
 pub mod cells {
+    pub mod eurnn;
+    pub mod fc_urnn;
+    pub mod goru;
     pub mod gru;
     pub mod irnn;
     pub mod kru;
     pub mod lstm;
     pub mod nru;
+    pub mod rc_urnn;
     pub mod rnn;
 
+    pub use eurnn::Eurnn;
+    pub use fc_urnn::FcUrnn;
+    pub use goru::Goru;
     pub use gru::Gru;
     pub use irnn::Irnn;
     pub use kru::Kru;
     pub use lstm::Lstm;
     pub use nru::Nru;
+    pub use rc_urnn::RcUrnn;
     pub use rnn::Rnn;
 
     table! {
         /// Every cell.
-        CELLS: crate::CellEntry; rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU, irnn::IRNN, nru::NRU
+        CELLS: crate::CellEntry; rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU, irnn::IRNN, nru::NRU,
+            rc_urnn::RC_URNN, fc_urnn::FC_URNN, eurnn::EURNN, goru::GORU
     }
 }
 
 /// The recurrent operators, a file each.
 pub mod operators {
     pub mod dense;
+    pub mod eunn;
     pub mod ivh;
     pub mod kron;
     pub mod lr;
     pub mod lrd;
+    pub mod rc;
+    pub mod unitary;
 
     pub use dense::Dense;
+    pub use eunn::Eunn;
     pub use ivh::Ivh;
     pub use kron::Kron;
     pub use lr::Lr;
     pub use lrd::Lrd;
+    pub use rc::Rc;
+    pub use unitary::Unitary;
 
     table! {
         /// Every recurrent operator.
-        OPERATORS: crate::OperatorEntry; dense::DENSE, kron::KRON, lr::LR, lrd::LRD, ivh::IVH
+        OPERATORS: crate::OperatorEntry; dense::DENSE, kron::KRON, lr::LR, lrd::LRD, ivh::IVH,
+            rc::RC, unitary::UNITARY, eunn::EUNN
     }
 }
 

@@ -4,8 +4,8 @@
 mod common;
 
 use common::{inputs, layer, spec};
-use retrograd_cells::{CELLS, Input, Loss, Model, ModelSpec, OPERATORS, Readout};
-use retrograd_engine::{Var, gradcheck};
+use retrograd_cells::{Input, Loss, Model, ModelSpec, Readout, combinations};
+use retrograd_engine::{Params, Tensor, Var, gradcheck};
 
 /// Checks the gradient of the loss by every trained parameter, and by `x` if it is dense.
 fn check(what: &str, spec: ModelSpec) -> Option<String> {
@@ -18,12 +18,33 @@ fn check(what: &str, spec: ModelSpec) -> Option<String> {
     {
         wrt.push(x);
     }
-    let options = gradcheck::Options { max_components: 24, directions: 2, ..Default::default() };
+    // Differences of a loss of order 1 by numbers that hardly change it are right to a few units of the ninth digit.
+    let tolerance = 3e-9;
+    let options = gradcheck::Options { max_components: 24, directions: 2, tolerance, ..Default::default() };
     let loss = recorded.loss;
-    let report =
-        gradcheck::check_reference(&mut recorded.tape, &[loss], &wrt, &[&data, &recorded.params], &options);
+    let params = away_from_jumps(&recorded.params);
+    let report = gradcheck::check_reference(&mut recorded.tape, &[loss], &wrt, &[&data, &params], &options);
     let report = report.unwrap();
     (!report.passed()).then(|| format!("{what}: {report}"))
+}
+
+/// modReLU of a real number jumps at 0 where its bias is not negative, and some cells begin with weights so small that
+/// every difference crosses the jump: there larger weights and negative biases.
+fn away_from_jumps(params: &Params) -> Params {
+    let small = params.get("layer0.U").is_some_and(|u| (0..u.len()).all(|i| u.get(i).norm() < 0.02));
+    let one = |(name, value): (&str, &Tensor)| {
+        let mut moved = value.clone();
+        match name {
+            "layer0.U" | "layer0.G" if small => moved.fill_with(|i| 40.0 * value.get(i)),
+            "layer0.b_c" => moved.fill_with(|i| (-0.03 - 0.01 * i as f64).into()),
+            "layer0.b" if small && params.get("layer0.b_c").is_none() => {
+                moved.fill_with(|i| (-0.03 - 0.01 * i as f64).into());
+            }
+            _ => {}
+        }
+        (name.to_string(), moved)
+    };
+    params.iter().map(one).collect()
 }
 
 fn all_pass(failures: Vec<Option<String>>) {
@@ -34,13 +55,11 @@ fn all_pass(failures: Vec<Option<String>>) {
 #[test]
 fn every_cell_on_every_operator() {
     let mut failures = Vec::new();
-    for cell in CELLS {
-        for operator in OPERATORS {
-            let layer = layer(cell.name, &[], operator.name, &[], 6);
-            let mut s = spec(Input::Dense(2), vec![layer], Readout::EveryStep, 3, Loss::SoftmaxCrossEntropy);
-            s.learn_h0 = true;
-            failures.push(check(&format!("{} on {}", cell.name, operator.name), s));
-        }
+    for (cell, operator) in combinations() {
+        let layer = layer(cell.name, &[], operator.name, &[], 6);
+        let mut s = spec(Input::Dense(2), vec![layer], Readout::EveryStep, 3, Loss::SoftmaxCrossEntropy);
+        s.learn_h0 = true;
+        failures.push(check(&format!("{} on {}", cell.name, operator.name), s));
     }
     all_pass(failures);
 }
@@ -61,6 +80,10 @@ fn every_option() {
             &[("K", "3"), ("start", "zero"), ("activation", "sigmoid"), ("alpha", "0.7"), ("eta", "0.5")],
         ),
         ("irnn", &[("K", "1"), ("activation", "tanh"), ("eta_steps", "9")]),
+        ("rc_urnn", &[("modrelu", "exact")]),
+        ("fc_urnn", &[("modrelu", "rc-urnn")]),
+        ("eurnn", &[("field", "real")]),
+        ("eurnn", &[("read", "both-parts"), ("modrelu", "fc-urnn")]),
         ("nru", &[("heads", "1"), ("memory", "9"), ("layer_norm", "true")]),
         ("nru", &[("heads", "3"), ("head_activation", "relu"), ("p", "2")]),
     ];
@@ -83,12 +106,26 @@ fn every_option_of_an_operator() {
         ("lstm", "lrd", &[("rank", "3"), ("diagonal_init", "constant:0.5")]),
         ("kru", "lrd", &[("rank", "2")]),
         ("rnn", "ivh", &[("rank", "6")]),
+        ("eurnn", "eunn", &[("capacity", "5")]),
+        ("gru", "eunn", &[("capacity", "3")]),
     ];
     let mut failures = Vec::new();
     for (cell, operator, set) in rows {
         let layer = layer(cell, &[], operator, set, 6);
         let s = spec(Input::Dense(2), vec![layer], Readout::Last, 2, Loss::SquaredError);
         failures.push(check(&format!("{cell} on {operator} with {set:?}"), s));
+    }
+    all_pass(failures);
+}
+
+/// The style of rotations that needs a power of two.
+#[test]
+fn rotations_in_the_fft_style() {
+    let mut failures = Vec::new();
+    for cell in ["eurnn", "goru", "lstm"] {
+        let layer = layer(cell, &[], "eunn", &[("style", "fft")], 8);
+        let s = spec(Input::Dense(2), vec![layer], Readout::EveryStep, 2, Loss::SquaredError);
+        failures.push(check(&format!("{cell} on rotations in the FFT style"), s));
     }
     all_pass(failures);
 }

@@ -1,6 +1,6 @@
 //! Settings to begin with: those published, one table.
 
-use super::config::{Length, Named, Precision, Settings, TrainConfig};
+use super::config::{Length, Named, Precision, Settings, TrainConfig, cayley};
 use crate::run::Result;
 
 /// How a task is trained, whatever the cell.
@@ -391,6 +391,7 @@ impl TrainConfig {
             horizon: None,
             frozen: Vec::new(),
             optimizer: Named::new("adam").with("lr", "1e-3"),
+            unitary: cayley(),
             schedule: Named::new("constant"),
             gradients: Settings::new(),
             penalties: Vec::new(),
