@@ -6,6 +6,7 @@ use num_complex::Complex;
 use retrograd_engine::cpu::{Isa, Real};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
+use retrograd_engine::profile::Work;
 use retrograd_engine::{DType, Error, Op, Result, Tape, Ty, Var};
 use rustfft::{Fft, FftDirection, FftNum, FftPlanner, FftPlannerScalar};
 use smallvec::smallvec;
@@ -129,6 +130,10 @@ impl Op for Transform {
 
     fn is_linear(&self) -> bool {
         true
+    }
+
+    fn work(&self) -> Work {
+        Work::Product
     }
 }
 

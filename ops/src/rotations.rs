@@ -6,6 +6,7 @@ mod tests;
 
 use retrograd_engine::kernel::{Args, RowRule, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
+use retrograd_engine::profile::Work;
 use retrograd_engine::{DType, Error, Op, Result, Shape, Tape, Ty, Var};
 use smallvec::{SmallVec, smallvec};
 
@@ -232,6 +233,10 @@ impl Op for Rotations {
     fn flops(&self, inputs: &[Ty], _: &Ty) -> f64 {
         flops(self.style, self.phases, &inputs[0])
     }
+
+    fn work(&self) -> Work {
+        Work::Product
+    }
 }
 
 /// Floating-point operations of the product for one row.
@@ -315,6 +320,10 @@ impl Op for RotationsGrad {
 
     fn flops(&self, inputs: &[Ty], _: &Ty) -> f64 {
         3.0 * flops(self.style, self.phases, &inputs[0])
+    }
+
+    fn work(&self) -> Work {
+        Work::Product
     }
 }
 
