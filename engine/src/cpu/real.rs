@@ -6,7 +6,11 @@ use super::butterfly::{ApplyArgs, TraceArgs};
 use super::gemm::{GemmArgs, TnArgs};
 use super::isa::Isa;
 use super::math::consts::Consts;
+#[cfg(target_arch = "x86_64")]
+use super::pointwise::Compiled;
 use super::pointwise::RunArgs;
+#[cfg(target_arch = "x86_64")]
+use super::pointwise::jit::{self, Recording};
 use super::simd::{self, Vector};
 use crate::dtype::Element;
 
@@ -72,6 +76,8 @@ pub(super) mod hooks {
         unsafe fn pointwise(isa: Isa, args: RunArgs<'_, Self>);
         unsafe fn butterfly(isa: Isa, args: ApplyArgs<'_, Self>);
         unsafe fn butterfly_traces(isa: Isa, args: TraceArgs<'_, Self>);
+        #[cfg(target_arch = "x86_64")]
+        fn record(isa: Isa, program: &Compiled) -> Option<Recording>;
         fn lanes(isa: Isa) -> usize;
         fn panel(isa: Isa) -> usize;
         fn pow_scalar(self, e: Self) -> Self;
@@ -165,6 +171,10 @@ macro_rules! real {
             unsafe fn butterfly_traces(isa: Isa, args: TraceArgs<'_, $ty>) {
                 // SAFETY: the caller upholds the contract of `TraceArgs`.
                 unsafe { $dispatch(isa, args) }
+            }
+            #[cfg(target_arch = "x86_64")]
+            fn record(isa: Isa, program: &Compiled) -> Option<Recording> {
+                (isa == Isa::Avx512).then(|| jit::record::<simd::avx512::$v512>(program)).flatten()
             }
             fn lanes(isa: Isa) -> usize {
                 vector_const!(

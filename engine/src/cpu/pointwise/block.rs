@@ -52,7 +52,7 @@ impl<R: Real> Kernel<R> for RunArgs<'_, R> {
 }
 
 /// Makes one long row of the domain where every operand and result allows it.
-fn flatten<R: Copy>(args: &RunArgs<'_, R>) -> Option<SmallVec<[In<R>; 16]>> {
+pub(super) fn flatten<R: Copy>(args: &RunArgs<'_, R>) -> Option<SmallVec<[In<R>; 16]>> {
     let RunArgs { rows, width, .. } = *args;
     if rows == 1 || args.outs.iter().any(|o| o.row_stride != width) {
         return None;
@@ -169,7 +169,8 @@ unsafe fn run<V: Vector>(args: RunArgs<'_, V::Scalar>) {
     // Room for long chains, so that a loop over steps does not allocate.
     let mut lines: SmallVec<[Line<V::Scalar>; 64]> = SmallVec::new();
     for step in &program.steps {
-        let (dst, args) = (spot(step.dst), step.args.map(spot));
+        let [a, b, c] = step.args;
+        let (dst, args) = (spot(step.dst), [spot(a), spot(b), spot(c)]);
         let (copy, gaps) = match step.dst {
             // Computed there already.
             Place::Out(_) if dst.base == args[0].base => continue,
@@ -231,6 +232,18 @@ impl<R> Spot<R> {
         // SAFETY: by the caller's word the block lies in the operand, the result, or their buffer.
         (unsafe { self.base.add(row * self.row + col * self.col) }, pitch)
     }
+
+    /// As an argument.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Spot::at`].
+    #[inline(always)]
+    unsafe fn arg(&self, at: (usize, usize), size: Size) -> Arg<R> {
+        // SAFETY: the caller's word is the same.
+        let (ptr, pitch) = unsafe { self.at(at, size) };
+        Arg { ptr: ptr.cast_const(), pitch, step: self.step }
+    }
 }
 
 /// Interprets all steps over the block that starts at row and column `at`.
@@ -266,10 +279,8 @@ unsafe fn block<V: Vector>(
         // SAFETY: slots hold `BLOCK` elements and are in the scratch, results are the caller's to write at the
         // block, which lies in the domain; arguments are readable as above.
         unsafe {
-            let from = line.args.map(|a| {
-                let (ptr, pitch) = a.at(at, size);
-                Arg { ptr: ptr.cast_const(), pitch, step: a.step }
-            });
+            let [a, b, c] = &line.args;
+            let from = [a.arg(at, size), b.arg(at, size), c.arg(at, size)];
             let (ptr, pitch) = line.dst.at(at, size);
             if line.gaps {
                 scatter_rows(ptr, pitch, from[0], size);

@@ -249,7 +249,17 @@ fn allocate(values: &[Computed], stores: &[(u16, Value)], loads: usize) -> Compi
         }
         steps.push(Step { op: Op::Copy, dst: Place::Out(out), args: [src; 3] });
     }
-    Compiled { steps, direct, last_read, constants: Vec::new(), slots: usize::from(slots), loads, stores: 0 }
+    Compiled {
+        steps,
+        direct,
+        last_read,
+        constants: Vec::new(),
+        slots: usize::from(slots),
+        loads,
+        stores: 0,
+        #[cfg(target_arch = "x86_64")]
+        jit: Default::default(),
+    }
 }
 
 fn resolve(place: &[Place], value: Value) -> Place {

@@ -2,11 +2,14 @@
 //!
 //! The program is compiled once: constants are collected, dead instructions dropped, registers renamed to few
 //! slots. Running interprets it over blocks of [`BLOCK`] elements that stay in the L1 cache: one dispatch and one
-//! vector loop per instruction and block. Operands are read where they lie; a result is written after the last
+//! vector loop per instruction and block; programs that run for long become machine code of their own (`jit`).
+//! Operands are read where they lie; a result is written after the last
 //! instruction of a block that reads the operand it overwrites, so a result may be an operand.
 
 mod block;
 mod compile;
+#[cfg(target_arch = "x86_64")]
+pub(in crate::cpu) mod jit;
 mod ops;
 #[cfg(test)]
 mod tests;
@@ -55,6 +58,8 @@ pub struct Compiled {
     slots: usize,
     loads: usize,
     stores: usize,
+    #[cfg(target_arch = "x86_64")]
+    jit: jit::Cache,
 }
 
 impl Compiled {
@@ -114,9 +119,16 @@ impl Compiled {
         if rows == 0 || width == 0 {
             return;
         }
-        let args = RunArgs { program: self, rows, width, ins, outs, scratch };
+        #[allow(unused_mut)]
+        let mut args = RunArgs { program: self, rows, width, ins, outs, scratch };
         // SAFETY: the caller's promise about operands and results; the scratch is long enough.
-        unsafe { R::pointwise(isa, args) }
+        unsafe {
+            #[cfg(target_arch = "x86_64")]
+            if jit::run(isa, &mut args) {
+                return;
+            }
+            R::pointwise(isa, args)
+        }
     }
 
     /// Runs the program over slices: operands as long as the results, or of length 1.

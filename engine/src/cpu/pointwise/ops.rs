@@ -1,5 +1,6 @@
 //! The vector loops of one instruction over one block.
 
+use super::compile::Op;
 use crate::cpu::math;
 use crate::cpu::real::Real;
 use crate::cpu::simd::Vector;
@@ -189,8 +190,39 @@ pub(super) unsafe fn copy<V: Vector>(dst: Dst<V::Scalar>, args: [Arg<V::Scalar>;
     unsafe { each::<V, Copy, 1>(dst, args, size) }
 }
 
+/// One operation on vectors.
+///
+/// # Safety
+///
+/// The contract of [`Vector`].
+#[cfg(target_arch = "x86_64")]
+pub(super) unsafe fn apply<V: Vector>(op: Op, a: V, b: V, c: V) -> V {
+    // SAFETY: the caller's contract is the same.
+    unsafe {
+        match op {
+            Op::Copy => a,
+            Op::Unary(op) => apply_unary(op, a, b, c),
+            Op::Binary(op) => apply_binary(op, a, b, c),
+            Op::Ternary(op) => apply_ternary(op, a, b, c),
+        }
+    }
+}
+
 macro_rules! dispatch {
-    ($name:ident, $op:ident, $n:literal: $($function:ident),*) => {
+    ($name:ident, $apply:ident, $op:ident, $n:literal: $($function:ident),*) => {
+        /// # Safety
+        ///
+        /// As for [`apply`].
+        #[cfg(target_arch = "x86_64")]
+        unsafe fn $apply<V: Vector>(op: $op, a: V, b: V, c: V) -> V {
+            // SAFETY: the caller's contract is the same.
+            unsafe {
+                match op {
+                    $($op::$function => $function::apply(a, b, c)),*
+                }
+            }
+        }
+
         /// # Safety
         ///
         /// As for [`each`].
@@ -211,6 +243,6 @@ macro_rules! dispatch {
     };
 }
 
-dispatch!(unary, Unary, 1: Neg, Abs, Sign, Sqrt, Recip, Exp, Expm1, Log, Log1p, Sin, Cos, Tanh, Sigmoid, Softplus, Floor);
-dispatch!(binary, Binary, 2: Add, Sub, Mul, Div, Max, Min, Pow, Hypot, RecipHypot, Lt, Le, Eq);
-dispatch!(ternary, Ternary, 3: MulAdd, NegMulAdd, Select);
+dispatch!(unary, apply_unary, Unary, 1: Neg, Abs, Sign, Sqrt, Recip, Exp, Expm1, Log, Log1p, Sin, Cos, Tanh, Sigmoid, Softplus, Floor);
+dispatch!(binary, apply_binary, Binary, 2: Add, Sub, Mul, Div, Max, Min, Pow, Hypot, RecipHypot, Lt, Le, Eq);
+dispatch!(ternary, apply_ternary, Ternary, 3: MulAdd, NegMulAdd, Select);

@@ -5,22 +5,22 @@
 use super::*;
 use crate::expr::{Binary, Instr, Reg, Ternary, Unary};
 
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, n: usize) -> usize {
+    pub(super) fn below(&mut self, n: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         (self.0 >> 20) as usize % n
     }
     /// In [-2, 2).
-    fn number(&mut self) -> f64 {
+    pub(super) fn number(&mut self) -> f64 {
         self.below(1 << 30) as f64 / (1u64 << 28) as f64 - 2.0
     }
 }
 
-const UNARY: [Unary; 15] = [
+pub(super) const UNARY: [Unary; 15] = [
     Unary::Neg,
     Unary::Abs,
     Unary::Sign,
@@ -52,7 +52,7 @@ const BINARY: [Binary; 12] = [
     Binary::Eq,
 ];
 
-fn random_program(rng: &mut Random) -> ScalarProgram {
+pub(super) fn random_program(rng: &mut Random) -> ScalarProgram {
     let mut instrs = Vec::new();
     let mut next: Reg = 0;
     let (loads, stores) = (1 + rng.below(4), 1 + rng.below(3));
@@ -153,13 +153,13 @@ fn evaluate(program: &ScalarProgram, ins: &[f64]) -> Vec<f64> {
     out
 }
 
-fn same<R: Real>(a: R, b: R) -> bool {
+pub(super) fn same<R: Real>(a: R, b: R) -> bool {
     let (a, b) = (a.to_f64(), b.to_f64());
     a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan())
 }
 
 /// Strides of an operand over `rows` × `width`, with room for all of it.
-fn strides(rng: &mut Random, width: usize) -> (usize, usize) {
+pub(super) fn strides(rng: &mut Random, width: usize) -> (usize, usize) {
     match rng.below(5) {
         0 => (0, 0),
         1 => (0, 1),

@@ -24,6 +24,7 @@ macro_rules! avx512 {
             const FMA: bool = true;
             const PANEL: usize = 4;
             const ROWS: usize = 6;
+            const SCALEF: bool = true;
 
             avx512! { @ops $name, $scalar, $mask;
                 splat(x: $scalar) => $name($set1(x));
@@ -38,7 +39,7 @@ macro_rules! avx512 {
                 div(self, o: Self) => $name($div(self.0, o.0));
                 mul_add(self, b: Self, c: Self) => $name($fmadd(self.0, b.0, c.0));
                 neg_mul_add(self, b: Self, c: Self) => $name($fnmadd(self.0, b.0, c.0));
-                scale(self, n: Self) => $name($scalef(self.0, n.0));
+                scalef(self, n: Self) => $name($scalef(self.0, n.0));
                 sqrt(self) => $name($sqrt(self.0));
                 floor(self) => $name($roundscale::<{ _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC }>(self.0));
                 round(self) => $name($roundscale::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(self.0));
@@ -142,35 +143,16 @@ avx512!(
         8 => _mm512_shuffle_f32x4::<0b01_00_11_10>(v, v)
     },
     {
-        // Divisions and roots take 16 cycles and more a vector; an estimate of 14 bits and a step of Newton's method
-        // take 3, and a last correction of the result rounds it as well as a division would, nearly always.
+        const ESTIMATES: bool = true;
         #[inline(always)]
-        unsafe fn ratio(self, d: Self) -> Self {
+        unsafe fn recip_estimate(self) -> Self {
             // SAFETY: the caller upholds the contract of `Vector`.
-            unsafe {
-                let r = F32x16(_mm512_rcp14_ps(d.0));
-                let r = d.neg_mul_add(r, Self::splat(1.0)).mul_add(r, r);
-                let q = self.mul(r);
-                d.neg_mul_add(q, self).mul_add(r, q)
-            }
+            unsafe { F32x16(_mm512_rcp14_ps(self.0)) }
         }
         #[inline(always)]
-        unsafe fn rsqrt(self) -> Self {
+        unsafe fn rsqrt_estimate(self) -> Self {
             // SAFETY: the caller upholds the contract of `Vector`.
-            unsafe {
-                let r = F32x16(_mm512_rsqrt14_ps(self.0));
-                let error = self.mul(r).neg_mul_add(r, Self::splat(1.0));
-                error.mul(Self::splat(0.5)).mul_add(r, r)
-            }
-        }
-        #[inline(always)]
-        unsafe fn sqrt_normal(self) -> Self {
-            // SAFETY: the caller upholds the contract of `Vector`.
-            unsafe {
-                let r = self.rsqrt();
-                let y = self.mul(r);
-                y.neg_mul_add(y, self).mul_add(r.mul(Self::splat(0.5)), y)
-            }
+            unsafe { F32x16(_mm512_rsqrt14_ps(self.0)) }
         }
     }
 );

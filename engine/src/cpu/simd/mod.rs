@@ -32,6 +32,10 @@ pub(crate) trait Vector: Copy {
     const PANEL: usize;
     /// Rows of the tallest register tile.
     const ROWS: usize;
+    /// Whether [`Vector::recip_estimate`] and [`Vector::rsqrt_estimate`] are there.
+    const ESTIMATES: bool = false;
+    /// Whether [`Vector::scalef`] is there.
+    const SCALEF: bool = false;
 
     unsafe fn splat(x: Self::Scalar) -> Self;
     unsafe fn load(p: *const Self::Scalar) -> Self;
@@ -75,6 +79,24 @@ pub(crate) trait Vector: Copy {
     /// The bits shifted right by the width of the mantissa field, zeros from the left.
     unsafe fn shr_mantissa(self) -> Self;
 
+    /// `1 / self` to 14 bits, where [`Vector::ESTIMATES`].
+    #[inline(always)]
+    unsafe fn recip_estimate(self) -> Self {
+        self
+    }
+
+    /// `1 / √self` to 14 bits, where [`Vector::ESTIMATES`].
+    #[inline(always)]
+    unsafe fn rsqrt_estimate(self) -> Self {
+        self
+    }
+
+    /// `self * 2^⌊n⌋`, rounded once, where [`Vector::SCALEF`].
+    #[inline(always)]
+    unsafe fn scalef(self, _n: Self) -> Self {
+        self
+    }
+
     /// All lanes 0.
     #[inline(always)]
     unsafe fn zero() -> Self {
@@ -115,27 +137,51 @@ pub(crate) trait Vector: Copy {
         unsafe { Self::select(self.eq(self), self.min_or(o), self) }
     }
 
-    /// `self / d` to within an ulp, for positive normal `d` whose square is normal too. Quicker than a division
-    /// where that is slow.
+    // Divisions and roots take 16 cycles and more a vector where there are estimates; an estimate and a step of
+    // Newton's method take 3, and a last correction of the result rounds it as well as a division would, nearly
+    // always.
+
+    /// `self / d` to within an ulp, for positive normal `d` whose square is normal too.
     #[inline(always)]
     unsafe fn ratio(self, d: Self) -> Self {
         // SAFETY: the caller upholds the trait's contract.
-        unsafe { self.div(d) }
+        unsafe {
+            if !Self::ESTIMATES {
+                return self.div(d);
+            }
+            let r = d.recip_estimate();
+            let r = d.neg_mul_add(r, Self::splat(Self::Scalar::ONE)).mul_add(r, r);
+            let q = self.mul(r);
+            d.neg_mul_add(q, self).mul_add(r, q)
+        }
     }
 
-    /// `1 / √self` to within an ulp, for positive normal `self`. Quicker than a root and a division where they are
-    /// slow.
+    /// `1 / √self` to within an ulp, for positive normal `self`.
     #[inline(always)]
     unsafe fn rsqrt(self) -> Self {
         // SAFETY: the caller upholds the trait's contract.
-        unsafe { Self::splat(Self::Scalar::ONE).div(self.sqrt()) }
+        unsafe {
+            if !Self::ESTIMATES {
+                return Self::splat(Self::Scalar::ONE).div(self.sqrt());
+            }
+            let r = self.rsqrt_estimate();
+            let error = self.mul(r).neg_mul_add(r, Self::splat(Self::Scalar::ONE));
+            error.mul(Self::splat(Self::Scalar::HALF)).mul_add(r, r)
+        }
     }
 
-    /// `√self` to within an ulp, for positive normal `self`. Quicker than a root where that is slow.
+    /// `√self` to within an ulp, for positive normal `self`.
     #[inline(always)]
     unsafe fn sqrt_normal(self) -> Self {
         // SAFETY: the caller upholds the trait's contract.
-        unsafe { self.sqrt() }
+        unsafe {
+            if !Self::ESTIMATES {
+                return self.sqrt();
+            }
+            let r = self.rsqrt();
+            let y = self.mul(r);
+            y.neg_mul_add(y, self).mul_add(r.mul(Self::splat(Self::Scalar::HALF)), y)
+        }
     }
 
     /// `2^n` for integral `n` in the range of normal exponents.
@@ -149,8 +195,11 @@ pub(crate) trait Vector: Copy {
     /// `self * 2^n` for integral `n`, also where `2^n` is a little beyond the normal numbers.
     #[inline(always)]
     unsafe fn scale(self, n: Self) -> Self {
-        // SAFETY: the caller upholds the trait's contract. In two factors, each a normal number.
+        // SAFETY: the caller upholds the trait's contract. Else in two factors, each a normal number.
         unsafe {
+            if Self::SCALEF {
+                return self.scalef(n);
+            }
             let first = n.mul(Self::splat(Self::Scalar::HALF)).floor();
             self.mul(first.exp2i()).mul(n.sub(first).exp2i())
         }

@@ -1,0 +1,796 @@
+//! From recorded operations to AVX-512 code: a loop over rows, in it one over the vectors of a row, in it the
+//! operations in their order, and all stores after the last of them.
+//!
+//! Registers: values are loaded where they are first read and stay until they are needed elsewhere; then the one
+//! whose next reader is farthest goes, to memory if it cannot be had again from an operand or a constant. Constants
+//! are read from memory, spread over a vector by the instruction that reads them; those read most get the
+//! registers that nothing else needs.
+
+use std::collections::HashMap;
+
+use iced_x86::{
+    BlockEncoder, BlockEncoderOptions, Code, Instruction, InstructionBlock, MemoryOperand, Register,
+};
+
+use super::record::{Id, Node, Prim, Recording};
+
+/// Bytes of a vector register.
+pub(super) const VECTOR: usize = 64;
+
+/// Words of the table before its pointers: see [`Table`](super::Table).
+pub(super) const ROWS_LEFT: usize = 0;
+pub(super) const WHOLE_BYTES: usize = 1;
+pub(super) const LAST_LANES: usize = 2;
+pub(super) const OFFSET: usize = 3;
+pub(super) const POINTERS: usize = 4;
+
+/// Machine code and what it needs.
+pub(super) struct Assembled {
+    pub(super) code: Vec<u8>,
+    /// Bits of the constants, each as wide as an element.
+    pub(super) constants: Vec<u64>,
+    /// Vectors of memory for values that have no register.
+    pub(super) spills: usize,
+}
+
+/// What a body of code is assembled from, the same for all of its versions.
+pub(super) struct Job<'a> {
+    pub(super) recording: &'a Recording,
+    /// Operands.
+    pub(super) loads: usize,
+    /// Results.
+    pub(super) stores: usize,
+    /// Bit `i`: operand `i` has one value a row.
+    pub(super) scalars: u64,
+    /// Whether elements are f64.
+    pub(super) double: bool,
+}
+
+const TABLE: Register = Register::RDI;
+const CONSTANTS: Register = Register::RSI;
+const SPILLS: Register = Register::RDX;
+const COLUMN: Register = Register::RCX;
+const TEMPORARY: Register = Register::RAX;
+const ROW_POINTERS: [Register; 10] = [
+    Register::R8,
+    Register::R9,
+    Register::R10,
+    Register::R11,
+    Register::RBX,
+    Register::RBP,
+    Register::R12,
+    Register::R13,
+    Register::R14,
+    Register::R15,
+];
+/// Those of the pointers' registers that belong to the caller.
+const SAVED: [Register; 6] =
+    [Register::RBX, Register::RBP, Register::R12, Register::R13, Register::R14, Register::R15];
+const ZMM: usize = 32;
+/// Holds the lanes of the last vector of a row.
+const TAIL_MASK: Register = Register::K7;
+/// Masks for comparisons: `k1` to `k6`.
+const MASKS: usize = 6;
+
+/// The code, or none for a program that it has no means for.
+pub(super) fn assemble(job: &Job<'_>) -> Option<Assembled> {
+    // Once to see which registers are left over, once to give them to constants.
+    let first = Assembler::new(job, &[]).whole()?;
+    let free = if first.spilled() { 0 } else { ZMM - first.most_registers };
+    let mut constants: Vec<(usize, Id)> = first.constant_reads.iter().map(|(&id, &n)| (n, id)).collect();
+    constants.sort_unstable_by_key(|&(n, id)| (std::cmp::Reverse(n), id));
+    let fixed: Vec<Id> = constants.iter().take(free).map(|&(_, id)| id).collect();
+    Assembler::new(job, &fixed).whole()?.finish()
+}
+
+/// An instruction's last operand.
+#[derive(Clone, Copy)]
+enum Operand {
+    Register(Register),
+    Memory(MemoryOperand),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Label {
+    Row,
+    Column,
+    Last,
+    RowEnd,
+    Bail,
+    Exit,
+}
+
+struct Assembler<'a> {
+    job: &'a Job<'a>,
+    code: Vec<Instruction>,
+    labels: HashMap<Label, u64>,
+    branches: Vec<(usize, Label)>,
+    constants: Vec<u64>,
+    constant_slot: HashMap<u64, usize>,
+    /// How often code reads each constant from memory.
+    constant_reads: HashMap<Id, usize>,
+    /// Constants with a register of their own, and which.
+    fixed: Vec<(Id, usize)>,
+    /// Nodes that a store or a guard needs, in order.
+    order: Vec<Id>,
+    /// Where each node is read, as positions in `order`; the stores follow.
+    uses: Vec<Vec<u32>>,
+    spills: usize,
+    most_registers: usize,
+    // Of one body:
+    /// Whether it is the one for the last, partial vector of a row.
+    last: bool,
+    at: u32,
+    register_of: Vec<Option<usize>>,
+    mask_of: Vec<Option<usize>>,
+    spill_of: Vec<Option<usize>>,
+    held: [Option<Id>; ZMM],
+    pinned: u32,
+    masks: [bool; MASKS],
+}
+
+impl<'a> Assembler<'a> {
+    fn new(job: &'a Job<'a>, fixed: &[Id]) -> Assembler<'a> {
+        let nodes = &job.recording.nodes;
+        let mut needed = vec![false; nodes.len()];
+        for &(_, id) in &job.recording.stores {
+            needed[id as usize] = true;
+        }
+        for (id, node) in nodes.iter().enumerate().rev() {
+            needed[id] |= node.prim == Prim::Guard;
+            if needed[id] {
+                node.args().iter().for_each(|&a| needed[a as usize] = true);
+            }
+        }
+        let order: Vec<Id> = (0..nodes.len() as Id).filter(|&id| needed[id as usize]).collect();
+        let mut uses = vec![Vec::new(); nodes.len()];
+        for (at, &id) in order.iter().enumerate() {
+            nodes[id as usize].args().iter().for_each(|&a| uses[a as usize].push(at as u32));
+        }
+        for (k, &(_, id)) in job.recording.stores.iter().enumerate() {
+            uses[id as usize].push((order.len() + k) as u32);
+        }
+        Assembler {
+            job,
+            code: Vec::new(),
+            labels: HashMap::new(),
+            branches: Vec::new(),
+            constants: Vec::new(),
+            constant_slot: HashMap::new(),
+            constant_reads: HashMap::new(),
+            fixed: fixed.iter().enumerate().map(|(i, &id)| (id, ZMM - 1 - i)).collect(),
+            order,
+            uses,
+            spills: 0,
+            most_registers: 0,
+            last: false,
+            at: 0,
+            register_of: vec![None; nodes.len()],
+            mask_of: vec![None; nodes.len()],
+            spill_of: vec![None; nodes.len()],
+            held: [None; ZMM],
+            pinned: 0,
+            masks: [false; MASKS],
+        }
+    }
+
+    fn spilled(&self) -> bool {
+        self.spills > 0
+    }
+
+    /// All of the code.
+    fn whole(mut self) -> Option<Self> {
+        let pointers = (self.job.loads + self.job.stores).min(ROW_POINTERS.len());
+        for r in SAVED {
+            self.emit(Instruction::with1(Code::Push_r64, r).ok()?);
+        }
+        for (i, &r) in ROW_POINTERS[..pointers].iter().enumerate() {
+            self.emit(Instruction::with2(Code::Mov_r64_rm64, r, word(POINTERS + i)).ok()?);
+        }
+        for (id, register) in self.fixed.clone() {
+            let from = self.constant(id);
+            self.emit(Instruction::with2(self.broadcast(), zmm(register), plain(from)).ok()?);
+        }
+        self.emit(Instruction::with2(Code::VEX_Kmovw_kr_km16, TAIL_MASK, word(LAST_LANES)).ok()?);
+        self.emit(Instruction::with2(Code::Mov_r64_rm64, COLUMN, word(OFFSET)).ok()?);
+
+        self.label(Label::Row);
+        self.emit(Instruction::with2(Code::Cmp_r64_rm64, COLUMN, word(WHOLE_BYTES)).ok()?);
+        self.branch(Code::Jae_rel32_64, Label::Last)?;
+        self.label(Label::Column);
+        self.body(false)?;
+        self.emit(Instruction::with2(Code::Add_rm64_imm8, COLUMN, VECTOR as i32).ok()?);
+        self.emit(Instruction::with2(Code::Cmp_r64_rm64, COLUMN, word(WHOLE_BYTES)).ok()?);
+        self.branch(Code::Jb_rel32_64, Label::Column)?;
+
+        self.label(Label::Last);
+        self.emit(Instruction::with2(Code::Cmp_rm64_imm8, word(LAST_LANES), 0).ok()?);
+        self.branch(Code::Je_rel32_64, Label::RowEnd)?;
+        self.body(true)?;
+
+        self.label(Label::RowEnd);
+        self.emit(Instruction::with2(Code::Xor_r32_rm32, Register::ECX, Register::ECX).ok()?);
+        self.emit(Instruction::with2(Code::Xor_r32_rm32, Register::EAX, Register::EAX).ok()?);
+        self.emit(Instruction::with2(Code::Sub_rm64_imm8, word(ROWS_LEFT), 1).ok()?);
+        self.branch(Code::Je_rel32_64, Label::Exit)?;
+        let all = self.job.loads + self.job.stores;
+        for i in 0..all {
+            let stride = word(POINTERS + all + i);
+            match ROW_POINTERS.get(i) {
+                Some(&r) => self.emit(Instruction::with2(Code::Add_r64_rm64, r, stride).ok()?),
+                None => {
+                    self.emit(Instruction::with2(Code::Mov_r64_rm64, TEMPORARY, stride).ok()?);
+                    self.emit(Instruction::with2(Code::Add_rm64_r64, word(POINTERS + i), TEMPORARY).ok()?);
+                }
+            }
+        }
+        self.branch(Code::Jmp_rel32_64, Label::Row)?;
+
+        self.label(Label::Bail);
+        self.emit(Instruction::with2(Code::Mov_rm64_r64, word(OFFSET), COLUMN).ok()?);
+        self.emit(Instruction::with2(Code::Mov_r32_imm32, Register::EAX, 1).ok()?);
+        self.label(Label::Exit);
+        for r in SAVED.into_iter().rev() {
+            self.emit(Instruction::with1(Code::Pop_r64, r).ok()?);
+        }
+        self.emit(Instruction::with(Code::VEX_Vzeroupper));
+        self.emit(Instruction::with(Code::Retnq));
+        Some(self)
+    }
+
+    /// The bytes.
+    fn finish(mut self) -> Option<Assembled> {
+        for (at, label) in std::mem::take(&mut self.branches) {
+            self.code[at].set_near_branch64(*self.labels.get(&label)?);
+        }
+        // Nothing in the code depends on where it lies.
+        let block = InstructionBlock::new(&self.code, 0);
+        let code = BlockEncoder::encode(64, block, BlockEncoderOptions::NONE).ok()?.code_buffer;
+        Some(Assembled { code, constants: self.constants, spills: self.spills })
+    }
+
+    fn emit(&mut self, mut instruction: Instruction) {
+        instruction.set_ip(self.code.len() as u64 + 1);
+        self.code.push(instruction);
+    }
+
+    /// The next instruction is called so.
+    fn label(&mut self, label: Label) {
+        self.labels.insert(label, self.code.len() as u64 + 1);
+    }
+
+    fn branch(&mut self, code: Code, label: Label) -> Option<()> {
+        self.branches.push((self.code.len(), label));
+        self.emit(Instruction::with_branch(code, 0).ok()?);
+        Some(())
+    }
+
+    fn node(&self, id: Id) -> Node {
+        self.job.recording.nodes[id as usize]
+    }
+
+    /// The operations over one vector and the stores of what they make.
+    fn body(&mut self, last: bool) -> Option<()> {
+        self.last = last;
+        for table in [&mut self.register_of, &mut self.mask_of, &mut self.spill_of] {
+            table.fill(None);
+        }
+        self.held = [None; ZMM];
+        self.masks = [false; MASKS];
+        for &(id, register) in &self.fixed {
+            self.register_of[id as usize] = Some(register);
+            self.held[register] = Some(id);
+        }
+        for at in 0..self.order.len() {
+            self.at = at as u32;
+            self.pinned = 0;
+            self.operation(self.order[at])?;
+        }
+        for (k, &(slot, id)) in self.job.recording.stores.iter().enumerate() {
+            self.at = (self.order.len() + k) as u32;
+            self.pinned = 0;
+            let from = self.register(id)?;
+            let to = self.pointer(self.job.loads + usize::from(slot), true);
+            let mut store = Instruction::with2(self.store(), to, from).ok()?;
+            if last {
+                store.set_op_mask(TAIL_MASK);
+            }
+            self.emit(store);
+            self.release(id);
+        }
+        Some(())
+    }
+
+    fn operation(&mut self, id: Id) -> Option<()> {
+        let node = self.node(id);
+        let [a, b, c] = node.args;
+        match node.prim {
+            Prim::In(_) | Prim::Constant(_) => return Some(()),
+            Prim::MulAdd | Prim::NegMulAdd => return self.fused(id, node),
+            Prim::Lt | Prim::Le | Prim::Eq => {
+                let x = self.register(a)?;
+                let y = self.operand(b)?;
+                self.release_all(&node);
+                let mask = self.masks.iter().position(|taken| !taken)?;
+                self.masks[mask] = true;
+                self.mask_of[id as usize] = Some(mask);
+                let code = self.pick(
+                    Code::EVEX_Vcmpps_kr_k1_zmm_zmmm512b32_imm8_sae,
+                    Code::EVEX_Vcmppd_kr_k1_zmm_zmmm512b64_imm8_sae,
+                );
+                // The ordered, quiet comparisons.
+                let how = match node.prim {
+                    Prim::Lt => 0x11,
+                    Prim::Le => 0x12,
+                    _ => 0x00,
+                };
+                self.emit(match y {
+                    Operand::Register(y) => Instruction::with4(code, k(mask), x, y, how).ok()?,
+                    Operand::Memory(y) => Instruction::with4(code, k(mask), x, y, how).ok()?,
+                });
+                self.forget_if_unread(id);
+            }
+            Prim::Guard => {
+                let mask = k(self.mask_of[a as usize]?);
+                self.emit(Instruction::with2(Code::VEX_Kortestw_kr_kr, mask, mask).ok()?);
+                self.branch(Code::Jne_rel32_64, Label::Bail)?;
+                self.release(a);
+            }
+            Prim::Select => {
+                let mask = k(self.mask_of[a as usize]?);
+                let zero = self.node(c).prim == Prim::Constant(0);
+                let mut instruction = if zero {
+                    let x = self.register(b)?;
+                    self.release_all(&node);
+                    let to = self.fresh(id)?;
+                    let mut copy = Instruction::with2(self.load(), to, x).ok()?;
+                    copy.set_zeroing_masking(true);
+                    copy
+                } else {
+                    let y = self.register(c)?;
+                    let x = self.operand(b)?;
+                    self.release_all(&node);
+                    let to = self.fresh(id)?;
+                    let code = self.pick(
+                        Code::EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32,
+                        Code::EVEX_Vblendmpd_zmm_k1z_zmm_zmmm512b64,
+                    );
+                    three(code, to, y, x)?
+                };
+                instruction.set_op_mask(mask);
+                self.emit(instruction);
+            }
+            prim if prim.arity() == 1 => {
+                let x = self.operand(a)?;
+                self.release_all(&node);
+                let to = self.fresh(id)?;
+                let (code, immediate) = self.unary(prim)?;
+                self.emit(match (x, immediate) {
+                    (Operand::Register(x), None) => Instruction::with2(code, to, x).ok()?,
+                    (Operand::Memory(x), None) => Instruction::with2(code, to, x).ok()?,
+                    (Operand::Register(x), Some(i)) => Instruction::with3(code, to, x, i).ok()?,
+                    (Operand::Memory(x), Some(i)) => Instruction::with3(code, to, x, i).ok()?,
+                });
+            }
+            prim => {
+                let commutes =
+                    matches!(prim, Prim::Add | Prim::Mul | Prim::And | Prim::Or | Prim::Xor) && a != b;
+                let (a, b) =
+                    if commutes && self.in_memory(a) && !self.in_memory(b) { (b, a) } else { (a, b) };
+                let x = self.register(a)?;
+                let y = self.operand(b)?;
+                self.release_all(&node);
+                let to = self.fresh(id)?;
+                self.emit(three(self.binary(prim)?, to, x, y)?);
+            }
+        }
+        Some(())
+    }
+
+    /// `± a·b + c`, in whichever of the three forms spares a copy.
+    fn fused(&mut self, id: Id, node: Node) -> Option<()> {
+        let [mut a, mut b, c] = node.args;
+        if self.in_memory(a) && !self.in_memory(b) {
+            (a, b) = (b, a);
+        }
+        let from_memory =
+            |s: &Self, id: Id| s.in_memory(id) && [a, b, c].iter().filter(|&&x| x == id).count() == 1;
+        // One operand at most may be in memory: an addend that dies in its register is the best place for the sum.
+        let (memory_b, memory_c) =
+            if from_memory(self, b) { (true, false) } else { (false, from_memory(self, c)) };
+        let ra = self.register(a)?;
+        let (rb, rc);
+        if memory_c {
+            rb = Operand::Register(self.register(b)?);
+            rc = self.operand(c)?;
+        } else {
+            rc = Operand::Register(self.register(c)?);
+            rb = if memory_b { self.operand(b)? } else { Operand::Register(self.register(b)?) };
+        }
+        let dies = |s: &Self, id: Id| !s.is_fixed(id) && s.dies(id);
+        let (a_dies, b_dies, c_dies) = (dies(self, a), dies(self, b), dies(self, c));
+        let form = |s: &Self, n| s.form(node.prim == Prim::NegMulAdd, n);
+        let instruction = match (rb, rc) {
+            (Operand::Register(rb), Operand::Memory(rc)) => {
+                let (to, other) = if a_dies {
+                    (self.take(id, a, &node), rb)
+                } else if b_dies {
+                    (self.take(id, b, &node), ra)
+                } else {
+                    self.release_all(&node);
+                    let to = self.fresh(id)?;
+                    self.copy(to, ra)?;
+                    (to, rb)
+                };
+                three(form(self, 213), to, other, Operand::Memory(rc))?
+            }
+            (Operand::Memory(rb), Operand::Register(rc)) => {
+                if c_dies {
+                    let to = self.take(id, c, &node);
+                    three(form(self, 231), to, ra, Operand::Memory(rb))?
+                } else if a_dies {
+                    let to = self.take(id, a, &node);
+                    three(form(self, 132), to, rc, Operand::Memory(rb))?
+                } else {
+                    self.release_all(&node);
+                    let to = self.fresh(id)?;
+                    self.copy(to, rc)?;
+                    three(form(self, 231), to, ra, Operand::Memory(rb))?
+                }
+            }
+            (Operand::Register(rb), Operand::Register(rc)) => {
+                if c_dies {
+                    let to = self.take(id, c, &node);
+                    three(form(self, 231), to, ra, Operand::Register(rb))?
+                } else if a_dies {
+                    let to = self.take(id, a, &node);
+                    three(form(self, 213), to, rb, Operand::Register(rc))?
+                } else if b_dies {
+                    let to = self.take(id, b, &node);
+                    three(form(self, 213), to, ra, Operand::Register(rc))?
+                } else {
+                    self.release_all(&node);
+                    let to = self.fresh(id)?;
+                    self.copy(to, rc)?;
+                    three(form(self, 231), to, ra, Operand::Register(rb))?
+                }
+            }
+            (Operand::Memory(_), Operand::Memory(_)) => return None,
+        };
+        self.emit(instruction);
+        Some(())
+    }
+
+    /// The result takes over the register of an argument that is not read again.
+    fn take(&mut self, id: Id, from: Id, node: &Node) -> Register {
+        let register = self.register_of[from as usize].take();
+        if let Some(r) = register {
+            self.held[r] = None;
+        }
+        self.release_all(node);
+        let r = register.unwrap_or(0);
+        self.held[r] = Some(id);
+        self.register_of[id as usize] = Some(r);
+        zmm(r)
+    }
+
+    fn copy(&mut self, to: Register, from: Register) -> Option<()> {
+        self.emit(Instruction::with2(self.load(), to, from).ok()?);
+        Some(())
+    }
+
+    /// Whether no instruction after this one reads the value.
+    fn dies(&self, id: Id) -> bool {
+        self.uses[id as usize].last().is_none_or(|&at| at <= self.at)
+    }
+
+    fn next_use(&self, id: Id) -> u32 {
+        let uses = &self.uses[id as usize];
+        uses.get(uses.partition_point(|&at| at < self.at)).copied().unwrap_or(u32::MAX)
+    }
+
+    fn is_fixed(&self, id: Id) -> bool {
+        self.fixed.iter().any(|&(fixed, _)| fixed == id)
+    }
+
+    /// Whether an instruction would rather read it from memory than have it loaded.
+    fn in_memory(&self, id: Id) -> bool {
+        if self.register_of[id as usize].is_some() {
+            return false;
+        }
+        match self.node(id).prim {
+            Prim::Constant(_) => true,
+            Prim::In(i) => self.scalar(i) || (!self.last && self.uses[id as usize].len() == 1),
+            _ => self.dies(id),
+        }
+    }
+
+    fn scalar(&self, i: u16) -> bool {
+        self.job.scalars >> i & 1 == 1
+    }
+
+    /// The value as an instruction's last operand.
+    fn operand(&mut self, id: Id) -> Option<Operand> {
+        if !self.in_memory(id) {
+            return Some(Operand::Register(self.register(id)?));
+        }
+        Some(Operand::Memory(match self.node(id).prim {
+            Prim::Constant(_) => self.constant(id),
+            Prim::In(i) => self.pointer(usize::from(i), !self.scalar(i)),
+            _ => spill(self.spill_of[id as usize]?),
+        }))
+    }
+
+    /// The value in a register, which stays its own until the instruction is done.
+    fn register(&mut self, id: Id) -> Option<Register> {
+        if let Some(r) = self.register_of[id as usize] {
+            self.pinned |= 1 << r;
+            return Some(zmm(r));
+        }
+        let to = self.fresh(id)?;
+        let mut load = match self.node(id).prim {
+            Prim::Constant(_) => {
+                let from = self.constant(id);
+                Instruction::with2(self.broadcast(), to, plain(from)).ok()?
+            }
+            Prim::In(i) if self.scalar(i) => {
+                let from = self.pointer(usize::from(i), false);
+                Instruction::with2(self.broadcast(), to, plain(from)).ok()?
+            }
+            Prim::In(i) => {
+                let from = self.pointer(usize::from(i), true);
+                Instruction::with2(self.load(), to, from).ok()?
+            }
+            _ => {
+                let from = spill(self.spill_of[id as usize]?);
+                Instruction::with2(self.load(), to, from).ok()?
+            }
+        };
+        if self.last && matches!(self.node(id).prim, Prim::In(i) if !self.scalar(i)) {
+            load.set_op_mask(TAIL_MASK);
+            load.set_zeroing_masking(true);
+        }
+        self.emit(load);
+        Some(to)
+    }
+
+    /// A register for a value, taken from another if there is none left.
+    fn fresh(&mut self, id: Id) -> Option<Register> {
+        let free = (0..ZMM).find(|&r| self.held[r].is_none());
+        let r = match free {
+            Some(r) => r,
+            None => {
+                let (r, victim) = (0..ZMM)
+                    .filter(|r| self.pinned >> r & 1 == 0)
+                    .filter_map(|r| Some((r, self.held[r]?)))
+                    .filter(|&(_, v)| !self.is_fixed(v))
+                    .max_by_key(|&(_, v)| self.next_use(v))?;
+                let again = matches!(self.node(victim).prim, Prim::In(_) | Prim::Constant(_));
+                if !again && self.spill_of[victim as usize].is_none() {
+                    self.spill_of[victim as usize] = Some(self.spills);
+                    let to = spill(self.spills);
+                    self.spills += 1;
+                    self.emit(Instruction::with2(self.store(), to, zmm(r)).ok()?);
+                }
+                self.register_of[victim as usize] = None;
+                r
+            }
+        };
+        self.held[r] = Some(id);
+        self.register_of[id as usize] = Some(r);
+        self.pinned |= 1 << r;
+        self.most_registers = self.most_registers.max(self.held.iter().flatten().count());
+        Some(zmm(r))
+    }
+
+    fn release_all(&mut self, node: &Node) {
+        node.args().iter().for_each(|&a| self.release(a));
+    }
+
+    /// Frees the register or mask of a value that is not read again.
+    fn release(&mut self, id: Id) {
+        if !self.dies(id) || self.is_fixed(id) {
+            return;
+        }
+        if let Some(r) = self.register_of[id as usize].take() {
+            self.held[r] = None;
+        }
+        if let Some(mask) = self.mask_of[id as usize].take() {
+            self.masks[mask] = false;
+        }
+    }
+
+    /// A comparison may be kept only for a guard that was dropped; never so today, but then its mask is free.
+    fn forget_if_unread(&mut self, id: Id) {
+        if self.uses[id as usize].is_empty() {
+            self.release(id);
+        }
+    }
+
+    /// Where a constant lies, to be spread by the instruction that reads it.
+    fn constant(&mut self, id: Id) -> MemoryOperand {
+        let Prim::Constant(bits) = self.node(id).prim else { return spill(0) };
+        *self.constant_reads.entry(id).or_default() += 1;
+        let next = self.constants.len();
+        let slot = *self.constant_slot.entry(bits).or_insert(next);
+        if slot == next {
+            self.constants.push(bits);
+        }
+        let element = if self.job.double { 8 } else { 4 };
+        memory(CONSTANTS, Register::None, slot * element, true)
+    }
+
+    /// Where operand or result `i` lies: at the vector's column, or one value for the row.
+    fn pointer(&mut self, i: usize, column: bool) -> MemoryOperand {
+        let base = match ROW_POINTERS.get(i) {
+            Some(&r) => r,
+            None => {
+                if let Ok(load) = Instruction::with2(Code::Mov_r64_rm64, TEMPORARY, word(POINTERS + i)) {
+                    self.emit(load);
+                }
+                TEMPORARY
+            }
+        };
+        memory(base, if column { COLUMN } else { Register::None }, 0, !column)
+    }
+
+    fn pick(&self, single: Code, double: Code) -> Code {
+        if self.job.double { double } else { single }
+    }
+
+    // A mask counts elements, so moves are of their width too.
+
+    fn load(&self) -> Code {
+        self.pick(Code::EVEX_Vmovups_zmm_k1z_zmmm512, Code::EVEX_Vmovupd_zmm_k1z_zmmm512)
+    }
+
+    fn store(&self) -> Code {
+        self.pick(Code::EVEX_Vmovups_zmmm512_k1z_zmm, Code::EVEX_Vmovupd_zmmm512_k1z_zmm)
+    }
+
+    fn broadcast(&self) -> Code {
+        self.pick(Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32, Code::EVEX_Vbroadcastsd_zmm_k1z_xmmm64)
+    }
+
+    fn unary(&self, prim: Prim) -> Option<(Code, Option<i32>)> {
+        // Rounding down and to the nearest, without a flag for inexact results.
+        let (down, nearest) = (0b1001, 0b1000);
+        Some(match prim {
+            Prim::Sqrt => (
+                self.pick(Code::EVEX_Vsqrtps_zmm_k1z_zmmm512b32_er, Code::EVEX_Vsqrtpd_zmm_k1z_zmmm512b64_er),
+                None,
+            ),
+            Prim::RecipEstimate => (
+                self.pick(Code::EVEX_Vrcp14ps_zmm_k1z_zmmm512b32, Code::EVEX_Vrcp14pd_zmm_k1z_zmmm512b64),
+                None,
+            ),
+            Prim::RsqrtEstimate => (
+                self.pick(Code::EVEX_Vrsqrt14ps_zmm_k1z_zmmm512b32, Code::EVEX_Vrsqrt14pd_zmm_k1z_zmmm512b64),
+                None,
+            ),
+            Prim::Floor | Prim::Round => (
+                self.pick(
+                    Code::EVEX_Vrndscaleps_zmm_k1z_zmmm512b32_imm8_sae,
+                    Code::EVEX_Vrndscalepd_zmm_k1z_zmmm512b64_imm8_sae,
+                ),
+                Some(if prim == Prim::Floor { down } else { nearest }),
+            ),
+            Prim::ShlMantissa => (
+                self.pick(
+                    Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8,
+                    Code::EVEX_Vpsllq_zmm_k1z_zmmm512b64_imm8,
+                ),
+                Some(self.mantissa()),
+            ),
+            Prim::ShrMantissa => (
+                self.pick(
+                    Code::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8,
+                    Code::EVEX_Vpsrlq_zmm_k1z_zmmm512b64_imm8,
+                ),
+                Some(self.mantissa()),
+            ),
+            _ => return None,
+        })
+    }
+
+    fn mantissa(&self) -> i32 {
+        if self.job.double { 52 } else { 23 }
+    }
+
+    fn binary(&self, prim: Prim) -> Option<Code> {
+        let (single, double) = match prim {
+            Prim::Add => {
+                (Code::EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er, Code::EVEX_Vaddpd_zmm_k1z_zmm_zmmm512b64_er)
+            }
+            Prim::Sub => {
+                (Code::EVEX_Vsubps_zmm_k1z_zmm_zmmm512b32_er, Code::EVEX_Vsubpd_zmm_k1z_zmm_zmmm512b64_er)
+            }
+            Prim::Mul => {
+                (Code::EVEX_Vmulps_zmm_k1z_zmm_zmmm512b32_er, Code::EVEX_Vmulpd_zmm_k1z_zmm_zmmm512b64_er)
+            }
+            Prim::Div => {
+                (Code::EVEX_Vdivps_zmm_k1z_zmm_zmmm512b32_er, Code::EVEX_Vdivpd_zmm_k1z_zmm_zmmm512b64_er)
+            }
+            Prim::MaxOr => {
+                (Code::EVEX_Vmaxps_zmm_k1z_zmm_zmmm512b32_sae, Code::EVEX_Vmaxpd_zmm_k1z_zmm_zmmm512b64_sae)
+            }
+            Prim::MinOr => {
+                (Code::EVEX_Vminps_zmm_k1z_zmm_zmmm512b32_sae, Code::EVEX_Vminpd_zmm_k1z_zmm_zmmm512b64_sae)
+            }
+            Prim::And => (Code::EVEX_Vandps_zmm_k1z_zmm_zmmm512b32, Code::EVEX_Vandpd_zmm_k1z_zmm_zmmm512b64),
+            Prim::Or => (Code::EVEX_Vorps_zmm_k1z_zmm_zmmm512b32, Code::EVEX_Vorpd_zmm_k1z_zmm_zmmm512b64),
+            Prim::Xor => (Code::EVEX_Vxorps_zmm_k1z_zmm_zmmm512b32, Code::EVEX_Vxorpd_zmm_k1z_zmm_zmmm512b64),
+            Prim::Scalef => (
+                Code::EVEX_Vscalefps_zmm_k1z_zmm_zmmm512b32_er,
+                Code::EVEX_Vscalefpd_zmm_k1z_zmm_zmmm512b64_er,
+            ),
+            _ => return None,
+        };
+        Some(self.pick(single, double))
+    }
+
+    /// `dst·3rd + 2nd` (132), `2nd·dst + 3rd` (213) or `2nd·3rd + dst` (231).
+    fn form(&self, negated: bool, order: u32) -> Code {
+        let (single, double) = match (negated, order) {
+            (false, 132) => (
+                Code::EVEX_Vfmadd132ps_zmm_k1z_zmm_zmmm512b32_er,
+                Code::EVEX_Vfmadd132pd_zmm_k1z_zmm_zmmm512b64_er,
+            ),
+            (false, 213) => (
+                Code::EVEX_Vfmadd213ps_zmm_k1z_zmm_zmmm512b32_er,
+                Code::EVEX_Vfmadd213pd_zmm_k1z_zmm_zmmm512b64_er,
+            ),
+            (false, _) => (
+                Code::EVEX_Vfmadd231ps_zmm_k1z_zmm_zmmm512b32_er,
+                Code::EVEX_Vfmadd231pd_zmm_k1z_zmm_zmmm512b64_er,
+            ),
+            (true, 132) => (
+                Code::EVEX_Vfnmadd132ps_zmm_k1z_zmm_zmmm512b32_er,
+                Code::EVEX_Vfnmadd132pd_zmm_k1z_zmm_zmmm512b64_er,
+            ),
+            (true, 213) => (
+                Code::EVEX_Vfnmadd213ps_zmm_k1z_zmm_zmmm512b32_er,
+                Code::EVEX_Vfnmadd213pd_zmm_k1z_zmm_zmmm512b64_er,
+            ),
+            (true, _) => (
+                Code::EVEX_Vfnmadd231ps_zmm_k1z_zmm_zmmm512b32_er,
+                Code::EVEX_Vfnmadd231pd_zmm_k1z_zmm_zmmm512b64_er,
+            ),
+        };
+        self.pick(single, double)
+    }
+}
+
+fn three(code: Code, to: Register, x: Register, y: Operand) -> Option<Instruction> {
+    match y {
+        Operand::Register(y) => Instruction::with3(code, to, x, y).ok(),
+        Operand::Memory(y) => Instruction::with3(code, to, x, y).ok(),
+    }
+}
+
+fn zmm(i: usize) -> Register {
+    Register::ZMM0 + i as u32
+}
+
+fn k(mask: usize) -> Register {
+    Register::K1 + mask as u32
+}
+
+fn memory(base: Register, index: Register, displacement: usize, spread: bool) -> MemoryOperand {
+    MemoryOperand::new(base, index, 1, displacement as i64, 1, spread, Register::None)
+}
+
+/// Word `i` of the table.
+fn word(i: usize) -> MemoryOperand {
+    memory(TABLE, Register::None, 8 * i, false)
+}
+
+fn spill(i: usize) -> MemoryOperand {
+    memory(SPILLS, Register::None, VECTOR * i, false)
+}
+
+/// The operand of an instruction that does nothing but spread, which says so itself.
+fn plain(mut operand: MemoryOperand) -> MemoryOperand {
+    operand.is_broadcast = false;
+    operand
+}
