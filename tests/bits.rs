@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use retrograd_cells::init::{Init, rng_for};
 use retrograd_cells::{
-    CELLS, Cell, Input, Layer, Loss, Model, ModelSpec, OPERATORS, Readout, RecurrentOperator, Settings, cell,
+    Cell, Input, Layer, Loss, Model, ModelSpec, Readout, RecurrentOperator, Settings, cell, combinations,
     operator,
 };
 use retrograd_engine::{
@@ -140,19 +140,17 @@ fn all_are_right(networks: impl IntoIterator<Item = Network>, sizes: &[(usize, u
 fn every_cell_on_every_operator() {
     let _alone = alone(); // also while networks are made, which takes memory
     let mut networks = Vec::new();
-    for (c, cell) in CELLS.iter().enumerate() {
-        for (o, operator) in OPERATORS.iter().enumerate() {
-            let forms = [(DType::F32, Readout::Last), (DType::F64, Readout::EveryStep)];
-            for (i, (dtype, readout)) in forms.into_iter().enumerate() {
-                // Published pairs in both forms; of the others every second one in each.
-                if operator.name != cell.operator && (c + o + i) % 2 == 0 {
-                    continue;
-                }
-                let layers = vec![layer(cell.name, operator.name, 12)];
-                let mut spec = ModelSpec::new(Input::Dense(3), layers, readout, 5, Loss::SoftmaxCrossEntropy);
-                spec.dtype = dtype;
-                networks.push(Network::new(format!("{} on {}, {dtype}", cell.name, operator.name), spec));
+    for (n, (cell, operator)) in combinations().into_iter().enumerate() {
+        let forms = [(DType::F32, Readout::Last), (DType::F64, Readout::EveryStep)];
+        for (i, (dtype, readout)) in forms.into_iter().enumerate() {
+            // Published pairs in both forms; of the others every second one in each.
+            if operator.name != cell.operator && (n + i) % 2 == 0 {
+                continue;
             }
+            let layers = vec![layer(cell.name, operator.name, 12)];
+            let mut spec = ModelSpec::new(Input::Dense(3), layers, readout, 5, Loss::SoftmaxCrossEntropy);
+            spec.dtype = dtype;
+            networks.push(Network::new(format!("{} on {}, {dtype}", cell.name, operator.name), spec));
         }
     }
     all_are_right(networks, &[(1, 1), (70, 3), (20, 40)]);

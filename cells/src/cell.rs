@@ -75,6 +75,11 @@ pub trait BoundCell: std::fmt::Debug + Send + Sync {
     fn output_width(&self) -> usize {
         self.state()[0].width
     }
+
+    /// How a learned first state begins.
+    fn first_state(&self) -> Init {
+        Init::Zeros
+    }
 }
 
 /// The input side of a cell: `U x + b` for every gate.

@@ -21,6 +21,7 @@ pub struct ParamStore {
     dtype: DType,
     frozen: BTreeSet<String>,
     factors: Vec<String>,
+    unitary: Vec<String>,
     vars: Vec<(String, Var)>,
     weight_norm: bool,
 }
@@ -39,6 +40,7 @@ impl ParamStore {
             dtype,
             frozen: BTreeSet::new(),
             factors: Vec::new(),
+            unitary: Vec::new(),
             vars: Vec::new(),
             weight_norm: false,
         })
@@ -68,6 +70,12 @@ impl ParamStore {
     /// is put on.
     pub fn trained_factors(&self) -> impl Iterator<Item = &str> {
         self.factors.iter().filter(|n| !self.frozen.contains(*n)).map(String::as_str)
+    }
+
+    /// Names of the trained matrices that are unitary (orthogonal) and must stay so, in the order of declaration: what
+    /// a multiplicative update is made on.
+    pub fn trained_unitary(&self) -> impl Iterator<Item = &str> {
+        self.unitary.iter().filter(|n| !self.frozen.contains(*n)).map(String::as_str)
     }
 
     /// Freezes every parameter of this name or below it (`layer0.W` freezes `layer0.W.i.0`); how many.
@@ -261,5 +269,11 @@ impl<'a> Declare<'a> {
     pub fn mark_factor(&mut self, name: &str) {
         let name = self.full_name(name);
         self.store.factors.push(name);
+    }
+
+    /// Marks a matrix as one that must stay unitary; see [`ParamStore::trained_unitary`].
+    pub fn mark_unitary(&mut self, name: &str) {
+        let name = self.full_name(name);
+        self.store.unitary.push(name);
     }
 }

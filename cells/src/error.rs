@@ -70,6 +70,12 @@ pub enum Error {
         /// Hidden size asked for.
         hidden: usize,
     },
+    /// An operator on complex states in a cell whose state is real.
+    #[error("{operator}: needs a complex state, the cell's is real")]
+    Field {
+        /// Operator.
+        operator: &'static str,
+    },
     /// A memory that the heads of an NRU cannot divide.
     #[error(
         "nru: {heads} heads times a memory of {memory} is {}, not a square; use memory {}",

@@ -23,6 +23,13 @@ pub struct Recurrence<'a> {
     pub init: Option<Init>,
 }
 
+impl Recurrence<'_> {
+    /// Name of what belongs to one gate: `W`, or `W.gate` where gates have names.
+    pub fn gate_name(&self, gate: &str) -> String {
+        if gate.is_empty() { self.name.to_string() } else { format!("{}.{gate}", self.name) }
+    }
+}
+
 /// A family of linear maps `C^N -> C^N` (or real) by its parameters: dense, Kronecker-factored, ...
 ///
 /// A cell asks for as many maps as it has gates; the operator declares them under `recurrence.name`.

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::cell::Cell;
+use retrograd_engine::{DType, Tape};
+
+use crate::cell::{Cell, Input};
+use crate::declare::{Declare, ParamStore};
 use crate::error::{Error, Result, nearest};
 use crate::operator::RecurrentOperator;
 use crate::settings::{OptionDoc, Options, Settings};
@@ -90,4 +93,18 @@ pub fn cell(name: &str, settings: &Settings) -> Result<Arc<dyn Cell>> {
 /// A recurrent operator by name and settings.
 pub fn operator(name: &str, settings: &Settings) -> Result<Arc<dyn RecurrentOperator>> {
     operator_entry(name)?.make(settings)
+}
+
+/// Every cell of the table on every operator of the table that takes its states, real or complex.
+pub fn combinations() -> Vec<(&'static CellEntry, &'static OperatorEntry)> {
+    let all = crate::CELLS.iter().flat_map(|&c| crate::OPERATORS.iter().map(move |&o| (c, o)));
+    all.filter(|(cell, operator)| !matches!(declared(cell, operator), Err(Error::Field { .. }))).collect()
+}
+
+/// Declares a small layer. Errors: what cell and operator say about it.
+fn declared(cell: &CellEntry, operator: &OperatorEntry) -> Result<()> {
+    let (cell, operator) = (cell.make(&Settings::new())?, operator.make(&Settings::new())?);
+    let (mut tape, mut store) = (Tape::new(), ParamStore::new(0, DType::F32)?);
+    cell.declare(&mut Declare::new(&mut tape, &mut store), Input::Dense(1), 4, &*operator)?;
+    Ok(())
 }

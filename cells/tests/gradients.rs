@@ -4,7 +4,7 @@
 mod common;
 
 use common::{inputs, layer, random, spec};
-use retrograd_cells::{CELLS, Init, Input, Loss, Model, ModelSpec, OPERATORS, Readout};
+use retrograd_cells::{Init, Input, Loss, Model, ModelSpec, Readout, combinations};
 use retrograd_engine::{Params, Tensor, Var, gradcheck};
 
 /// Checks the gradient of the loss by every trained parameter, and by `x` if it is dense.
@@ -19,18 +19,35 @@ fn check(what: &str, spec: ModelSpec) -> Option<String> {
         moved.fill_with(|i| t.get(i) + noise.get(i));
         (name.to_string(), moved)
     };
-    let params: Params = recorded.params.iter().map(moved).collect();
+    let params = away_from_jumps(&recorded.params, recorded.params.iter().map(moved).collect());
     let mut wrt: Vec<Var> = recorded.trainable_vars();
     if let (Input::Dense(_), Some((_, x, _))) =
         (model.spec().input, recorded.tape.inputs().find(|(name, _, _)| *name == "x"))
     {
         wrt.push(x);
     }
-    let options = gradcheck::Options { max_components: 24, directions: 2, ..Default::default() };
+    // Differences of a loss of order 1 by numbers that hardly change it are right to a few units of the ninth digit.
+    let tolerance = 3e-9;
+    let options = gradcheck::Options { max_components: 24, directions: 2, tolerance, ..Default::default() };
     let loss = recorded.loss;
     let report = gradcheck::check_reference(&mut recorded.tape, &[loss], &wrt, &[&data, &params], &options);
     let report = report.unwrap();
     (!report.passed()).then(|| format!("{what}: {report}"))
+}
+
+/// modReLU of a real number jumps at 0 where its bias is not negative, and some cells begin with inputs so small that
+/// many differences cross the jump: there biases are negative.
+fn away_from_jumps(first: &Params, moved: Params) -> Params {
+    let small = first.get("layer0.U").is_some_and(|u| (0..u.len()).all(|i| u.get(i).norm() < 0.02));
+    let gated = first.get("layer0.b_c").is_some();
+    let one = |(name, value): (&str, &Tensor)| {
+        let mut value = value.clone();
+        if name == "layer0.b_c" || (name == "layer0.b" && small && !gated) {
+            value.fill_with(|i| (-0.03 - 0.01 * i as f64).into());
+        }
+        (name.to_string(), value)
+    };
+    moved.iter().map(one).collect()
 }
 
 fn all_pass(failures: Vec<Option<String>>) {
@@ -41,13 +58,11 @@ fn all_pass(failures: Vec<Option<String>>) {
 #[test]
 fn every_cell_on_every_operator() {
     let mut failures = Vec::new();
-    for cell in CELLS {
-        for operator in OPERATORS {
-            let layer = layer(cell.name, &[], operator.name, &[], 6);
-            let mut s = spec(Input::Dense(2), vec![layer], Readout::EveryStep, 3, Loss::SoftmaxCrossEntropy);
-            s.learn_h0 = true;
-            failures.push(check(&format!("{} on {}", cell.name, operator.name), s));
-        }
+    for (cell, operator) in combinations() {
+        let layer = layer(cell.name, &[], operator.name, &[], 6);
+        let mut s = spec(Input::Dense(2), vec![layer], Readout::EveryStep, 3, Loss::SoftmaxCrossEntropy);
+        s.learn_h0 = true;
+        failures.push(check(&format!("{} on {}", cell.name, operator.name), s));
     }
     all_pass(failures);
 }
@@ -68,6 +83,10 @@ fn every_option() {
             &[("K", "3"), ("start", "zero"), ("activation", "sigmoid"), ("alpha", "0.7"), ("eta", "0.5")],
         ),
         ("irnn", &[("K", "1"), ("activation", "tanh"), ("eta_steps", "9")]),
+        ("rc_urnn", &[("modrelu", "exact")]),
+        ("fc_urnn", &[("modrelu", "rc-urnn")]),
+        ("eurnn", &[("field", "real")]),
+        ("eurnn", &[("read", "both-parts"), ("modrelu", "fc-urnn")]),
         ("nru", &[("heads", "1"), ("memory", "9"), ("layer_norm", "true")]),
         ("nru", &[("heads", "3"), ("head_activation", "relu"), ("p", "2")]),
         ("rnn", &[("activation", "leaky_relu"), ("layer_norm", "true")]),
@@ -101,6 +120,8 @@ fn every_option_of_an_operator() {
         ("kru", "householder", &[("reflections", "4")]),
         ("lstm", "svd", &[("reflections", "3"), ("margin", "0.5")]),
         ("kru", "svd", &[("reflections", "2"), ("margin", "1")]),
+        ("eurnn", "eunn", &[("capacity", "5")]),
+        ("gru", "eunn", &[("capacity", "3")]),
     ];
     let mut failures = Vec::new();
     for (cell, operator, set) in rows {
@@ -120,6 +141,18 @@ fn weight_normalization() {
         let mut s = spec(Input::Symbols(4), layers, Readout::EveryStep, 2, Loss::SquaredError);
         s.weight_norm = true;
         failures.push(check(&format!("{cell} on {operator} with weight normalization"), s));
+    }
+    all_pass(failures);
+}
+
+/// The style of rotations that needs a power of two.
+#[test]
+fn rotations_in_the_fft_style() {
+    let mut failures = Vec::new();
+    for cell in ["eurnn", "goru", "lstm"] {
+        let layer = layer(cell, &[], "eunn", &[("style", "fft")], 8);
+        let s = spec(Input::Dense(2), vec![layer], Readout::EveryStep, 2, Loss::SquaredError);
+        failures.push(check(&format!("{cell} on rotations in the FFT style"), s));
     }
     all_pass(failures);
 }

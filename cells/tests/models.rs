@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use common::{CloneAs, indices, inputs, layer, random, spec};
 use num_complex::Complex64;
-use retrograd_cells::{CELLS, Init, Input, Loss, Mode, Model, ModelSpec, OPERATORS, Readout, Recorded};
+use retrograd_cells::{Init, Input, Loss, Mode, Model, ModelSpec, Readout, Recorded, combinations};
 use retrograd_engine::{DType, Params, Tensor, Var, reference};
 
 fn evaluate(r: &Recorded, data: &Params, params: &Params, wanted: &[Var]) -> Vec<Tensor> {
@@ -93,6 +93,27 @@ fn names_and_sizes() {
         "layer0.U c64[2, 6]; layer0.W.0 c64[2, 2]; layer0.W.1 c64[3, 3]; layer0.b f64[6]; layer0.h0 c64[6]; \
          readout.V f64[12, 5]; readout.c f64[5]"
     );
+    assert_eq!(
+        shapes("rc_urnn", &[], "rc", 6, true),
+        "layer0.U c64[2, 6]; layer0.W.theta1 f64[6]; layer0.W.theta2 f64[6]; layer0.W.theta3 f64[6]; \
+         layer0.W.v1 c64[6]; layer0.W.v2 c64[6]; layer0.W.pi i32[6]; layer0.b f64[6]; layer0.h0 c64[6]; \
+         readout.V f64[12, 5]; readout.c f64[5]"
+    );
+    assert_eq!(
+        shapes("eurnn", &[], "eunn", 6, false),
+        "layer0.U c64[2, 6]; layer0.W.theta f64[5]; layer0.W.phi f64[5]; layer0.W.omega f64[6]; layer0.b f64[6]; \
+         readout.V f64[6, 5]; readout.c f64[5]"
+    );
+    assert_eq!(
+        shapes("goru", &[], "eunn", 5, false),
+        "layer0.U f64[2, 15]; layer0.G f64[5, 10]; layer0.W.theta f64[4]; layer0.b f64[10]; layer0.b_c f64[5]; \
+         readout.V f64[5, 5]; readout.c f64[5]"
+    );
+    assert_eq!(
+        shapes("gru", &[], "unitary", 3, false),
+        "layer0.U f64[2, 9]; layer0.W.r f64[3, 3]; layer0.W.z f64[3, 3]; layer0.W.n f64[3, 3]; layer0.b f64[9]; \
+         readout.V f64[3, 5]; readout.c f64[5]"
+    );
 }
 
 #[test]
@@ -174,22 +195,20 @@ fn adding_a_parameter_keeps_the_others() {
 
 #[test]
 fn every_cell_runs_on_every_operator_in_both_precisions() {
-    for cell in CELLS {
-        for operator in OPERATORS {
-            for dtype in [DType::F32, DType::F64] {
-                let layers = vec![layer(cell.name, &[], operator.name, &[], 6)];
-                let mut s = spec(Input::Symbols(4), layers, Readout::EveryStep, 3, Loss::SoftmaxCrossEntropy);
-                (s.dtype, s.predictions) = (dtype, true);
-                let (r, model) = record(s);
-                let wanted = [r.loss, r.correct.unwrap(), r.predictions.unwrap(), r.states[0].last];
-                let values = evaluate(&r, &inputs(&model, 5, 2), &r.params, &wanted);
-                let what = format!("{} on {} in {dtype}", cell.name, operator.name);
-                assert!(values.iter().all(Tensor::is_finite), "{what}");
-                // An untrained classifier of three classes is near log 3.
-                assert!((values[0].item().unwrap() - 3f64.ln()).abs() < 1.5, "{what}");
-                assert_eq!(values[2].dims(), [5, 2, 3], "{what}");
-                assert_eq!(values[3].dims(), [2, r.states[0].width], "{what}");
-            }
+    for (cell, operator) in combinations() {
+        for dtype in [DType::F32, DType::F64] {
+            let layers = vec![layer(cell.name, &[], operator.name, &[], 6)];
+            let mut s = spec(Input::Symbols(4), layers, Readout::EveryStep, 3, Loss::SoftmaxCrossEntropy);
+            (s.dtype, s.predictions) = (dtype, true);
+            let (r, model) = record(s);
+            let wanted = [r.loss, r.correct.unwrap(), r.predictions.unwrap(), r.states[0].last];
+            let values = evaluate(&r, &inputs(&model, 5, 2), &r.params, &wanted);
+            let what = format!("{} on {} in {dtype}", cell.name, operator.name);
+            assert!(values.iter().all(Tensor::is_finite), "{what}");
+            // An untrained classifier of three classes is near log 3.
+            assert!((values[0].item().unwrap() - 3f64.ln()).abs() < 1.5, "{what}");
+            assert_eq!(values[2].dims(), [5, 2, 3], "{what}");
+            assert_eq!(values[3].dims(), [2, r.states[0].width], "{what}");
         }
     }
 }

@@ -6,7 +6,7 @@ mod common;
 use common::{random, settings};
 use num_complex::Complex64;
 use retrograd_cells::init::Init;
-use retrograd_cells::{Declare, OPERATORS, ParamStore, Recurrence, operator};
+use retrograd_cells::{Declare, Error, OPERATORS, ParamStore, Recurrence, operator};
 use retrograd_engine::{DType, Params, Shape, Tape, Tensor, Var, reference, vjp};
 
 const N: usize = 6;
@@ -21,6 +21,15 @@ struct Applied {
     /// The last gate applied to what it gave, and applied twice at once.
     twice: [Tensor; 2],
     params: Params,
+}
+
+/// Whether the operator has states of that type.
+fn takes(name: &str, dtype: DType) -> bool {
+    let (mut tape, mut store) = (Tape::new(), ParamStore::new(3, DType::F64).unwrap());
+    let r = Recurrence { name: "W", gates: &GATES, n: N, complex: dtype.is_complex(), init: None };
+    let declared =
+        operator(name, &settings(&[])).unwrap().declare(&mut Declare::new(&mut tape, &mut store), r);
+    !matches!(declared, Err(Error::Field { .. }))
 }
 
 fn apply(name: &str, set: &[(&str, &str)], dtype: DType, h: &Tensor, noise: f64) -> Applied {
@@ -70,7 +79,7 @@ fn gates_together_and_apart() {
             sets.push(&tied);
         }
         for set in sets {
-            for dtype in [DType::F64, DType::C64] {
+            for dtype in [DType::F64, DType::C64].into_iter().filter(|&d| takes(entry.name, d)) {
                 let what = format!("{} {set:?}, {dtype}", entry.name);
                 let found =
                     apply(entry.name, set, dtype, &random("h", dtype, &[ROWS, N], Init::Normal(1.0)), 0.3);
@@ -242,6 +251,57 @@ fn reflections_are_orthogonal() {
     }
 }
 
+/// The matrix of the last gate, from what it makes of the rows of the identity: entry (row, column).
+fn matrix_of(name: &str, set: &[(&str, &str)], dtype: DType) -> (Vec<Complex64>, Params) {
+    let mut identity = Tensor::zeros(dtype, [N, N]).unwrap();
+    identity.fill_with(|i| if i / N == i % N { 1.0.into() } else { 0.0.into() });
+    let found = apply(name, set, dtype, &identity, 0.0);
+    let last = &found.alone[GATES.len() - 1];
+    ((0..N * N).map(|i| last.get(i % N * N + i / N)).collect(), found.params)
+}
+
+fn times(a: &[Complex64], b: &[Complex64]) -> Vec<Complex64> {
+    let entry = |i: usize| (0..N).map(|k| a[i / N * N + k] * b[k * N + i % N]).sum();
+    (0..N * N).map(entry).collect()
+}
+
+fn adjoint(a: &[Complex64]) -> Vec<Complex64> {
+    (0..N * N).map(|i| a[i % N * N + i / N].conj()).collect()
+}
+
+fn phases(t: &Tensor) -> Vec<Complex64> {
+    (0..N * N)
+        .map(|i| if i / N == i % N { Complex64::cis(t.get(i / N).re) } else { Complex64::ZERO })
+        .collect()
+}
+
+/// Largest entry of the difference.
+fn distance(a: &[Complex64], b: &[Complex64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).norm()).fold(0.0, f64::max)
+}
+
+#[test]
+fn unitary_families_are_unitary() {
+    let rows: &[(&str, &[(&str, &str)])] = &[
+        ("rc", &[]),
+        ("unitary", &[]),
+        ("eunn", &[]),
+        ("eunn", &[("capacity", "6")]),
+        ("eunn", &[("capacity", "1")]),
+    ];
+    for (name, set) in rows {
+        for dtype in [DType::F64, DType::C64].into_iter().filter(|&d| takes(name, d)) {
+            let (w, _) = matrix_of(name, set, dtype);
+            let one: Vec<Complex64> =
+                (0..N * N).map(|i| (if i / N == i % N { 1.0 } else { 0.0 }).into()).collect();
+            let defect = distance(&times(&adjoint(&w), &w), &one);
+            assert!(defect < 1e-14, "{name} {set:?}, {dtype}: {defect:e}");
+            // Nor is it a trivial one.
+            assert!(distance(&w, &one) > 0.1, "{name} {set:?}, {dtype}");
+        }
+    }
+}
+
 /// A vector of zeros is no reflection, forwards and backwards.
 #[test]
 fn no_vector_no_reflection() {
@@ -297,4 +357,46 @@ fn antisymmetric_matrices_have_one_real_part() {
             }
         }
     }
+}
+
+/// `rc` against the product of the matrices of its equation.
+#[test]
+fn restricted_capacity_is_its_product() {
+    let (w, p) = matrix_of("rc", &[], DType::C64);
+    let value = |name: &str| p.require(&format!("W.c.{name}")).unwrap();
+    let turn = |sign: f64| -> Vec<Complex64> {
+        let angle = |i: usize| sign * std::f64::consts::TAU * ((i / N) * (i % N)) as f64 / N as f64;
+        (0..N * N).map(|i| Complex64::cis(angle(i)) / (N as f64).sqrt()).collect()
+    };
+    let reflection = |v: &Tensor| -> Vec<Complex64> {
+        let norm: f64 = (0..N).map(|k| v.get(k).norm_sqr()).sum();
+        let entry = |i: usize| 2.0 * v.get(i / N) * v.get(i % N).conj() / norm;
+        (0..N * N).map(|i| if i / N == i % N { 1.0 - entry(i) } else { -entry(i) }).collect()
+    };
+    let pi = value("pi");
+    let permutation: Vec<Complex64> =
+        (0..N * N).map(|i| (if pi.get(i / N).re as usize == i % N { 1.0 } else { 0.0 }).into()).collect();
+    // From the right: D_1, F, R_1, Π, D_2, F⁻¹, R_2, D_3.
+    let factors = [
+        phases(value("theta1")),
+        turn(-1.0),
+        reflection(value("v1")),
+        permutation,
+        phases(value("theta2")),
+        turn(1.0),
+        reflection(value("v2")),
+        phases(value("theta3")),
+    ];
+    let expected = factors.iter().skip(1).fold(factors[0].clone(), |product, f| times(f, &product));
+    assert!(distance(&w, &expected) < 1e-14, "{:e}", distance(&w, &expected));
+}
+
+/// An operator on complex states says so.
+#[test]
+fn a_real_state_is_refused() {
+    let (mut tape, mut store) = (Tape::new(), ParamStore::new(3, DType::F64).unwrap());
+    let r = Recurrence { name: "W", gates: &[""], n: N, complex: false, init: None };
+    let rc = operator("rc", &settings(&[])).unwrap();
+    let refused = rc.declare(&mut Declare::new(&mut tape, &mut store), r).unwrap_err();
+    assert_eq!(refused.to_string(), "rc: needs a complex state, the cell's is real");
 }

@@ -11,16 +11,17 @@ use retrograd_cells::cells::irnn::{Phi, Start};
 use retrograd_cells::cells::nru::HeadActivation;
 use retrograd_cells::cells::rnn::Activation;
 use retrograd_cells::cells::{
-    AntisymmetricRnn, FastGrnn, FastRnn, Gru, Irnn, Janet, Kru, Lstm, Nru, Rnn, Sru, Ugrnn,
+    AntisymmetricRnn, Eurnn, FastGrnn, FastRnn, FcUrnn, Goru, Gru, Irnn, Janet, Kru, Lstm, Nru, RcUrnn, Rnn,
+    Sru, Ugrnn,
 };
 use retrograd_cells::operators::{
-    Antisymmetric, BlockDiagonal, Dense, Diagonal, Householder, Ivh, Kron, Lrd, Svd,
+    Antisymmetric, BlockDiagonal, Dense, Diagonal, Eunn, Householder, Ivh, Kron, Lrd, Rc, Svd, Unitary,
 };
 use retrograd_cells::{BoundCell, Cell, Declare, Input, ParamStore, RecurrentOperator};
 use retrograd_engine::core_ops::concat;
 use retrograd_engine::layout::{Layout, layout};
 use retrograd_engine::{DType, Params, Scan, Shape, Tape, Tensor, Var, matmul, reference, vjp};
-use retrograd_ops::{ModReluForm, add};
+use retrograd_ops::{ModReluForm, RotationStyle, add};
 use serde_json::Value;
 
 type Error = Box<dyn std::error::Error>;
@@ -84,6 +85,7 @@ fn recipe(name: &str) -> Option<(Box<dyn Cell>, Box<dyn RecurrentOperator>)> {
     let kron = |f: &[usize]| Box::new(Kron { factors: Some(f.to_vec()), frozen: false });
     let lrd = |rank, tied| Box::new(Lrd { rank: Some(rank), tied, ..Lrd::default() });
     let householder = |count| Box::new(Householder { reflections: Some(count), frozen: false });
+    let eunn = |style| Box::new(Eunn { style, frozen: false });
     let dense = Box::new(Dense::default());
     Some(match name {
         "rnn_tanh" => (rnn(Activation::Tanh, false), dense),
@@ -97,6 +99,13 @@ fn recipe(name: &str) -> Option<(Box<dyn Cell>, Box<dyn RecurrentOperator>)> {
             (Box::new(Kru { modrelu: ModReluForm::RcUrnn, recurrent_init: None }), kron(&[2, 3, 2]))
         }
         "kru_eps0" => (Box::new(Kru { modrelu: ModReluForm::Exact, recurrent_init: None }), kron(&[2, 3, 2])),
+        "rc_urnn" => (Box::new(RcUrnn::default()), Box::new(Rc::default())),
+        "fc_urnn" => (Box::new(FcUrnn::default()), Box::new(Unitary::default())),
+        "eurnn" => (Box::new(Eurnn::default()), eunn(RotationStyle::Tunable { capacity: 3 })),
+        "eurnn_real_fft" => {
+            (Box::new(Eurnn { complex: false, ..Eurnn::default() }), eunn(RotationStyle::Fft))
+        }
+        "goru" => (Box::new(Goru::default()), eunn(RotationStyle::Fft)),
         "kru_lstm" => (Box::new(Lstm::default()), kron(&[2, 3])),
         "kru_gru" => (gru(Reset::Before), kron(&[2, 3])),
         "lrd_gru" => (gru(Reset::Before), lrd(2, false)),
@@ -259,6 +268,10 @@ fn build(case: &Case) -> Result<Network, Error> {
         params.insert(name, value);
         wrt.push((theirs, v));
     }
+    for name in store.frozen() {
+        let value = case.inputs.get(&fixture_name("", name));
+        params.insert(name, value.ok_or(format!("{}: no {name}", case.name))?.clone());
+    }
 
     let mut outputs = Vec::new();
     if both {
@@ -380,7 +393,7 @@ fn check(case: &Case) -> Result<Vec<String>, Error> {
 fn every_fixture() -> Result<(), Error> {
     let mut wrong = Vec::new();
     let cases = cases()?;
-    assert_eq!(cases.len(), 38);
+    assert_eq!(cases.len(), 43);
     for case in &cases {
         wrong.extend(check(case)?);
     }

@@ -11,11 +11,11 @@
 //! | comparison, choice | [`eq()`], [`ne()`], [`lt()`], [`le()`], [`gt()`], [`ge()`], [`where_()`], [`clamp()`], [`maximum()`], [`minimum()`] |
 //! | functions | [`exp()`], [`expm1()`], [`log()`], [`log1p()`], [`sqrt()`], [`sin()`], [`cos()`], [`tanh()`], [`sigmoid()`], [`softplus()`], [`abs()`], [`sign()`], [`relu()`], [`leaky_relu()`], [`elu()`], [`hard_sigmoid()`], [`hard_tanh()`] |
 //! | complex | [`complex()`], [`polar()`], [`cis()`], [`real()`], [`imag()`], [`conj()`], [`to_complex()`], [`times_i()`], [`abs2()`], [`phase()`], [`modrelu()`], [`crelu()`], [`zrelu()`] |
-//! | products | [`matmul()`], [`matmul_with()`], [`batch_matmul()`], [`outer()`], [`kron_apply()`], [`triangular_solve()`] |
+//! | products | [`matmul()`], [`matmul_with()`], [`batch_matmul()`], [`outer()`], [`kron_apply()`], [`rotations()`], [`fft()`], [`ifft()`], [`triangular_solve()`] |
 //! | reductions | [`sum()`], [`mean()`], [`max()`], [`norm()`], [`sum_all()`], [`mean_all()`] |
 //! | normalization | [`normalize()`], [`layer_norm()`], [`softmax()`], [`log_softmax()`], [`logsumexp()`] |
 //! | losses | [`softmax_cross_entropy()`], [`bce_with_logits()`], [`squared_error()`] |
-//! | look-up, chance | [`gather()`], [`scatter_add()`], [`pick()`], [`place()`], [`dropout()`], [`dropout_mask()`] |
+//! | look-up, chance | [`gather()`], [`scatter_add()`], [`take()`], [`put()`], [`pick()`], [`place()`], [`dropout()`], [`dropout_mask()`] |
 //! | rearrangement | [`reshape()`], [`slice()`], [`split()`], [`chunk()`], [`concat()`], [`transpose()`], [`flip()`], [`broadcast()`], [`expand()`] |
 //! | from nothing | [`fill()`], [`zeros_like()`], [`extent()`], [`cast()`], [`stop_gradient()`] |
 //!
@@ -157,6 +157,7 @@ mod dropout;
 mod elu;
 mod exp;
 mod expm1;
+mod fft;
 mod gather;
 mod hard_sigmoid;
 mod hard_tanh;
@@ -179,6 +180,7 @@ mod rearrange;
 mod recip;
 mod reduce;
 mod relu;
+mod rotations;
 mod sigmoid;
 mod sign;
 mod sin;
@@ -189,6 +191,7 @@ mod sqrt;
 mod square;
 mod squared_error;
 mod sub;
+mod take;
 mod tanh;
 mod triangular_solve;
 mod zrelu;
@@ -216,6 +219,7 @@ ops! {
     elu { elu } [SPEC];
     exp { exp } [SPEC];
     expm1 { expm1 } [SPEC];
+    fft { fft, ifft } [FFT, IFFT];
     gather { gather, scatter_add } [GATHER, SCATTER_ADD];
     hard_sigmoid { hard_sigmoid } [SPEC];
     hard_tanh { hard_tanh } [SPEC];
@@ -239,6 +243,7 @@ ops! {
     recip { recip } [SPEC];
     reduce { mean, mean_all, sum, sum_all } [MEAN, MEAN_ALL, SUM, SUM_ALL];
     relu { relu } [SPEC];
+    rotations { RotationStyle, rotations } [SPEC];
     sigmoid { sigmoid } [SPEC];
     sign { sign } [SPEC];
     sin { sin } [SPEC];
@@ -249,6 +254,7 @@ ops! {
     square { square } [SPEC];
     squared_error { squared_error } [SPEC];
     sub { sub } [SPEC];
+    take { put, take } [PUT, TAKE];
     tanh { tanh } [SPEC];
     triangular_solve { Triangle, triangular_solve } [SPEC];
     zrelu { zrelu } [SPEC];

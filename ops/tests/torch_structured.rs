@@ -27,6 +27,14 @@ fn solve(t: &mut Tape, v: &BTreeMap<String, Var>, read: Triangle) -> Result<Var>
     triangular_solve(t, v["a"], v["b"], read)
 }
 
+fn rotated(t: &mut Tape, v: &BTreeMap<String, Var>, style: RotationStyle) -> Result<Var> {
+    rotations(t, v["x"], v["theta"], v.get("phi").copied(), style)
+}
+
+const fn tunable(capacity: usize) -> RotationStyle {
+    RotationStyle::Tunable { capacity }
+}
+
 /// Fixture and how to record it.
 const CASES: &[(&str, Build)] = &[
     ("abs_squared", |t, v| {
@@ -55,6 +63,17 @@ const CASES: &[(&str, Build)] = &[
     ("kron_complex_square", kron),
     ("kron_real_rectangular", kron),
     ("kron_real_one", kron),
+    ("rotations_real", |t, v| rotated(t, v, tunable(3))),
+    ("rotations_odd", |t, v| rotated(t, v, tunable(2))),
+    ("rotations_complex_odd", |t, v| rotated(t, v, tunable(4))),
+    ("rotations_complex", |t, v| rotated(t, v, tunable(2))),
+    ("rotations_fft", |t, v| rotated(t, v, RotationStyle::Fft)),
+    ("rotations_fft_complex", |t, v| rotated(t, v, RotationStyle::Fft)),
+    ("fft_7", |t, v| fft(t, v["x"])),
+    ("fft_8", |t, v| fft(t, v["x"])),
+    ("ifft_7", |t, v| ifft(t, v["x"])),
+    ("ifft_8", |t, v| ifft(t, v["x"])),
+    ("take", |t, v| take(t, v["x"], v["index"])),
     ("softmax", |t, v| softmax(t, v["x"])),
     ("log_softmax", |t, v| log_softmax(t, v["x"])),
     ("softmax_cross_entropy_rows", |t, v| {

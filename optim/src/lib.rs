@@ -1,7 +1,8 @@
 //! Optimisers of retrograd: updates on the host for [`Params`](retrograd_engine::Params), and what surrounds them.
 //!
 //! - [`Optimizer`]: configuration in `self`, memory in a [`State`] of named tensors that a checkpoint stores to the
-//!   bit. [`Sgd`], [`RmsProp`] in six published variants, [`Adam`], [`AdamW`].
+//!   bit. [`Sgd`], [`RmsProp`] in six published variants, [`Adam`], [`AdamW`]; [`Cayley`] for unitary matrices, beside
+//!   one of the others in a [`Divided`].
 //! - [`GradientRules`]: clipping by value or norm, and what to do about NaN.
 //! - [`LrSchedule`]: the factor on the rate; [`ReduceOnPlateau`] looks at the validation metric.
 //! - [`Penalty`] (a term of the loss in the parameters, as KRU's [`SoftUnitary`]) and [`Constraint`] (a set the
@@ -113,6 +114,7 @@
 #![forbid(unsafe_code)]
 
 mod constraint;
+mod divided;
 pub mod elementwise;
 mod error;
 mod gradients;
@@ -126,6 +128,7 @@ mod state;
 mod table;
 
 pub use constraint::Constraint;
+pub use divided::Divided;
 pub use error::{Error, Result};
 pub use gradients::{
     Clip, GRADIENT_OPTIONS, GradientRules, NonFinite, NormForm, Processed, Verdict, global_norm,
@@ -180,6 +183,17 @@ mod optimizers {
     }
 }
 
+/// Optimisers of one kind of parameter, that keep it of its kind.
+mod multiplicative {
+    mod cayley;
+
+    table! {
+        /// Every optimiser for unitary matrices that can be built by name. They take square matrices alone, so they
+        /// stand beside another one, see [`Divided`](crate::Divided).
+        MULTIPLICATIVE: dyn crate::Optimizer = cayley::{Cayley}
+    }
+}
+
 mod schedules {
     mod constant;
     mod cosine;
@@ -221,6 +235,7 @@ mod constraints {
 }
 
 pub use constraints::*;
+pub use multiplicative::*;
 pub use optimizers::*;
 pub use penalties::*;
 pub use schedules::*;
@@ -228,6 +243,11 @@ pub use schedules::*;
 /// The optimiser called `name`. Errors: an unknown name or key, with the nearest known one; values that do not fit.
 pub fn optimizer(name: &str, settings: &Settings) -> Result<Box<dyn Optimizer>> {
     (find("optimizer", OPTIMIZERS, name)?.build)(settings)
+}
+
+/// The optimiser for unitary matrices called `name`. Errors: as [`optimizer`].
+pub fn multiplicative(name: &str, settings: &Settings) -> Result<Box<dyn Optimizer>> {
+    (find("optimizer of unitary matrices", MULTIPLICATIVE, name)?.build)(settings)
 }
 
 /// The schedule called `name`. Errors: as [`optimizer`].

@@ -30,22 +30,7 @@ pub trait Optimizer: Send + Sync {
     /// The state before the first update. Errors: a configuration out of its range, a parameter that has no
     /// gradients by its type.
     fn init(&self, params: &Params) -> Result<State> {
-        self.validate()?;
-        let mut tensors = Params::new();
-        for (name, param) in params.iter() {
-            if !param.dtype().is_differentiable() {
-                return Err(not_differentiable(name, param.dtype()));
-            }
-            for slot in self.slots() {
-                let mut tensor = Tensor::zeros(param.dtype(), param.dims())?;
-                with_real!(tensor, name, R => {
-                    tensor.components_mut::<R>()?.fill(slot.initial as R);
-                    Ok::<_, Error>(())
-                })?;
-                tensors.insert(slot_name(name, &slot), tensor);
-            }
-        }
-        Ok(State::new(tensors))
+        initial_state(self, params)
     }
 
     /// Whether `state`, read back from a file, belongs to this optimiser and `params`. Errors: a tensor missing,
@@ -76,4 +61,24 @@ pub trait Optimizer: Send + Sync {
 pub fn scaled_lr(optimizer: &dyn Optimizer, lr_scale: f64) -> Result<f64> {
     Range::NonNegative.check(optimizer.name(), "lr_scale", lr_scale)?;
     Ok(optimizer.learning_rate() * lr_scale)
+}
+
+/// The state before the first update: every slot at its initial value. Errors: as [`Optimizer::init`].
+pub(crate) fn initial_state<O: Optimizer + ?Sized>(optimizer: &O, params: &Params) -> Result<State> {
+    optimizer.validate()?;
+    let mut tensors = Params::new();
+    for (name, param) in params.iter() {
+        if !param.dtype().is_differentiable() {
+            return Err(not_differentiable(name, param.dtype()));
+        }
+        for slot in optimizer.slots() {
+            let mut tensor = Tensor::zeros(param.dtype(), param.dims())?;
+            with_real!(tensor, name, R => {
+                tensor.components_mut::<R>()?.fill(slot.initial as R);
+                Ok::<_, Error>(())
+            })?;
+            tensors.insert(slot_name(name, &slot), tensor);
+        }
+    }
+    Ok(State::new(tensors))
 }

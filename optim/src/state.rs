@@ -34,6 +34,11 @@ impl State {
         State { tensors, step: 0, skipped: 0 }
     }
 
+    /// The same counts with other tensors.
+    pub(crate) fn with_tensors(&self, tensors: Params) -> State {
+        State { tensors, ..*self }
+    }
+
     /// Updates made.
     pub fn step(&self) -> u64 {
         self.step

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use retrograd_optim::{CONSTRAINTS, Entry, Error, OPTIMIZERS, PENALTIES, SCHEDULES, Settings};
+use retrograd_optim::{
+    CONSTRAINTS, Entry, Error, MULTIPLICATIVE, OPTIMIZERS, PENALTIES, SCHEDULES, Settings,
+};
 
 fn compare<T: ?Sized>(folder: &str, table: &[Entry<T>]) {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder);
@@ -33,6 +35,7 @@ fn compare<T: ?Sized>(folder: &str, table: &[Entry<T>]) {
 #[test]
 fn every_file_has_its_row() {
     compare("optimizers", OPTIMIZERS);
+    compare("multiplicative", MULTIPLICATIVE);
     compare("schedules", SCHEDULES);
     compare("penalties", PENALTIES);
     compare("constraints", CONSTRAINTS);

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use retrograd::cells::init::{Init, rng_for};
 use retrograd::cells::{
-    CELLS, Input, Loss, Model, ModelSpec, OPERATORS, Readout, cell_entry, operator_entry,
+    CELLS, Input, Loss, Model, ModelSpec, OPERATORS, OperatorEntry, Readout, cell_entry, combinations,
+    operator_entry,
 };
 use retrograd::engine::gradcheck::{self, Options};
 use retrograd::engine::reference;
@@ -97,8 +98,14 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
             Some(name) => vec![operator_entry(name)?],
             None => OPERATORS.to_vec(),
         };
+        let known = combinations();
+        let both = args.cell.is_some() && args.operator.is_some();
         for cell in &on_cells {
-            for operator in &on_operators {
+            // Asked for by name, a pair that does not fit is an error.
+            let fits = |o: &&&OperatorEntry| {
+                both || known.iter().any(|k| (k.0.name, k.1.name) == (cell.name, o.name))
+            };
+            for operator in on_operators.iter().filter(fits) {
                 let item = check_cell(cell.name, operator.name, args)?;
                 show(&item, out);
                 items.push(item);

@@ -106,6 +106,9 @@ pub struct TrainConfig {
     pub frozen: Vec<String>,
     /// Optimiser and its settings.
     pub optimizer: Named,
+    /// Optimiser of matrices that must stay unitary, where the network has some, and its settings.
+    #[serde(default = "cayley", skip_serializing_if = "is_cayley")]
+    pub unitary: Named,
     /// Learning-rate schedule and its settings.
     pub schedule: Named,
     /// Clipping, and the policy for gradients that are not finite.
@@ -136,6 +139,15 @@ pub struct TrainConfig {
     pub budget: Option<usize>,
     /// Threads; `None` for all. Does not change results.
     pub threads: Option<usize>,
+}
+
+/// What moves unitary matrices where nothing else is said.
+pub(super) fn cayley() -> Named {
+    Named::new("cayley")
+}
+
+fn is_cayley(unitary: &Named) -> bool {
+    *unitary == cayley()
 }
 
 impl TrainConfig {

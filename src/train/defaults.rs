@@ -1,6 +1,6 @@
 //! Settings to begin with: those published, one table.
 
-use super::config::{Length, Named, Precision, Settings, TrainConfig};
+use super::config::{Length, Named, Precision, Settings, TrainConfig, cayley};
 use crate::run::Result;
 
 /// How a task is trained, whatever the cell.
@@ -269,6 +269,84 @@ pub const PUBLISHED: &[Published] = &[
         set: &[],
         reported: "test NLL 8.67 (JSB), 9.03 (Piano-midi)",
     },
+    // Arjovsky, Shah, Bengio, "Unitary evolution recurrent neural networks", ICML 2016; sizes and numbers of the
+    // KRU paper.
+    Published {
+        tasks: &["adding"],
+        cell: "rc_urnn",
+        operator: "rc",
+        hidden: 512,
+        set: &["batch=20", "learn_h0=true"],
+        reported: "solves T = 100 and 200, unstable beyond; 7 169 parameters",
+    },
+    Published {
+        tasks: &["copy"],
+        cell: "rc_urnn",
+        operator: "rc",
+        hidden: 470,
+        set: &["batch=20", "learn_h0=true"],
+        reported: "stays at the baseline of T = 1000 and 2000",
+    },
+    Published {
+        tasks: MNIST_TASKS,
+        cell: "rc_urnn",
+        operator: "rc",
+        hidden: 512,
+        set: &["lr=1e-4", "batch=20", "learn_h0=true"],
+        reported: "test accuracy 97.5 (in order), 93.3 (permuted)",
+    },
+    // Wisdom et al., "Full-capacity unitary recurrent neural networks", NIPS 2016.
+    Published {
+        tasks: MEMORY_TASKS,
+        cell: "fc_urnn",
+        operator: "unitary",
+        hidden: 128,
+        set: &["batch=20", "learn_h0=true", "cayley.lr=1e-3"],
+        reported: "solves copy at T = 1000 and 2000",
+    },
+    Published {
+        tasks: MNIST_TASKS,
+        cell: "fc_urnn",
+        operator: "unitary",
+        hidden: 512,
+        set: &[
+            "lr=1e-4",
+            "rmsprop.variant=FC-uRNN",
+            "batch=50",
+            "epochs=200",
+            "patience=5",
+            "learn_h0=true",
+            "cayley.lr=1e-6",
+            "cayley.scaling=rmsprop",
+        ],
+        reported: "test accuracy 96.9 (in order), 94.1 (permuted)",
+    },
+    // Jing et al., "Tunable efficient unitary neural networks", ICML 2017, and "Gated orthogonal recurrent units",
+    // Neural Computation 2019; their programs.
+    Published {
+        tasks: &["copy"],
+        cell: "eurnn",
+        operator: "eunn",
+        hidden: 128,
+        set: &["rmsprop.variant=TF1", "batch=128"],
+        reported: "solves copy; Chandar et al. 2019: within a few hundred updates at T = 100 and 200",
+    },
+    Published {
+        tasks: &["psmnist"],
+        cell: "eurnn",
+        operator: "eunn",
+        hidden: 1024,
+        set: &["rmsprop.variant=TF1", "lr=1e-4", "batch=128"],
+        reported: "test accuracy 93.7",
+    },
+    Published {
+        tasks: &["copy", "denoise"],
+        cell: "goru",
+        operator: "eunn",
+        hidden: 128,
+        set: &["style=fft", "optimizer=rmsprop", "rmsprop.variant=TF1", "lr=1e-3", "clip=none", "batch=128"],
+        reported: "solves copy and denoising at T = 200",
+    },
     // Miceli Barone, "Low-rank passthrough neural networks", arXiv:1603.03116.
     Published {
         tasks: &["adding"],
@@ -392,6 +470,7 @@ impl TrainConfig {
             horizon: None,
             frozen: Vec::new(),
             optimizer: Named::new("adam").with("lr", "1e-3"),
+            unitary: cayley(),
             schedule: Named::new("constant"),
             gradients: Settings::new(),
             penalties: Vec::new(),

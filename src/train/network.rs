@@ -73,6 +73,8 @@ pub(super) struct Declared {
     pub(super) params: Params,
     /// Names of the Kronecker factors that are trained.
     pub(super) factors: Vec<String>,
+    /// Names of the matrices that are trained and must stay unitary.
+    pub(super) unitary: Vec<String>,
 }
 
 impl Network {
@@ -90,7 +92,8 @@ impl Network {
         let store = Model::new(spec.clone())?.declare(seed)?;
         let trainable = store.trainable().map(|(name, _)| name.to_string()).collect();
         let factors = store.trained_factors().map(String::from).collect();
-        let declared = Declared { factors, params: store.into_params() };
+        let unitary = store.trained_unitary().map(String::from).collect();
+        let declared = Declared { factors, unitary, params: store.into_params() };
         let task = task.spec();
         let loss_scale = match task.loss {
             Loss::SquaredError { width } => width as f64,

@@ -7,7 +7,7 @@ use retrograd_cells::{Cell, Layer, Model, ModelSpec, RecurrentOperator};
 use retrograd_datasets::{At, Input, Loss, Options, Task};
 use retrograd_engine::Horizon;
 use retrograd_optim as optim;
-use retrograd_optim::{GradientRules, Recipe};
+use retrograd_optim::{Divided, GradientRules, Recipe, Select};
 
 use super::config::{Named, TrainConfig};
 use crate::run::{Error, Result};
@@ -86,10 +86,15 @@ pub fn model_spec(config: &TrainConfig, parts: &Parts) -> Result<ModelSpec> {
 }
 
 /// The optimiser and all around it. `factors` are the names of the Kronecker factors, which a soft unitary penalty is
-/// put on unless it says otherwise; a plateau schedule looks for the better of the task's metric.
+/// put on unless it says otherwise; `unitary` those of matrices that have an optimiser of their own; a plateau schedule looks for the better of the task's metric.
 ///
 /// Errors: names that are in no table and settings that do not fit; a soft unitary penalty without factors.
-pub fn recipe(config: &TrainConfig, factors: &[String], larger_is_better: bool) -> Result<Recipe> {
+pub fn recipe(
+    config: &TrainConfig,
+    factors: &[String],
+    unitary: &[String],
+    larger_is_better: bool,
+) -> Result<Recipe> {
     let mut schedule = config.schedule.clone();
     if schedule.name == "plateau" {
         schedule.settings.entry("maximize".into()).or_insert_with(|| larger_is_better.to_string());
@@ -106,9 +111,18 @@ pub fn recipe(config: &TrainConfig, factors: &[String], larger_is_better: bool) 
         }
         Ok(optim::penalty(&part.name, &settings(&part))?)
     };
+    let mut optimizer = optim::optimizer(&config.optimizer.name, &settings(&config.optimizer))?;
+    if !unitary.is_empty() {
+        let names = unitary.to_vec();
+        optimizer = Box::new(Divided {
+            select: Select::predicate(unitary.join(","), move |name| names.iter().any(|n| n == name)),
+            special: optim::multiplicative(&config.unitary.name, &settings(&config.unitary))?,
+            others: optimizer,
+        });
+    }
     let gradients = settings(&Named { name: String::new(), settings: config.gradients.clone() });
     let recipe = Recipe {
-        optimizer: optim::optimizer(&config.optimizer.name, &settings(&config.optimizer))?,
+        optimizer,
         schedule: optim::schedule(&schedule.name, &settings(&schedule))?,
         gradients: GradientRules::from_settings(&gradients)?,
         penalties: config.penalties.iter().map(penalty).collect::<Result<_>>()?,

@@ -8,7 +8,7 @@ use retrograd_engine::{Params, Plan, RunOptions};
 use retrograd_optim::{Clock, LrState, NonFinite, Recipe, State, Verdict};
 
 use super::config::{Length, TrainConfig};
-use super::network::{Network, Peak, Totals};
+use super::network::{Declared, Network, Peak, Totals};
 use super::noise::with_noise;
 use super::parts::{Parts, model_spec, recipe};
 use super::position::{Best, Position};
@@ -143,8 +143,8 @@ impl Trainer {
         let task = parts.task;
         let options = RunOptions { budget: config.budget, threads: config.threads, ..RunOptions::default() };
         let (network, declared) = Network::new(model.clone(), &*task, config.seed, options)?;
-        let recipe = recipe(&config, &declared.factors, task.spec().metric.larger_is_better())?;
-        let params = declared.params;
+        let Declared { params, factors, unitary } = declared;
+        let recipe = recipe(&config, &factors, &unitary, task.spec().metric.larger_is_better())?;
         let optimizer = recipe.optimizer.init(&subset(&params, network.trainable()))?;
         for (split, size) in [(Split::Train, config.batch), (Split::Valid, config.eval_batch)] {
             if task.batches(split, size) == 0 {

@@ -24,16 +24,15 @@
 
 use std::sync::Arc;
 
-use retrograd_engine::core_ops::concat;
-use retrograd_engine::{Tape, Var};
-use retrograd_ops::{self as ops, ModReluForm};
+use retrograd_ops::ModReluForm;
 
-use crate::cell::{BoundCell, Cell, Input, InputMap, StatePart};
+use crate::cell::{BoundCell, Cell, Input};
 use crate::cells::rnn::RECURRENT_INIT;
 use crate::declare::Declare;
 use crate::error::Result;
 use crate::init::Init;
-use crate::operator::{BoundOperator, Recurrence, RecurrentOperator};
+use crate::modrelu_rnn::{ModReluRnn, Shown};
+use crate::operator::RecurrentOperator;
 use crate::settings::{OptionDoc, Options};
 use crate::table::CellEntry;
 
@@ -53,7 +52,7 @@ impl Default for Kru {
 }
 
 /// The forms a complex number has.
-const FORMS: [(&str, ModReluForm); 5] = [
+pub(crate) const FORMS: [(&str, ModReluForm); 5] = [
     ("exact", ModReluForm::Exact),
     ("rc-urnn", ModReluForm::RcUrnn),
     ("fc-urnn", ModReluForm::FcUrnn),
@@ -95,45 +94,15 @@ impl Cell for Kru {
         hidden: usize,
         operator: &dyn RecurrentOperator,
     ) -> Result<Box<dyn BoundCell>> {
-        let u = InputMap::declare(ctx, input, 1, hidden, true, Init::Glorot)?;
-        let init = self.recurrent_init;
-        let w = Recurrence { name: "W", gates: &[""], n: hidden, complex: true, init };
-        let w = operator.declare(ctx, w)?;
-        let b = ctx.real("b", &[hidden], Init::Uniform(0.01))?;
-        Ok(Box::new(BoundKru { u, w, b, modrelu: self.modrelu, hidden }))
-    }
-}
-
-#[derive(Debug)]
-struct BoundKru {
-    u: InputMap,
-    w: Box<dyn BoundOperator>,
-    b: Var,
-    modrelu: ModReluForm,
-    hidden: usize,
-}
-
-impl BoundCell for BoundKru {
-    fn state(&self) -> Vec<StatePart> {
-        vec![StatePart { name: "h", width: self.hidden, complex: true }]
-    }
-
-    fn step(&self, tape: &mut Tape, state: &[Var], x: Var) -> retrograd_engine::Result<Vec<Var>> {
-        let h = state[0];
-        let ux = self.u.apply(tape, x)?[0];
-        let wh = self.w.apply(tape, h, 0)?;
-        let z = ops::add(tape, wh, ux)?; // eq. (1)
-        let h = ops::modrelu(tape, z, self.b, self.modrelu)?; // eq. (2)
-        Ok(vec![h])
-    }
-
-    fn output(&self, tape: &mut Tape, state: &[Var]) -> retrograd_engine::Result<Var> {
-        let re = ops::real(tape, state[0])?;
-        let im = ops::imag(tape, state[0])?;
-        concat(tape, &[re, im], 0) // eq. (3)
-    }
-
-    fn output_width(&self) -> usize {
-        2 * self.hidden
+        let network = ModReluRnn {
+            complex: true,
+            input_init: Init::Glorot,
+            recurrent_init: self.recurrent_init,
+            bias_init: Init::Uniform(0.01),
+            first_state: Init::Zeros,
+            modrelu: self.modrelu,   // eq. (2)
+            shown: Shown::BothParts, // eq. (3)
+        };
+        network.declare(ctx, input, hidden, operator) // eq. (1)
     }
 }

@@ -105,11 +105,12 @@ impl BoundModel {
 }
 
 fn declare_h0(ctx: &mut Declare<'_>, cell: &dyn BoundCell) -> Result<Vec<Var>> {
+    let init = cell.first_state();
     let declare = |part: crate::StatePart| {
         let name = format!("{}0", part.name);
         match part.complex {
-            true => ctx.complex(&name, &[part.width], Init::Zeros),
-            false => ctx.real(&name, &[part.width], Init::Zeros),
+            true => ctx.complex(&name, &[part.width], init),
+            false => ctx.real(&name, &[part.width], init),
         }
     };
     cell.state().into_iter().map(declare).collect()

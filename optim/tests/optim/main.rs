@@ -6,3 +6,4 @@ mod convergence;
 mod restore;
 mod surroundings;
 mod trajectories;
+mod unitary;
