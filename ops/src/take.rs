@@ -89,7 +89,7 @@ impl Take {
         let missing = self.missing.value();
         let one = |from: &[R], to: &mut [R], index: &[i32]| {
             // Without elements there is nothing to take; without indices nothing is taken.
-            let rows = if k == 0 { 0 } else { from.len() / k };
+            let rows = from.len().checked_div(k).unwrap_or(0);
             for row in 0..rows {
                 let from = &from[row * k..(row + 1) * k];
                 for (y, &i) in to[row * len..(row + 1) * len].iter_mut().zip(index) {
