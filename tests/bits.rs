@@ -16,8 +16,9 @@ use retrograd_engine::{
 };
 use support::{alone, ratio};
 
-/// Largest ratio between the planned executor and the reference, through a whole network and its gradients.
-const LIMIT: f64 = 100.0;
+/// Largest ratio between the planned executor and the reference, through a whole network and its gradients. An NRU on
+/// rotations loses none of the roundings of 70 steps, and its memory adds to them.
+const LIMIT: f64 = 300.0;
 
 struct Network {
     what: String,
