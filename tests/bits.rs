@@ -141,8 +141,13 @@ fn all_are_right(networks: impl IntoIterator<Item = Network>, sizes: &[(usize, u
 fn every_cell_on_every_operator() {
     let _alone = alone(); // also while networks are made, which takes memory
     let mut networks = Vec::new();
-    for (cell, operator) in combinations() {
-        for (dtype, readout) in [(DType::F32, Readout::Last), (DType::F64, Readout::EveryStep)] {
+    for (n, (cell, operator)) in combinations().into_iter().enumerate() {
+        let forms = [(DType::F32, Readout::Last), (DType::F64, Readout::EveryStep)];
+        for (i, (dtype, readout)) in forms.into_iter().enumerate() {
+            // Published pairs in both forms; of the others every second one in each.
+            if operator.name != cell.operator && (n + i) % 2 == 0 {
+                continue;
+            }
             let layers = vec![layer(cell.name, operator.name, 12)];
             let mut spec = ModelSpec::new(Input::Dense(3), layers, readout, 5, Loss::SoftmaxCrossEntropy);
             spec.dtype = dtype;

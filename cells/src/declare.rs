@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 
 use rand_chacha::ChaCha8Rng;
 use retrograd_engine::{DType, Params, Tape, Tensor, Var};
+use retrograd_ops as ops;
 
 use crate::error::{Error, Result};
 use crate::init::{Init, rng_for};
+
+/// Smallest length a row is divided by under weight normalization.
+const SMALLEST_LENGTH: f64 = 1e-12;
 
 /// The parameters of a model as they are declared: first values, which of them are frozen, which are Kronecker
 /// factors.
@@ -19,6 +23,7 @@ pub struct ParamStore {
     factors: Vec<String>,
     unitary: Vec<String>,
     vars: Vec<(String, Var)>,
+    weight_norm: bool,
 }
 
 impl ParamStore {
@@ -37,6 +42,7 @@ impl ParamStore {
             factors: Vec::new(),
             unitary: Vec::new(),
             vars: Vec::new(),
+            weight_norm: false,
         })
     }
 
@@ -131,9 +137,75 @@ impl<'a> Declare<'a> {
         self.with(name, dims, dtype, |rng| init.tensor(dims, dtype, rng))
     }
 
+    /// From here on the rows of [`Declare::blocks`] are directions with lengths beside them.
+    pub(crate) fn normalize_weights(&mut self) {
+        self.store.weight_norm = true;
+    }
+
     /// A matrix `[rows, blocks·columns]` of blocks side by side, each initialized as a matrix of its own: the
     /// weights of several gates in one product.
+    ///
+    /// In a model with [`weight_norm`](crate::ModelSpec::weight_norm) the parameter `NAME` holds the directions `v` and
+    /// `NAME.scale` `[rows·blocks, 1]` the lengths `s` of the rows of each block, `w_row = s v_row / ‖v_row‖`; the first
+    /// value is the same.
     pub fn blocks(
+        &mut self,
+        name: &str,
+        dims: [usize; 2],
+        blocks: usize,
+        complex: bool,
+        init: Init,
+    ) -> Result<Var> {
+        let v = self.joined(name, dims, blocks, complex, init)?;
+        if !self.store.weight_norm {
+            return Ok(v);
+        }
+        let ([rows, columns], dtype) = (dims, self.dtype(false));
+        let first = self.store.params.require(&self.full_name(name))?;
+        let square =
+            |i: usize| (i * columns..(i + 1) * columns).map(|k| first.get(k).norm_sqr()).sum::<f64>();
+        let lengths: Vec<f64> = (0..rows * blocks).map(|i| square(i).sqrt()).collect();
+        let scale = self.with(&format!("{name}.scale"), &[rows * blocks, 1], dtype, |_| {
+            let mut scale = Tensor::zeros(dtype, [rows * blocks, 1])?;
+            scale.fill_with(|i| lengths[i].into());
+            Ok(scale)
+        })?;
+        self.directions(v, dims, blocks, Some(scale))
+    }
+
+    /// [`Declare::blocks`] for the factor of a product that is applied first. In a model with weight normalization its
+    /// rows have length 1: those of the other factor have lengths to learn.
+    pub(crate) fn first_blocks(
+        &mut self,
+        name: &str,
+        dims: [usize; 2],
+        blocks: usize,
+        complex: bool,
+        init: Init,
+    ) -> Result<Var> {
+        let v = self.joined(name, dims, blocks, complex, init)?;
+        if self.store.weight_norm { self.directions(v, dims, blocks, None) } else { Ok(v) }
+    }
+
+    /// Rows of every block divided by their lengths, and multiplied by those of `scale`.
+    fn directions(
+        &mut self,
+        v: Var,
+        [rows, columns]: [usize; 2],
+        blocks: usize,
+        scale: Option<Var>,
+    ) -> Result<Var> {
+        let [r, b, c] = [rows, blocks, columns].map(|n| n as isize);
+        let v = ops::reshape(self.tape, v, &[r, b, c])?;
+        let mut w = ops::normalize(self.tape, v, 2.0, -1, SMALLEST_LENGTH)?;
+        if let Some(scale) = scale {
+            let scale = ops::reshape(self.tape, scale, &[r, b, 1])?;
+            w = ops::mul(self.tape, scale, w)?;
+        }
+        Ok(ops::reshape(self.tape, w, &[r, b * c])?)
+    }
+
+    fn joined(
         &mut self,
         name: &str,
         [rows, columns]: [usize; 2],

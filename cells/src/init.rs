@@ -157,6 +157,15 @@ pub fn normal(rng: &mut ChaCha8Rng) -> f64 {
     radius * (std::f64::consts::TAU * uniform(rng)).cos()
 }
 
+/// First values of a forget gate's bias for dependencies of up to `steps` steps, `log U(1, steps − 1)` (Tallec, Ollivier,
+/// 2018, "Can recurrent neural networks warp time?", ICLR). Errors: fewer than 3 steps.
+pub(crate) fn chrono(cell: &str, steps: usize, n: usize, rng: &mut ChaCha8Rng) -> Result<Vec<f64>> {
+    if steps < 3 {
+        return Err(Error::model(format!("{cell}: chrono over {steps} steps, at least 3")));
+    }
+    Ok((0..n).map(|_| (1.0 + (steps as f64 - 2.0) * uniform(rng)).ln()).collect())
+}
+
 /// A number of the field a random matrix is over.
 trait Field: Copy {
     fn random(rng: &mut ChaCha8Rng) -> Self;

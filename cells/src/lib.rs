@@ -134,6 +134,7 @@ mod low_rank;
 pub mod model;
 mod modrelu_rnn;
 pub mod operator;
+mod reflections;
 pub mod settings;
 pub mod table;
 
@@ -162,59 +163,85 @@ macro_rules! table {
 
 /// The cells, a file each.
 pub mod cells {
+    pub mod antisymmetric_rnn;
     pub mod eurnn;
+    pub mod fastgrnn;
+    pub mod fastrnn;
     pub mod fc_urnn;
     pub mod goru;
     pub mod gru;
     pub mod irnn;
+    pub mod janet;
     pub mod kru;
     pub mod lstm;
     pub mod nru;
     pub mod rc_urnn;
     pub mod rnn;
+    pub mod sru;
+    pub mod ugrnn;
 
+    pub use antisymmetric_rnn::AntisymmetricRnn;
     pub use eurnn::Eurnn;
+    pub use fastgrnn::FastGrnn;
+    pub use fastrnn::FastRnn;
     pub use fc_urnn::FcUrnn;
     pub use goru::Goru;
     pub use gru::Gru;
     pub use irnn::Irnn;
+    pub use janet::Janet;
     pub use kru::Kru;
     pub use lstm::Lstm;
     pub use nru::Nru;
     pub use rc_urnn::RcUrnn;
     pub use rnn::Rnn;
+    pub use sru::Sru;
+    pub use ugrnn::Ugrnn;
 
     table! {
         /// Every cell.
-        CELLS: crate::CellEntry; rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU, irnn::IRNN, nru::NRU,
-            rc_urnn::RC_URNN, fc_urnn::FC_URNN, eurnn::EURNN, goru::GORU
+        CELLS: crate::CellEntry;
+        rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU, irnn::IRNN, nru::NRU, janet::JANET, ugrnn::UGRNN,
+        fastrnn::FASTRNN, fastgrnn::FASTGRNN, antisymmetric_rnn::ANTISYMMETRIC_RNN, sru::SRU, rc_urnn::RC_URNN,
+        fc_urnn::FC_URNN, eurnn::EURNN, goru::GORU
     }
 }
 
 /// The recurrent operators, a file each.
 pub mod operators {
+    pub mod antisymmetric;
+    pub mod block_diagonal;
     pub mod dense;
+    pub mod diagonal;
     pub mod eunn;
+    pub mod householder;
     pub mod ivh;
     pub mod kron;
     pub mod lr;
     pub mod lrd;
     pub mod rc;
+    pub mod svd;
     pub mod unitary;
 
+    pub use antisymmetric::Antisymmetric;
+    pub use block_diagonal::BlockDiagonal;
     pub use dense::Dense;
+    pub use diagonal::Diagonal;
     pub use eunn::Eunn;
+    pub use householder::Householder;
     pub use ivh::Ivh;
     pub use kron::Kron;
     pub use lr::Lr;
     pub use lrd::Lrd;
+    pub use svd::Svd;
+
     pub use rc::Rc;
     pub use unitary::Unitary;
 
     table! {
         /// Every recurrent operator.
-        OPERATORS: crate::OperatorEntry; dense::DENSE, kron::KRON, lr::LR, lrd::LRD, ivh::IVH,
-            rc::RC, unitary::UNITARY, eunn::EUNN
+        OPERATORS: crate::OperatorEntry;
+        dense::DENSE, kron::KRON, lr::LR, lrd::LRD, ivh::IVH, diagonal::DIAGONAL, block_diagonal::BLOCK_DIAGONAL,
+        antisymmetric::ANTISYMMETRIC, householder::HOUSEHOLDER, svd::SVD, rc::RC, unitary::UNITARY, eunn::EUNN
     }
 }
 

@@ -57,16 +57,19 @@ pub(crate) struct Thin<'a> {
     pub(crate) init: Init,
 }
 
-/// Declared products.
+/// Products, declared or put together from other parameters.
 #[derive(Debug)]
 pub(crate) struct LowRank {
     /// `[D, G·N]`: blocks `L_gᵀ`.
-    last: Var,
+    pub(crate) last: Var,
     /// `[N, G·D]`: blocks `R_gᵀ`; tied `[N, D]`.
-    first: Var,
-    n: usize,
-    rank: usize,
-    tied: bool,
+    pub(crate) first: Var,
+    /// Size of the state.
+    pub(crate) n: usize,
+    /// Rank `D`.
+    pub(crate) rank: usize,
+    /// Whether there is one `R` for all gates.
+    pub(crate) tied: bool,
 }
 
 impl Thin<'_> {
@@ -81,7 +84,7 @@ impl Thin<'_> {
         let of_first = if self.tied { 1 } else { gates };
         let mut ctx = ctx.scope(r.name);
         let last = ctx.blocks(self.names[0], [rank, r.n], gates, r.complex, self.init)?;
-        let first = ctx.blocks(self.names[1], [r.n, rank], of_first, r.complex, self.init)?;
+        let first = ctx.first_blocks(self.names[1], [r.n, rank], of_first, r.complex, self.init)?;
         Ok(LowRank { last, first, n: r.n, rank, tied: self.tied })
     }
 }

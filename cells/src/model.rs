@@ -81,6 +81,12 @@ pub struct ModelSpec {
     pub stateful: bool,
     /// Whether the first state is learned (else zero).
     pub learn_h0: bool,
+    /// Whether input and recurrent matrices are directions and lengths, `w_row = s v_row / ‖v_row‖`: the weight
+    /// normalization of Miceli Barone, 2018, "Low-rank passthrough neural networks". It applies to what is declared by
+    /// [`Declare::blocks`]: input matrices, and those of the operators `dense`, `block_diagonal`, `lr`, `lrd` and `ivh`,
+    /// there without lengths in the factor applied first. His bound of 10 on the lengths is the constraint `max-norm` on
+    /// `*.scale`.
+    pub weight_norm: bool,
     /// How far gradients reach back.
     pub horizon: Horizon,
     /// Probability with which an output of a layer is dropped on its way to the next layer.
@@ -109,6 +115,7 @@ impl ModelSpec {
             dtype: DType::F32,
             stateful: false,
             learn_h0: false,
+            weight_norm: false,
             horizon: Horizon::Full,
             dropout: 0.0,
             masked: false,

@@ -1,5 +1,5 @@
 //! Parameter counts of the published models, from Jose, Cisse, Fleuret 2017 (tables 2 to 4), Miceli Barone 2018, Kag,
-//! Zhang, Saligrama 2020 and Chandar et al. 2019. Where a paper rounds (`20.2k`, `97.67 KB`), the row holds the whole
+//! Zhang, Saligrama 2020 and Chandar et al. 2019; of others, the formulas of their papers at sizes of ours. Where a paper rounds (`20.2k`, `97.67 KB`), the row holds the whole
 //! number it rounds.
 //! A complex number counts 2 unless the row says that entries are counted once.
 
@@ -36,6 +36,8 @@ enum Counting {
     NoReadout,
     /// Neither the read-out nor step sizes.
     NoReadoutNorEta,
+    /// Of reflections, not what is above the diagonal.
+    Trapezoids,
     /// Neither the input matrix nor the bias of the modulus.
     NoInput,
     /// A unitary matrix as the dimension of the unitary group.
@@ -43,6 +45,7 @@ enum Counting {
 }
 use Counting::{
     All, EntriesOnce, GroupDimension, NoGateBias, NoInput, NoReadout, NoReadoutNorEta, OneInputMatrix,
+    Trapezoids,
 };
 
 const fn row(
@@ -203,7 +206,49 @@ const ROWS: &[Row] = &[
         ..row("NRU pixel MNIST", "nru", "dense", [212, 1, 10], None, 165_554)
     },
     Row { cell_set: &[("memory", "64")], ..row("NRU copy", "nru", "dense", [80, 10, 9], None, 23_569) },
+    // The oRNN in the tables of Jose, Cisse, Fleuret 2017.
+    Row {
+        set: &[("reflections", "32")],
+        learn_h0: true,
+        counting: Trapezoids,
+        ..row("oRNN pixel MNIST 256/32", "rnn", "householder", [256, 1, 10], Some(7_696), 11_034)
+    },
+    Row {
+        set: &[("reflections", "512")],
+        learn_h0: true,
+        counting: Trapezoids,
+        ..row("oRNN PTB 512/512", "rnn", "householder", [512, 49, 49], Some(131_328), 182_577)
+    },
+    // 2·n_r·N + N, C·N, N: stored, as published.
+    Row {
+        set: &[("reflections", "32")],
+        counting: NoReadout,
+        ..row("Spectral-RNN 128/32", "rnn", "svd", [128, 1, 10], Some(8_320), 8_576)
+    },
+    // N(N−1)/2 + C·N + N.
+    Row {
+        counting: NoReadout,
+        ..row("AntisymmetricRNN 128", "antisymmetric_rnn", "antisymmetric", [128, 1, 10], Some(8_128), 8_384)
+    },
+    // FastRNN on PTB, 513 KB in Kag, Zhang, Saligrama 2020: 2·256² + 256 + 2 four-byte numbers.
+    Row { counting: NoReadout, ..row("FastRNN PTB", "fastrnn", "dense", [256, 256, 10], None, 131_330) },
+    // N² + C·N + 2·N + 2.
+    Row { counting: NoReadout, ..row("FastGRNN 100", "fastgrnn", "dense", [100, 9, 6], None, 11_102) },
+    // 2(N² + C·N + N).
+    Row { counting: NoReadout, ..row("UGRNN 100", "ugrnn", "dense", [100, 9, 6], None, 22_000) },
+    Row { counting: NoReadout, ..row("JANET pixel MNIST", "janet", "dense", [128, 1, 10], None, 33_280) },
+    // R·H·(D + O) + C·H + D·H + D + H + O.
+    Row {
+        cell_set: &[("summary", "60"), ("output", "100")],
+        counting: NoReadout,
+        ..row("SRU 200/60", "sru", "dense", [200, 1, 10], None, 172_560)
+    },
 ];
+
+/// A column of a matrix of reflections begins on the diagonal.
+fn above_diagonal(dims: &[usize]) -> usize {
+    dims[1] * (dims[1] - 1) / 2
+}
 
 /// iRNN on Yelp-5: 128 units, 128 inputs, rank 32. 97.67, 98.84 and 100.02 KB are these numbers over 256.
 const fn yelp(cell_set: &'static [(&'static str, &'static str)], total: usize) -> Row {
@@ -255,6 +300,7 @@ fn counts(row: &Row) -> Result<(usize, usize)> {
             OneInputMatrix if name == "layer0.U" => numbers / 3,
             NoReadout | NoReadoutNorEta if name.starts_with("readout") => 0,
             NoReadoutNorEta if name == "layer0.eta" => 0,
+            Trapezoids if name == "layer0.W.U" => numbers - above_diagonal(tensor.dims()),
             NoInput if name == "layer0.U" || name == "layer0.b" => 0,
             GroupDimension if name == "layer0.W" => tensor.len(),
             _ => numbers,

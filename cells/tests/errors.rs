@@ -46,6 +46,18 @@ fn models() {
             message(|s| s.layers = vec![layer("gru", &[], "lrd", &[("rank", "8")], 7)]),
         ),
         (
+            "model: block_diagonal: 4 blocks do not divide the hidden size 7; use blocks=1 or 7",
+            message(|s| s.layers = vec![layer("gru", &[], "block_diagonal", &[("blocks", "4")], 7)]),
+        ),
+        (
+            "model: householder: 8 reflections, at most the hidden size 7",
+            message(|s| s.layers = vec![layer("rnn", &[], "householder", &[("reflections", "8")], 7)]),
+        ),
+        (
+            "model: sru: summary of 3 to 7 statistics on operator kron, which is square; use operator dense",
+            message(|s| s.layers = vec![layer("sru", &[("summary", "3")], "kron", &[], 7)]),
+        ),
+        (
             "nru: 4 heads times a memory of 60 is 240, not a square; use memory 49 or 64",
             message(|s| s.layers = vec![layer("nru", &[("memory", "60")], "dense", &[], 7)]),
         ),
@@ -62,14 +74,18 @@ fn names_and_settings() {
         |name: &str, set: &[(&str, &str)]| operator(name, &settings(set)).unwrap_err().to_string();
     let rows = [
         ("unknown cell `kur`; did you mean `kru`?", of_cell("kur", &[])),
-        ("unknown cell `transformer`; known: rnn, lstm, gru, kru, irnn, nru", of_cell("transformer", &[])),
+        (
+            "unknown cell `transformer`; known: rnn, lstm, gru, kru, irnn, nru, janet, ugrnn, fastrnn, fastgrnn, \
+             antisymmetric_rnn, sru",
+            of_cell("transformer", &[]),
+        ),
         ("unknown operator `kronn`; did you mean `kron`?", of_operator("kronn", &[])),
         (
             "lstm: unknown setting `forgetbias`; did you mean `forget_bias`?",
             of_cell("lstm", &[("forgetbias", "1")]),
         ),
         (
-            "rnn: setting `activation` = `sigmoid`, expected tanh or relu",
+            "rnn: setting `activation` = `sigmoid`, expected tanh or relu or leaky_relu",
             of_cell("rnn", &[("activation", "sigmoid")]),
         ),
         (
@@ -90,6 +106,30 @@ fn names_and_settings() {
         (
             "nru: setting `memory` = `-1`, expected a whole number of at least 1, or auto",
             of_cell("nru", &[("memory", "-1")]),
+        ),
+        (
+            "janet: setting `chrono` = `1`, expected at least 3 steps, or none",
+            of_cell("janet", &[("chrono", "1")]),
+        ),
+        (
+            "sru: setting `rates` = `0.5,1`, expected numbers from 0 to less than 1, joined by commas",
+            of_cell("sru", &[("rates", "0.5,1")]),
+        ),
+        (
+            "sru: setting `summary` = `0`, expected a whole number of at least 1, or auto",
+            of_cell("sru", &[("summary", "0")]),
+        ),
+        (
+            "block_diagonal: setting `blocks` = `0`, expected a whole number of at least 1, or auto",
+            of_operator("block_diagonal", &[("blocks", "0")]),
+        ),
+        (
+            "householder: setting `reflections` = `all`, expected a whole number of at least 1, or auto",
+            of_operator("householder", &[("reflections", "all")]),
+        ),
+        (
+            "svd: setting `margin` = `1.5`, expected a number from 0 to 1",
+            of_operator("svd", &[("margin", "1.5")]),
         ),
         (
             "lr: setting `rank` = `0`, expected a whole number of at least 1, or auto",

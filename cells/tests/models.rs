@@ -79,6 +79,16 @@ fn names_and_sizes() {
          layer0.d f64[6]; readout.V f64[6, 5]; readout.c f64[5]"
     );
     assert_eq!(
+        shapes("sru", &[("rates", "0,0.5"), ("output", "3")], "lr", 4, true),
+        "layer0.W_r f64[8, 4]; layer0.b_r f64[4]; layer0.U f64[2, 4]; layer0.W.L f64[1, 4]; layer0.W.R f64[4, 1]; \
+         layer0.b f64[4]; layer0.W_o f64[8, 3]; layer0.b_o f64[3]; layer0.mu0 f64[8]; readout.V f64[3, 5]; \
+         readout.c f64[5]"
+    );
+    assert_eq!(
+        shapes("antisymmetric_rnn", &[("gated", "true")], "antisymmetric", 4, false),
+        "layer0.U f64[2, 8]; layer0.W.A f64[6]; layer0.b f64[8]; readout.V f64[4, 5]; readout.c f64[5]"
+    );
+    assert_eq!(
         shapes("kru", &[], "kron", 6, true),
         "layer0.U c64[2, 6]; layer0.W.0 c64[2, 2]; layer0.W.1 c64[3, 3]; layer0.b f64[6]; layer0.h0 c64[6]; \
          readout.V f64[12, 5]; readout.c f64[5]"
@@ -125,6 +135,45 @@ fn initial_biases() {
     assert!(chrono[2..4].iter().all(|b| (0.0..=99f64.ln()).contains(b)), "{chrono:?}");
     assert_eq!([-chrono[0], -chrono[1]], chrono[2..4]);
     assert_eq!(chrono[4..], [0.; 4]);
+    assert_eq!(bias("janet", &[]), [1., 1., 0., 0.]);
+    let chrono = bias("janet", &[("chrono", "100")]);
+    assert!(chrono[..2].iter().all(|b| (0.0..=99f64.ln()).contains(b)), "{chrono:?}");
+    assert_eq!(chrono[2..], [0.; 2]);
+    assert_eq!(bias("ugrnn", &[]), [1.; 4]);
+}
+
+/// Directions and lengths begin as the matrix; longer directions change nothing, longer lengths do.
+#[test]
+fn weight_normalization() {
+    let model = |cell: &str, op: &str, weight_norm| {
+        let layers = vec![layer(cell, &[], op, &[], 4)];
+        let mut s = spec(Input::Dense(2), layers, Readout::Last, 2, Loss::SquaredError);
+        s.weight_norm = weight_norm;
+        record(s)
+    };
+    for (cell, op) in [("lstm", "dense"), ("kru", "block_diagonal"), ("gru", "kron")] {
+        let (plain, m) = model(cell, op, false);
+        let (normed, _) = model(cell, op, true);
+        let data = inputs(&m, 5, 3);
+        let expected = numbers(&plain, &data, &[plain.loss])[0];
+        let got = |change: &str, factor: f64| {
+            let scaled = |(name, t): (&str, &Tensor)| {
+                let mut scaled = t.clone();
+                scaled.fill_with(|i| t.get(i) * if name == change { factor } else { 1.0 });
+                (name.to_string(), scaled)
+            };
+            let params = normed.params.iter().map(scaled).collect();
+            evaluate(&normed, &data, &params, &[normed.loss])[0].item().unwrap()
+        };
+        assert!(close(got("", 1.0), expected), "{cell} on {op}");
+        assert!(close(got("layer0.U", 3.0), expected), "{cell} on {op}");
+        assert!(!close(got("layer0.U.scale", 3.0), expected), "{cell} on {op}");
+        assert!(plain.params.iter().all(|(name, t)| t.bit_eq(normed.params.get(name).unwrap())));
+    }
+    let (r, _) = model("gru", "lr", true);
+    let names: Vec<_> = r.params.iter().filter(|(n, _)| n.ends_with("scale")).collect();
+    let names: Vec<_> = names.iter().map(|(n, t)| format!("{n} {:?}", t.dims())).collect();
+    assert_eq!(names, ["layer0.U.scale [6, 1]", "layer0.W.L.scale [3, 1]"]);
 }
 
 #[test]

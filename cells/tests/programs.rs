@@ -64,12 +64,25 @@ fn settings() {
         ("eurnn", &[("field", "real")], "eunn", &[("capacity", "5")]),
         ("eurnn", &[("read", "both-parts")], "eunn", &[("capacity", "1")]),
         ("nru", &[("head_activation", "relu"), ("layer_norm", "true"), ("heads", "3")], "dense", &[]),
+        ("antisymmetric_rnn", &[("gated", "true")], "antisymmetric", &[]),
+        ("sru", &[("rates", "0,0.9"), ("summary", "4"), ("output", "5")], "dense", &[]),
+        ("gru", &[], "householder", &[("reflections", "6")]),
     ];
     for (cell, set, operator, op_set) in rows {
         let layers = vec![layer(cell, set, operator, op_set, 6)];
         let mut s = spec(Input::Dense(2), layers, Readout::EveryStep, 3, Loss::SquaredError);
         (s.learn_h0, s.lengths) = (true, true);
         check(&format!("{cell} with {set:?} on {operator} with {op_set:?}"), s);
+    }
+}
+
+#[test]
+fn weight_normalization() {
+    for (cell, operator) in [("lstm", "dense"), ("gru", "lrd"), ("kru", "dense")] {
+        let layers = vec![layer(cell, &[], operator, &[], 6)];
+        let mut s = spec(Input::Dense(2), layers, Readout::EveryStep, 2, Loss::SquaredError);
+        (s.weight_norm, s.bidirectional) = (true, true);
+        check(&format!("{cell} on {operator} with weight normalization"), s);
     }
 }
 

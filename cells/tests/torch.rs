@@ -10,8 +10,13 @@ use retrograd_cells::cells::gru::Reset;
 use retrograd_cells::cells::irnn::{Phi, Start};
 use retrograd_cells::cells::nru::HeadActivation;
 use retrograd_cells::cells::rnn::Activation;
-use retrograd_cells::cells::{Eurnn, FcUrnn, Goru, Gru, Irnn, Kru, Lstm, Nru, RcUrnn, Rnn};
-use retrograd_cells::operators::{Dense, Eunn, Ivh, Kron, Lrd, Rc, Unitary};
+use retrograd_cells::cells::{
+    AntisymmetricRnn, Eurnn, FastGrnn, FastRnn, FcUrnn, Goru, Gru, Irnn, Janet, Kru, Lstm, Nru, RcUrnn, Rnn,
+    Sru, Ugrnn,
+};
+use retrograd_cells::operators::{
+    Antisymmetric, BlockDiagonal, Dense, Diagonal, Eunn, Householder, Ivh, Kron, Lrd, Rc, Svd, Unitary,
+};
 use retrograd_cells::{BoundCell, Cell, Declare, Input, ParamStore, RecurrentOperator};
 use retrograd_engine::core_ops::concat;
 use retrograd_engine::layout::{Layout, layout};
@@ -79,6 +84,7 @@ fn recipe(name: &str) -> Option<(Box<dyn Cell>, Box<dyn RecurrentOperator>)> {
     let gru = |reset| Box::new(Gru { reset, ..Gru::default() });
     let kron = |f: &[usize]| Box::new(Kron { factors: Some(f.to_vec()), frozen: false });
     let lrd = |rank, tied| Box::new(Lrd { rank: Some(rank), tied, ..Lrd::default() });
+    let householder = |count| Box::new(Householder { reflections: Some(count), frozen: false });
     let eunn = |style| Box::new(Eunn { style, frozen: false });
     let dense = Box::new(Dense::default());
     Some(match name {
@@ -117,6 +123,35 @@ fn recipe(name: &str) -> Option<(Box<dyn Cell>, Box<dyn RecurrentOperator>)> {
         "nru_relu_layer_norm" => {
             let nru = Nru { heads: 3, memory: Some(12), layer_norm: true, ..Nru::default() };
             (Box::new(Nru { head_activation: HeadActivation::Relu, ..nru }), dense)
+        }
+        "lstm_cell_to_output" => (Box::new(Lstm { cell_to_output: true, ..Lstm::default() }), dense),
+        "janet" => (Box::new(Janet { beta: 0.7, ..Janet::default() }), dense),
+        "ugrnn" => (Box::new(Ugrnn::default()), dense),
+        "fastrnn_tanh" => (Box::new(FastRnn::default()), dense),
+        "fastrnn_relu" => (Box::new(FastRnn { activation: Activation::Relu, ..FastRnn::default() }), dense),
+        "fastgrnn" => (Box::new(FastGrnn::default()), dense),
+        "antisymmetric_rnn" | "antisymmetric_rnn_gated" => {
+            let cell =
+                AntisymmetricRnn { epsilon: 0.3, gated: name.ends_with("gated"), recurrent_init: None };
+            (Box::new(cell), Box::new(Antisymmetric { gamma: 0.05, frozen: false }))
+        }
+        "sru" | "sru_sizes" => {
+            let (summary, output) = if name == "sru" { (None, None) } else { (Some(3), Some(5)) };
+            let rates = vec![0.0, 0.5, 0.99];
+            (Box::new(Sru { rates, summary, output, recurrent_init: None }), dense)
+        }
+        "rnn_diagonal" => (rnn(Activation::Relu, false), Box::new(Diagonal::default())),
+        "lstm_block_diagonal" => {
+            (Box::new(Lstm::default()), Box::new(BlockDiagonal { blocks: Some(3), frozen: false }))
+        }
+        "rnn_householder" => (rnn(Activation::LeakyRelu, false), householder(3)),
+        "gru_householder" => (gru(Reset::Before), householder(5)),
+        "kru_householder" => {
+            (Box::new(Kru { modrelu: ModReluForm::Exact, recurrent_init: None }), householder(2))
+        }
+        "rnn_svd" => {
+            let svd = Svd { reflections: Some(2), margin: 0.3, frozen: false };
+            (rnn(Activation::Relu, false), Box::new(svd))
         }
         _ => return None,
     })
@@ -186,7 +221,11 @@ fn build(case: &Case) -> Result<Network, Error> {
 
     let (mut cells, mut first): (Vec<Box<dyn BoundCell>>, Vec<Vec<Var>>) = Default::default();
     for scope in scopes {
-        let n = case.inputs[&scoped(scope, "h0")].dims()[1];
+        // The state of an SRU is wider than it has units.
+        let n = match case.inputs.get(&scoped(scope, "h0")) {
+            Some(h0) => h0.dims()[1],
+            None => case.inputs[&scoped(scope, "b")].len(),
+        };
         let mut ctx = Declare::new(&mut tape, &mut store);
         let bound = match *scope {
             "" => cell.declare(&mut ctx, Input::Dense(width), n, &*operator)?,
@@ -269,7 +308,7 @@ fn build(case: &Case) -> Result<Network, Error> {
             let y = kru_outputs(&mut tape, &mut params, &mut wrt, case, features)?;
             outputs.push(("y".into(), y));
         } else {
-            outputs.push(("y".into(), y));
+            outputs.push(("y".into(), features));
         }
     }
     Ok(Network { tape, params, outputs, wrt })
@@ -354,7 +393,7 @@ fn check(case: &Case) -> Result<Vec<String>, Error> {
 fn every_fixture() -> Result<(), Error> {
     let mut wrong = Vec::new();
     let cases = cases()?;
-    assert_eq!(cases.len(), 27);
+    assert_eq!(cases.len(), 43);
     for case in &cases {
         wrong.extend(check(case)?);
     }

@@ -10,7 +10,7 @@ use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured
 use smallvec::smallvec;
 
 use crate::check::joint_dtype;
-use crate::lanes::total;
+use crate::lanes::{load, load_part, mul_acc, total};
 use crate::rule::sum_options;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 
@@ -190,44 +190,57 @@ impl<R: Real> Multiversion for Product<'_, R> {
     #[inline(always)]
     fn run<const FMA: bool>(self) {
         let Product { sizes: &Sizes { m, k, p, .. }, flags, a, b, y, sign } = self;
+        // By index: adapters of iterators are not always inlined into functions with more target features.
+        if flags.transpose_a && p == 1 {
+            // A sum of columns of a', which lie one after the other.
+            for j in 0..k {
+                add_scaled::<R, FMA>(sign * b[j], &a[j * m..(j + 1) * m], y);
+            }
+            return;
+        }
         for i in 0..m {
-            let y = &mut y[i * p..(i + 1) * p];
             if !flags.transpose_b && p > 1 {
                 for j in 0..k {
                     let v = sign * a[if flags.transpose_a { j * m + i } else { i * k + j }];
-                    for (y, b) in y.iter_mut().zip(&b[j * p..(j + 1) * p]) {
-                        *y = fma::<R, FMA>(v, *b, *y);
+                    add_scaled::<R, FMA>(v, &b[j * p..(j + 1) * p], &mut y[i * p..(i + 1) * p]);
+                }
+                continue;
+            }
+            // Rows of b along k; a column of one element is such a row.
+            for c in 0..p {
+                let b = &b[c * k..(c + 1) * k];
+                let mut sums = [R::ZERO; 16];
+                if flags.transpose_a {
+                    for j in 0..k {
+                        sums[j % 16] = fma::<R, FMA>(a[j * m + i], b[j], sums[j % 16]);
+                    }
+                } else {
+                    let a = &a[i * k..(i + 1) * k];
+                    let whole = k - k % 16;
+                    for j in (0..whole).step_by(16) {
+                        mul_acc::<R, 16, FMA>(&mut sums, &load(&a[j..]), &load(&b[j..]));
+                    }
+                    if whole < k {
+                        mul_acc::<R, 16, FMA>(&mut sums, &load_part(&a[whole..]), &load_part(&b[whole..]));
                     }
                 }
-            } else {
-                // Rows of b along k; a column of one element is such a row.
-                for (c, y) in y.iter_mut().enumerate() {
-                    let b = &b[c * k..(c + 1) * k];
-                    let mut sums = [R::ZERO; 16];
-                    if flags.transpose_a {
-                        for (j, b) in b.iter().enumerate() {
-                            sums[j % 16] = fma::<R, FMA>(a[j * m + i], *b, sums[j % 16]);
-                        }
-                    } else {
-                        let (a_whole, a_rest) = a[i * k..(i + 1) * k].as_chunks::<16>();
-                        let (b_whole, b_rest) = b.as_chunks::<16>();
-                        for (a, b) in a_whole.iter().zip(b_whole) {
-                            for l in 0..16 {
-                                sums[l] = fma::<R, FMA>(a[l], b[l], sums[l]);
-                            }
-                        }
-                        for (l, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-                            sums[l] = fma::<R, FMA>(*a, *b, sums[l]);
-                        }
-                    }
-                    *y = fma::<R, FMA>(sign, total(sums), *y);
-                }
+                let y = &mut y[i * p + c];
+                *y = fma::<R, FMA>(sign, total(sums), *y);
             }
         }
     }
 }
 
-/// Offset of matrix number `index` over axes `over` in an operand that has axes `dims` there.
+/// `y += v · x`.
+#[inline(always)]
+fn add_scaled<R: Real, const FMA: bool>(v: R, x: &[R], y: &mut [R]) {
+    let n = y.len().min(x.len());
+    let (x, y) = (&x[..n], &mut y[..n]);
+    for i in 0..n {
+        y[i] = fma::<R, FMA>(v, x[i], y[i]);
+    }
+}
+
 fn offset(index: usize, over: &[usize], dims: &[usize], size: usize) -> usize {
     let (mut rest, mut at, mut step) = (index, 0, size);
     for (back, &d) in over.iter().rev().enumerate() {

@@ -17,8 +17,8 @@ pub(crate) fn load<R: Real, const L: usize>(x: &[R]) -> [R; L] {
 #[inline(always)]
 pub(crate) fn load_part<R: Real, const L: usize>(x: &[R]) -> [R; L] {
     let mut v = [R::ZERO; L];
-    for (v, x) in v.iter_mut().zip(x) {
-        *v = *x;
+    for l in 0..L.min(x.len()) {
+        v[l] = x[l];
     }
     v
 }
@@ -70,14 +70,23 @@ pub(crate) fn scaled<R: Real, const L: usize>(s: R, x: &[R; L]) -> [R; L] {
 /// Sum of the lanes, halves added to halves.
 #[inline(always)]
 pub(crate) fn total<R: Real, const L: usize>(mut v: [R; L]) -> R {
-    let mut width = L / 2;
-    while width > 0 {
-        for l in 0..width {
-            v[l] += v[l + width];
-        }
-        width /= 2;
-    }
+    // Spelled out: a loop over widths stays a loop over memory.
+    halve::<R, L, 16>(&mut v);
+    halve::<R, L, 8>(&mut v);
+    halve::<R, L, 4>(&mut v);
+    halve::<R, L, 2>(&mut v);
+    halve::<R, L, 1>(&mut v);
     v[0]
+}
+
+/// Adds the second `W` elements to the first, if there are as many.
+#[inline(always)]
+fn halve<R: Real, const L: usize, const W: usize>(v: &mut [R; L]) {
+    if L >= 2 * W {
+        for l in 0..W {
+            v[l] += v[l + W];
+        }
+    }
 }
 
 /// Sum of `f(0) .. f(n − 1)` in sixteen interleaved partial sums: the order depends on `n` alone.

@@ -11,7 +11,7 @@
 //! | comparison, choice | [`eq()`], [`ne()`], [`lt()`], [`le()`], [`gt()`], [`ge()`], [`where_()`], [`clamp()`], [`maximum()`], [`minimum()`] |
 //! | functions | [`exp()`], [`expm1()`], [`log()`], [`log1p()`], [`sqrt()`], [`sin()`], [`cos()`], [`tanh()`], [`sigmoid()`], [`softplus()`], [`abs()`], [`sign()`], [`relu()`], [`leaky_relu()`], [`elu()`], [`hard_sigmoid()`], [`hard_tanh()`] |
 //! | complex | [`complex()`], [`polar()`], [`cis()`], [`real()`], [`imag()`], [`conj()`], [`to_complex()`], [`times_i()`], [`abs2()`], [`phase()`], [`modrelu()`], [`crelu()`], [`zrelu()`] |
-//! | products | [`matmul()`], [`matmul_with()`], [`batch_matmul()`], [`outer()`], [`kron_apply()`], [`rotations()`], [`fft()`], [`ifft()`] |
+//! | products | [`matmul()`], [`matmul_with()`], [`batch_matmul()`], [`outer()`], [`kron_apply()`], [`rotations()`], [`fft()`], [`ifft()`], [`triangular_solve()`] |
 //! | reductions | [`sum()`], [`mean()`], [`max()`], [`norm()`], [`sum_all()`], [`mean_all()`] |
 //! | normalization | [`normalize()`], [`layer_norm()`], [`softmax()`], [`log_softmax()`], [`logsumexp()`] |
 //! | losses | [`softmax_cross_entropy()`], [`bce_with_logits()`], [`squared_error()`] |
@@ -193,6 +193,7 @@ mod squared_error;
 mod sub;
 mod take;
 mod tanh;
+mod triangular_solve;
 mod zrelu;
 
 ops! {
@@ -255,5 +256,6 @@ ops! {
     sub { sub } [SPEC];
     take { put, take } [PUT, TAKE];
     tanh { tanh } [SPEC];
+    triangular_solve { Triangle, triangular_solve } [SPEC];
     zrelu { zrelu } [SPEC];
 }

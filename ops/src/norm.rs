@@ -1,14 +1,14 @@
 //! p-norms over ordinary axes, and division by them.
 
 use retrograd_engine::core_ops::{conj, real, sum_dims};
-use retrograd_engine::cpu::Real;
+use retrograd_engine::cpu::{Multiversion, Real, multiversion};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
 use smallvec::smallvec;
 
 use crate::fold::{Reduced, for_each, trailing};
-use crate::lanes::{is_nan, total};
+use crate::lanes::{is_nan, load_part, total};
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{abs, axis, div, div_or_zero, maximum, mul, phase, powf};
 
@@ -116,24 +116,42 @@ impl Op for Norm {
     }
 }
 
-/// `x^p`, elements apart, for `x ≥ 0`.
-#[inline]
-fn powers<R: Real>(p: f64, x: &mut [R; 16]) {
-    if p == p.trunc() && p <= 64.0 {
-        let (mut n, mut base) = (p as u32, *x);
-        x.fill(R::ONE);
-        while n > 0 {
-            for l in 0..16 {
-                x[l] = if n & 1 == 1 { x[l] * base[l] } else { x[l] };
-                base[l] = base[l] * base[l];
+/// `x^p`, elements apart, for `x ≥ 0`; `P` is `p`, or 0 for any other.
+#[inline(always)]
+fn powers<R: Real, const P: u32>(p: f64, x: [R; 16]) -> [R; 16] {
+    match P {
+        1 => x,
+        2 => square(x),
+        3 => times(x, square(x)),
+        4 => square(square(x)),
+        5 => times(x, square(square(x))),
+        _ if p == p.trunc() && p <= 64.0 => {
+            let (mut n, mut base, mut y) = (p as u32, x, [R::ONE; 16]);
+            while n > 0 {
+                if n & 1 == 1 {
+                    y = times(y, base);
+                }
+                base = square(base);
+                n >>= 1;
             }
-            n >>= 1;
+            y
         }
-    } else {
-        for v in x {
-            *v = R::from_f64(v.to_f64().powf(p));
-        }
+        _ => x.map(|v| R::from_f64(v.to_f64().powf(p))),
     }
+}
+
+#[inline(always)]
+fn times<R: Real>(x: [R; 16], y: [R; 16]) -> [R; 16] {
+    let mut z = x;
+    for l in 0..16 {
+        z[l] = x[l] * y[l];
+    }
+    z
+}
+
+#[inline(always)]
+fn square<R: Real>(x: [R; 16]) -> [R; 16] {
+    times(x, x)
 }
 
 /// `sqrt(re² + im²)` of numbers of moduli up to 1.
@@ -143,6 +161,20 @@ fn modulus<R: Real>(re: R, im: R) -> R {
 
 /// The norm of one run of elements, scaled by the largest modulus so that no power overflows.
 fn of_slice<R: Real>(p: f64, re: &[R], im: &[R]) -> R {
+    if im.is_empty() && p == p.trunc() && p <= 64.0 {
+        let x = re;
+        let found = match p as u32 {
+            1 => multiversion(SumOfPowers::<R, 1> { p, x }),
+            2 => multiversion(SumOfPowers::<R, 2> { p, x }),
+            3 => multiversion(SumOfPowers::<R, 3> { p, x }),
+            4 => multiversion(SumOfPowers::<R, 4> { p, x }),
+            5 => multiversion(SumOfPowers::<R, 5> { p, x }),
+            _ => multiversion(SumOfPowers::<R, 0> { p, x }),
+        };
+        if let Some((largest, sum)) = found {
+            return largest * root(p, sum);
+        }
+    }
     let mut largest = R::ZERO;
     for v in re.iter().chain(im) {
         // A NaN stays.
@@ -169,7 +201,7 @@ fn of_slice<R: Real>(p: f64, re: &[R], im: &[R]) -> R {
         if p == f64::INFINITY {
             most = sizes.iter().fold(most, |most, v| if *v > most { *v } else { most });
         } else {
-            powers(p, &mut sizes);
+            let sizes = powers::<R, 0>(p, sizes);
             for l in 0..16 {
                 sums[l] += sizes[l];
             }
@@ -178,13 +210,79 @@ fn of_slice<R: Real>(p: f64, re: &[R], im: &[R]) -> R {
     if p == f64::INFINITY {
         return largest * most;
     }
-    let sum = total(sums);
-    largest
-        * match p {
-            1.0 => sum,
-            2.0 => sum.sqrt(),
-            _ => R::from_f64(sum.to_f64().powf(1.0 / p)),
+    largest * root(p, total(sums))
+}
+
+/// `x^(1/p)`.
+fn root<R: Real>(p: f64, x: R) -> R {
+    match p {
+        1.0 => x,
+        2.0 => x.sqrt(),
+        _ => R::from_f64(x.to_f64().powf(1.0 / p)),
+    }
+}
+
+/// Keeps the largest moduli; makes `spoiled` NaN where a number is not finite.
+#[inline(always)]
+fn look<R: Real>(most: &mut [R; 16], spoiled: &mut [R; 16], v: [R; 16]) {
+    let mut sizes = v;
+    for l in 0..16 {
+        sizes[l] = v[l].abs();
+    }
+    for l in 0..16 {
+        most[l] = if sizes[l] > most[l] { sizes[l] } else { most[l] };
+    }
+    for l in 0..16 {
+        spoiled[l] += v[l] * R::ZERO;
+    }
+}
+
+/// `sums += |v · inverse|^p`.
+#[inline(always)]
+fn add_powers<R: Real, const P: u32>(p: f64, inverse: R, sums: &mut [R; 16], v: [R; 16]) {
+    let mut sizes = v;
+    for l in 0..16 {
+        sizes[l] = (v[l] * inverse).abs();
+    }
+    let sizes = powers::<R, P>(p, sizes);
+    for l in 0..16 {
+        sums[l] += sizes[l];
+    }
+}
+
+/// The largest modulus of real numbers and the sum of `|x / largest|^p` for a whole `p` up to 64; nothing where one is
+/// not finite, all are 0 or the largest has no reciprocal. `P`: see [`powers`].
+struct SumOfPowers<'a, R, const P: u32> {
+    p: f64,
+    x: &'a [R],
+}
+
+impl<R: Real, const P: u32> Multiversion for SumOfPowers<'_, R, P> {
+    type Output = Option<(R, R)>;
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) -> Option<(R, R)> {
+        let (whole, rest) = self.x.as_chunks::<16>();
+        let (mut most, mut spoiled) = ([R::ZERO; 16], [R::ZERO; 16]);
+        for i in 0..whole.len() {
+            look(&mut most, &mut spoiled, whole[i]);
         }
+        look(&mut most, &mut spoiled, load_part::<R, 16>(rest));
+        let mut largest = R::ZERO;
+        for l in 0..16 {
+            largest = if most[l] > largest { most[l] } else { largest };
+        }
+        let inverse = R::ONE / largest;
+        if largest == R::ZERO || total(spoiled) != R::ZERO || !inverse.to_f64().is_finite() {
+            return None;
+        }
+        let mut sums = [R::ZERO; 16];
+        for i in 0..whole.len() {
+            add_powers::<R, P>(self.p, inverse, &mut sums, whole[i]);
+        }
+        add_powers::<R, P>(self.p, inverse, &mut sums, load_part::<R, 16>(rest));
+        Some((largest, total(sums)))
+    }
 }
 
 impl Norm {

@@ -23,6 +23,10 @@ fn kron(t: &mut Tape, v: &BTreeMap<String, Var>) -> Result<Var> {
     kron_apply(t, v["x"], &factors)
 }
 
+fn solve(t: &mut Tape, v: &BTreeMap<String, Var>, read: Triangle) -> Result<Var> {
+    triangular_solve(t, v["a"], v["b"], read)
+}
+
 fn rotated(t: &mut Tape, v: &BTreeMap<String, Var>, style: RotationStyle) -> Result<Var> {
     rotations(t, v["x"], v["theta"], v.get("phi").copied(), style)
 }
@@ -49,6 +53,12 @@ const CASES: &[(&str, Build)] = &[
     ("matmul_batched", |t, v| product(t, v, PLAIN)),
     ("matmul_real", |t, v| product(t, v, PLAIN)),
     ("outer_complex", |t, v| outer(t, v["a"], v["b"])),
+    ("triangular_solve_lower_real", |t, v| solve(t, v, Triangle::default())),
+    ("triangular_solve_upper_complex", |t, v| solve(t, v, Triangle { upper: true, ..Triangle::default() })),
+    ("triangular_solve_upper_adjoint", |t, v| {
+        solve(t, v, Triangle { upper: true, transpose: true, conj: true })
+    }),
+    ("triangular_solve_batched", |t, v| solve(t, v, Triangle::default())),
     ("kron_complex_rectangular", kron),
     ("kron_complex_square", kron),
     ("kron_real_rectangular", kron),

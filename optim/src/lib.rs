@@ -226,10 +226,11 @@ mod penalties {
 
 mod constraints {
     mod max_norm;
+    mod unit_norm;
 
     table! {
         /// Every constraint that can be built by name.
-        CONSTRAINTS: dyn crate::Constraint = max_norm::{MaxNorm, Along}
+        CONSTRAINTS: dyn crate::Constraint = max_norm::{MaxNorm, Along}, unit_norm::{UnitNorm}
     }
 }
 

@@ -77,7 +77,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let cells = args.cell.is_some() || args.operator.is_some();
     let everything = !cells && args.op.is_none();
     let mut items = Vec::new();
-    out.line(format!("{:<28}{:>12}{:>13}{:>16}", "", "derivatives", "worst error", "adjoint ratio"));
+    out.line(format!("{:<36}{:>12}{:>13}{:>16}", "", "derivatives", "worst error", "adjoint ratio"));
     if everything || args.op.is_some() {
         let found = match &args.op {
             Some(name) => vec![operation(name)?],
@@ -147,7 +147,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
 fn show(item: &Item, out: &Output) {
     let mark = if item.failures.is_empty() { "" } else { "  WRONG" };
     out.line(format!(
-        "{:<28}{:>12}{:>13.1e}{:>16.1e}{mark}",
+        "{:<36}{:>12}{:>13.1e}{:>16.1e}{mark}",
         item.name, item.derivatives, item.error, item.ratio
     ));
 }

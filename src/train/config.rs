@@ -90,6 +90,9 @@ pub struct TrainConfig {
     pub bidirectional: bool,
     /// Whether the first state is learned (else zero).
     pub learn_h0: bool,
+    /// Whether input and recurrent matrices are directions and lengths; see [`retrograd_cells::ModelSpec::weight_norm`].
+    #[serde(default)]
+    pub weight_norm: bool,
     /// Probability with which an output of a layer is dropped on its way to the next layer.
     pub dropout: f64,
     /// Standard deviation of the Gaussian noise on parameters during training, 0 for none.

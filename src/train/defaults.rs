@@ -463,6 +463,7 @@ impl TrainConfig {
             layers: 1,
             bidirectional: false,
             learn_h0: false,
+            weight_norm: false,
             dropout: 0.0,
             weight_noise: 0.0,
             precision: Precision::F32,

@@ -77,6 +77,7 @@ pub fn model_spec(config: &TrainConfig, parts: &Parts) -> Result<ModelSpec> {
     model.dtype = config.precision.dtype();
     model.stateful = spec.stateful;
     model.learn_h0 = config.learn_h0;
+    model.weight_norm = config.weight_norm;
     model.horizon = config.horizon.map_or(Horizon::Full, Horizon::Steps);
     model.dropout = config.dropout;
     model.frozen = config.frozen.clone();

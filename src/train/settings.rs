@@ -85,6 +85,7 @@ pub const KEYS: &[Key] = keys! {
     "layers", "number of layers", |c, v| c.layers = count(v)?;
     "bidirectional", "every layer also runs backwards in time", |c, v| c.bidirectional = flag(v)?;
     "learn_h0", "the first state is learned", |c, v| c.learn_h0 = flag(v)?;
+    "weight_norm", "input and recurrent matrices are directions and lengths", |c, v| c.weight_norm = flag(v)?;
     "dropout", "probability of dropping an output between layers", |c, v| c.dropout = number(v)?;
     "weight_noise", "standard deviation of noise on parameters in training", |c, v| c.weight_noise = number(v)?;
     "precision", "f32 or f64", |c, v| c.precision = precision(v)?;

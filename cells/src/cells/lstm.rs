@@ -23,6 +23,10 @@
 //! | `V_o` | `[H, H]` | Glorot | cell to output gate (option `cell_to_output`, as in Arjovsky et al. 2016's code) |
 //! | `h`, `c` | `[N, H]` | 0 or learned | state |
 //!
+//! Names it goes by, with their settings: LSTM-chrono (Chandar et al., 2019), `chrono=Tmax`; the LSTM of the program of
+//! Arjovsky, Shah, Bengio, 2016, `cell_to_output=true recurrent_init=glorot` with a learned first state, whose `V_o` the
+//! parameter counts published with it leave out.
+//!
 //! With Kronecker recurrent matrices, each gate having its own factors, this is the KRU-LSTM of Jose, Cisse,
 //! Fleuret, 2017, arXiv:1705.10142; with low-rank plus diagonal ones, the LRD-LSTM of Miceli Barone, 2018,
 //! arXiv:1603.03116.
@@ -39,8 +43,8 @@ use retrograd_ops as ops;
 use crate::cell::{BoundCell, Cell, Input, InputMap, StatePart};
 use crate::cells::rnn::RECURRENT_INIT;
 use crate::declare::Declare;
-use crate::error::{Error, Result};
-use crate::init::{Init, uniform};
+use crate::error::Result;
+use crate::init::{Init, chrono};
 use crate::operator::{BoundOperator, Recurrence, RecurrentOperator};
 use crate::settings::{OptionDoc, Options};
 use crate::table::CellEntry;
@@ -66,6 +70,21 @@ impl Default for Lstm {
     }
 }
 
+/// Documentation of the option for the chrono initialization.
+pub(crate) const CHRONO: OptionDoc = OptionDoc {
+    key: "chrono",
+    default: "none",
+    doc: "chrono initialization for dependencies up to this many steps (at least 3), or none",
+};
+
+/// Reads [`CHRONO`]. Errors: fewer than 3 steps.
+pub(crate) fn chrono_option(options: &Options<'_>) -> Result<Option<usize>> {
+    match options.count("chrono")? {
+        Some(steps) if steps < 3 => Err(options.bad("chrono", "at least 3 steps, or none")),
+        steps => Ok(steps),
+    }
+}
+
 /// Table entry of [`Lstm`].
 pub const LSTM: CellEntry = CellEntry {
     name: "lstm",
@@ -73,11 +92,7 @@ pub const LSTM: CellEntry = CellEntry {
     operator: "dense",
     options: &[
         OptionDoc { key: "forget_bias", default: "1", doc: "first value of the forget gate's bias" },
-        OptionDoc {
-            key: "chrono",
-            default: "none",
-            doc: "chrono initialization for dependencies up to this many steps (at least 3), or none",
-        },
+        CHRONO,
         OptionDoc { key: "peephole", default: "false", doc: "gates see the cell; true or false" },
         OptionDoc {
             key: "cell_to_output",
@@ -87,13 +102,9 @@ pub const LSTM: CellEntry = CellEntry {
         RECURRENT_INIT,
     ],
     build: |options: &Options<'_>| {
-        let chrono = options.count("chrono")?;
-        if chrono.is_some_and(|t| t < 3) {
-            return Err(options.bad("chrono", "at least 3 steps, or none"));
-        }
         Ok(Arc::new(Lstm {
             forget_bias: options.number("forget_bias")?,
-            chrono,
+            chrono: chrono_option(options)?,
             peephole: options.flag("peephole")?,
             cell_to_output: options.flag("cell_to_output")?,
             recurrent_init: options.init("recurrent_init")?,
@@ -108,12 +119,8 @@ impl Lstm {
         let dtype = ctx.dtype(false);
         let dims = [GATES.len() * hidden];
         ctx.with("b", &dims, dtype, |rng| {
-            let forget: Vec<f64> = match self.chrono {
-                // log U(1, Tmax − 1)
-                Some(t) if t >= 3 => {
-                    (0..hidden).map(|_| (1.0 + (t as f64 - 2.0) * uniform(rng)).ln()).collect()
-                }
-                Some(t) => return Err(Error::model(format!("lstm: chrono over {t} steps, at least 3"))),
+            let forget = match self.chrono {
+                Some(steps) => chrono(LSTM.name, steps, hidden, rng)?,
                 None => vec![self.forget_bias; hidden],
             };
             let mut b = Tensor::zeros(dtype, dims)?;

@@ -8,7 +8,7 @@
 //! ```text
 //! a_t = W h_{t−1} + U x_t + b                                  (1)
 //! a_t = g ⊙ (a_t − mean(a_t)) / sqrt(var(a_t) + 1e-5) + s      (2)  with layer normalization
-//! h_t = tanh(a_t)  or  relu(a_t)                               (3)
+//! h_t = tanh(a_t),  relu(a_t)  or  max(a_t, 0.1·a_t)           (3)
 //! ```
 //!
 //! | symbol | shape | initialization | meaning |
@@ -18,6 +18,16 @@
 //! | `b` | `[H]` | 0 | bias |
 //! | `g`, `s` | `[H]` | 1, 0 | gain and shift of the normalization |
 //! | `h` | `[N, H]` | 0 or learned | state |
+//!
+//! Names it goes by, with their settings:
+//!
+//! | name | settings | of |
+//! |---|---|---|
+//! | IRNN, RNN-id | `activation=relu recurrent_init=identity`, RNN-id also `layer_norm=true` | Le et al.; Chandar et al. |
+//! | RNN-orth | `recurrent_init=orthogonal layer_norm=true` | Chandar et al. |
+//! | oRNN | operator `householder`, `activation=leaky_relu`, a learned first state | Mhammedi et al., 2017 |
+//! | Spectral-RNN | operator `svd`, `activation=relu` | Zhang, Lei, Dhillon, 2018 |
+//! | IndRNN | operator `diagonal`, `activation=relu` | Li et al., 2018 |
 //!
 //! **Differs from the paper**: nothing.
 
@@ -45,6 +55,26 @@ pub enum Activation {
     Tanh,
     /// Rectified linear.
     Relu,
+    /// Rectified linear with slope 0.1 below 0, as in the program of the oRNN.
+    LeakyRelu,
+}
+
+impl Activation {
+    /// Values of the option, as its documentation lists them.
+    pub(crate) const WORDS: &str = "tanh, relu or leaky_relu, of slope 0.1 below 0";
+
+    /// Values of the option.
+    pub(crate) const CHOICES: &[(&str, Activation)] =
+        &[("tanh", Activation::Tanh), ("relu", Activation::Relu), ("leaky_relu", Activation::LeakyRelu)];
+
+    /// The nonlinearity, element by element.
+    pub(crate) fn apply(self, tape: &mut Tape, x: Var) -> retrograd_engine::Result<Var> {
+        match self {
+            Activation::Tanh => ops::tanh(tape, x),
+            Activation::Relu => ops::relu(tape, x),
+            Activation::LeakyRelu => ops::leaky_relu(tape, x, 0.1),
+        }
+    }
 }
 
 /// Plain recurrent network; see the [module](self).
@@ -69,17 +99,16 @@ pub(crate) const RECURRENT_INIT: OptionDoc = OptionDoc {
 /// Table entry of [`Rnn`].
 pub const RNN: CellEntry = CellEntry {
     name: "rnn",
-    summary: "plain recurrent network, tanh or ReLU (IRNN with recurrent_init=identity)",
+    summary: "plain recurrent network (IRNN with activation=relu and recurrent_init=identity)",
     operator: "dense",
     options: &[
-        OptionDoc { key: "activation", default: "tanh", doc: "tanh or relu" },
+        OptionDoc { key: "activation", default: "tanh", doc: Activation::WORDS },
         RECURRENT_INIT,
         OptionDoc { key: "layer_norm", default: "false", doc: "normalize pre-activations; true or false" },
     ],
     build: |options: &Options<'_>| {
-        let choices = [("tanh", Activation::Tanh), ("relu", Activation::Relu)];
         Ok(Arc::new(Rnn {
-            activation: options.choice("activation", &choices)?,
+            activation: options.choice("activation", Activation::CHOICES)?,
             recurrent_init: options.init("recurrent_init")?,
             layer_norm: options.flag("layer_norm")?,
         }))
@@ -135,10 +164,6 @@ impl BoundCell for BoundRnn {
         if let Some((g, s)) = self.norm {
             a = ops::layer_norm(tape, a, g, s, NORM_EPS)?; // eq. (2)
         }
-        let h = match self.activation {
-            Activation::Tanh => ops::tanh(tape, a)?, // eq. (3)
-            Activation::Relu => ops::relu(tape, a)?, // eq. (3)
-        };
-        Ok(vec![h])
+        Ok(vec![self.activation.apply(tape, a)?]) // eq. (3)
     }
 }

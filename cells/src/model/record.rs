@@ -65,6 +65,9 @@ impl BoundModel {
     /// Declares all parameters of a model: `layer0.…` (or `layer0.forward.…` and `layer0.backward.…`), then the
     /// read-out `readout.V` `[width, O]`, Glorot, and `readout.c` `[O]`, 0.
     pub fn declare(ctx: &mut Declare<'_>, spec: &ModelSpec) -> Result<BoundModel> {
+        if spec.weight_norm {
+            ctx.normalize_weights();
+        }
         let mut input = spec.input;
         let mut layers = Vec::new();
         for (i, layer) in spec.layers.iter().enumerate() {

@@ -56,10 +56,12 @@ impl RecurrentOperator for Dense {
     }
 }
 
+/// Full matrices, declared or put together from other parameters.
 #[derive(Debug)]
-struct BoundDense {
-    w: Var,
-    n: usize,
+pub(crate) struct BoundDense {
+    /// `[N, G·N]`: blocks `W_gᵀ`.
+    pub(crate) w: Var,
+    pub(crate) n: usize,
 }
 
 impl BoundOperator for BoundDense {

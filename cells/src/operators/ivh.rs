@@ -71,8 +71,9 @@ impl RecurrentOperator for Ivh {
     }
 }
 
+/// The identity plus products of thin matrices.
 #[derive(Debug)]
-struct BoundIvh(LowRank);
+pub(crate) struct BoundIvh(pub(crate) LowRank);
 
 impl BoundOperator for BoundIvh {
     fn apply(&self, tape: &mut Tape, h: Var, gate: usize) -> retrograd_engine::Result<Var> {

@@ -15,7 +15,8 @@
 //!
 //! `2·G·N·d` numbers, tied `(G + 1)·N·d`.
 //!
-//! **Differs from the paper**: the weight normalization of one of its memory tasks is not here.
+//! **Differs from the paper**: nothing. The weight normalization of one of its memory tasks is a choice of the model,
+//! [`ModelSpec::weight_norm`](crate::ModelSpec::weight_norm).
 
 use std::ops::Range;
 use std::sync::Arc;

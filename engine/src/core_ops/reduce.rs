@@ -3,7 +3,7 @@
 use smallvec::smallvec;
 
 use super::{expand, real, to_complex};
-use crate::cpu::Real;
+use crate::cpu::{Multiversion, Real, multiversion};
 use crate::error::{Error, Result};
 use crate::kernel::{Args, RowRule, Structured};
 use crate::layout::{Layout, layout};
@@ -118,11 +118,26 @@ impl SumDims {
         let complex = args.output.is_complex();
         for r in 0..args.rows {
             let (re, im) = args.output.row_pair(r);
-            sum.run(x.row(r), re);
+            multiversion(AxisSumOf { sum: &sum, x: x.row(r), y: re });
             if complex {
-                sum.run(x.row_im(r), im);
+                multiversion(AxisSumOf { sum: &sum, x: x.row_im(r), y: im });
             }
         }
+    }
+}
+
+struct AxisSumOf<'a, R> {
+    sum: &'a AxisSum,
+    x: &'a [R],
+    y: &'a mut [R],
+}
+
+impl<R: Real> Multiversion for AxisSumOf<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        self.sum.run(self.x, self.y);
     }
 }
 
@@ -160,6 +175,7 @@ impl AxisSum {
         AxisSum::General { dims: from.to_vec(), strides }
     }
 
+    #[inline(always)]
     fn run<R: Real>(&self, x: &[R], y: &mut [R]) {
         match self {
             AxisSum::Block { outer, mid, inner: 1 } => {
@@ -173,7 +189,7 @@ impl AxisSum {
                     y.fill(R::from_f64(0.0));
                     for m in 0..*mid {
                         let x = &x[(o * mid + m) * inner..][..*inner];
-                        y.iter_mut().zip(x).for_each(|(y, x)| *y += *x);
+                        add(y, x);
                     }
                 }
             }
@@ -198,22 +214,37 @@ impl AxisSum {
     }
 }
 
+/// `y += x`. By index: adapters of iterators are not always inlined into functions with more target features.
+#[inline(always)]
+fn add<R: Real>(y: &mut [R], x: &[R]) {
+    let n = y.len().min(x.len());
+    let (y, x) = (&mut y[..n], &x[..n]);
+    for i in 0..n {
+        y[i] += x[i];
+    }
+}
+
 /// Sum in sixteen interleaved partial sums: the order depends on the length alone, and it vectorises.
+#[inline(always)]
 pub(crate) fn lane_sum<R: Real>(x: &[R]) -> R {
-    let zero = R::from_f64(0.0);
-    let mut lanes = [zero; 16];
-    for chunk in x.chunks(16) {
-        lanes.iter_mut().zip(chunk).for_each(|(l, v)| *l += *v);
-    }
-    let mut width = 8;
-    while width > 0 {
-        for i in 0..width {
-            let upper = lanes[i + width];
-            lanes[i] += upper;
+    let mut lanes = [R::ZERO; 16];
+    let (whole, rest) = x.as_chunks::<16>();
+    for i in 0..whole.len() {
+        for l in 0..16 {
+            lanes[l] += whole[i][l];
         }
-        width /= 2;
     }
-    lanes[0]
+    for i in 0..rest.len() {
+        lanes[i] += rest[i];
+    }
+    // Spelled out: a loop over widths stays a loop over memory.
+    for l in 0..8 {
+        lanes[l] += lanes[l + 8];
+    }
+    for l in 0..4 {
+        lanes[l] += lanes[l + 4];
+    }
+    (lanes[0] + lanes[2]) + (lanes[1] + lanes[3])
 }
 
 impl Op for SumRows {
@@ -257,11 +288,25 @@ impl SumRows {
         let x = args.inputs[0];
         let (re, im) = args.output.row_pair(0);
         for r in 0..args.rows {
-            re.iter_mut().zip(x.row(r)).for_each(|(y, x)| *y += *x);
+            multiversion(Add { y: re, x: x.row(r) });
             if x.is_complex() {
-                im.iter_mut().zip(x.row_im(r)).for_each(|(y, x)| *y += *x);
+                multiversion(Add { y: im, x: x.row_im(r) });
             }
         }
+    }
+}
+
+struct Add<'a, R> {
+    y: &'a mut [R],
+    x: &'a [R],
+}
+
+impl<R: Real> Multiversion for Add<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        add(self.y, self.x);
     }
 }
 

@@ -8,7 +8,7 @@ use crate::dtype::DType;
 use crate::kernel::{Args, In, Origin, Out, RunStructured};
 use crate::matmul::{MatMul, RowContract};
 use crate::op::{Class, Op};
-use crate::plan::ir::{Buf, Call, Instr, Operand, Over};
+use crate::plan::ir::{Buf, Call, Instr, Operand, Over, Spread};
 
 /// The steps and rows at hand.
 #[derive(Clone, Copy, Debug)]
@@ -119,8 +119,8 @@ pub(crate) fn run_call(cx: &Context<'_>, call: &Call, scratch: &mut [u64]) {
 
 fn run_as<R: RunStructured>(cx: &Context<'_>, call: &Call, scratch: &mut [R]) {
     match &call.instr {
-        Instr::Pointwise { program, ins, outs, width, .. } => {
-            pointwise(cx, call, program, ins, outs, *width, scratch);
+        Instr::Pointwise { program, ins, outs, segments, width, .. } => {
+            pointwise(cx, call, program, ins, outs, *segments, *width, scratch);
         }
         Instr::MatMul { a, packed, out, flags, k, m } => {
             matmul::<R>(cx, call, a, packed, out, *flags, *k, *m)
@@ -206,35 +206,58 @@ fn fill_plane<R: Real>(cx: &Context<'_>, out: &Operand, plane: usize, block: Blo
     }
 }
 
+#[allow(clippy::too_many_arguments)]
 fn pointwise<R: Real>(
     cx: &Context<'_>,
     call: &Call,
     program: &Compiled,
-    ins: &[(Operand, usize)],
+    ins: &[(Operand, usize, Spread)],
     outs: &[(Operand, usize)],
+    segments: usize,
     width: usize,
     scratch: &mut [R],
 ) {
-    let reads: SmallVec<[&Operand; 8]> = ins.iter().map(|(o, _)| o).collect();
+    let reads: SmallVec<[&Operand; 8]> = ins.iter().map(|(o, ..)| o).collect();
     let writes: SmallVec<[&Operand; 8]> = outs.iter().map(|(o, _)| o).collect();
+    let length = width / segments;
     for block in cx.blocks(call, &reads, &writes, true) {
-        let ins: SmallVec<[cpu::In<R>; 16]> = ins
+        // Of the first segment, and how far it is to the next.
+        let mut steps: SmallVec<[usize; 16]> = SmallVec::new();
+        let mut ins: SmallVec<[cpu::In<R>; 16]> = ins
             .iter()
-            .map(|(o, plane)| {
+            .map(|(o, plane, spread)| {
                 let v = cx.view::<R>(o, *plane, block);
-                let col_stride = usize::from(o.width() == width && width != 1);
-                cpu::In { ptr: v.ptr, row_stride: v.stride, col_stride }
+                let (step, col_stride) = match spread {
+                    Spread::Own => (length, 1),
+                    Spread::One => (0, 0),
+                    Spread::Segment => (1, 0),
+                    Spread::Repeated => (0, 1),
+                };
+                steps.push(step);
+                cpu::In {
+                    ptr: v.ptr,
+                    row_stride: v.stride,
+                    col_stride: if length == 1 { 0 } else { col_stride },
+                }
             })
             .collect();
-        let outs: SmallVec<[cpu::Out<R>; 8]> = outs
+        let mut outs: SmallVec<[cpu::Out<R>; 8]> = outs
             .iter()
             .map(|(o, plane)| {
                 let v = cx.view::<R>(o, *plane, block);
                 cpu::Out { ptr: v.ptr, row_stride: v.stride }
             })
             .collect();
-        // SAFETY: operands lie in their blocks; results overlap neither operands nor each other.
-        unsafe { program.run(cx.isa, block.rows, width, &ins, &outs, scratch) };
+        for _ in 0..segments {
+            // SAFETY: operands lie in their blocks; results overlap neither operands nor each other.
+            unsafe { program.run(cx.isa, block.rows, length, &ins, &outs, scratch) };
+            for (input, step) in ins.iter_mut().zip(&steps) {
+                input.ptr = input.ptr.wrapping_add(*step);
+            }
+            for out in &mut outs {
+                out.ptr = out.ptr.wrapping_add(length);
+            }
+        }
     }
 }
 

@@ -82,14 +82,29 @@ pub(crate) struct Over {
     pub(crate) rows: bool,
 }
 
+/// How a pointwise operand meets the elements of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spread {
+    /// An element each.
+    Own,
+    /// One element for all.
+    One,
+    /// One element for each segment.
+    Segment,
+    /// As many elements as a segment has, the same for all segments.
+    Repeated,
+}
+
 /// One kernel call.
 #[derive(Clone, Debug)]
 pub(crate) enum Instr {
-    /// A fused chain of pointwise operations. Operands name a plane each (0 real, 1 imaginary).
+    /// A fused chain of pointwise operations. Operands name a plane each (0 real, 1 imaginary). The elements of an
+    /// entry are so many equal segments.
     Pointwise {
         program: Arc<Compiled>,
-        ins: Vec<(Operand, usize)>,
+        ins: Vec<(Operand, usize, Spread)>,
         outs: Vec<(Operand, usize)>,
+        segments: usize,
         width: usize,
         real: DType,
         names: Vec<&'static str>,
@@ -148,7 +163,7 @@ impl Instr {
     /// Operands read.
     pub(crate) fn reads(&self) -> Vec<&Operand> {
         match self {
-            Instr::Pointwise { ins, .. } => ins.iter().map(|(o, _)| o).collect(),
+            Instr::Pointwise { ins, .. } => ins.iter().map(|(o, ..)| o).collect(),
             Instr::MatMul { a, packed, .. } => vec![a, packed],
             Instr::Pack { b, .. } => vec![b],
             Instr::RowContract { l, r, out, accumulate, .. } => {

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::ir::{Buf, BufKind, Call, Instr, Operand, Over, Place};
+use super::ir::{Buf, BufKind, Call, Instr, Operand, Over, Place, Spread};
 use crate::core_ops::Concat;
 use crate::cpu::{Compiled, Isa, packed_len};
 use crate::dtype::DType;
@@ -50,6 +50,46 @@ pub(crate) struct Lowerer<'a> {
     pub(crate) roots: HashSet<u32>,
     packs: HashMap<(u32, bool), Operand>,
     users: HashMap<u32, Vec<u32>>,
+}
+
+/// Shortest segment worth a pass of its own.
+const SHORTEST_SEGMENT: usize = 32;
+
+/// Equal segments of the elements of an entry, over which broadcast operands are the same or one number.
+struct Segments {
+    count: usize,
+}
+
+impl Default for Segments {
+    fn default() -> Segments {
+        Segments { count: 1 }
+    }
+}
+
+impl Segments {
+    /// How an operand of some sizes is read over larger ones, if the segments, or a first choice of them, allow it.
+    fn spread(&mut self, from: &[usize], to: &[usize]) -> Option<Spread> {
+        let skip = to.len().checked_sub(from.len())?;
+        let size = |axis: usize| if axis < skip { 1 } else { from[axis - skip] };
+        let (count, spread) = (1..to.len()).find_map(|at| {
+            let ones = |mut axes: std::ops::Range<usize>| axes.all(|a| size(a) == 1);
+            let whole = |mut axes: std::ops::Range<usize>| axes.all(|a| size(a) == to[a]);
+            let count: usize = to[..at].iter().product();
+            if whole(0..at) && ones(at..to.len()) {
+                Some((count, Spread::Segment))
+            } else if ones(0..at) && whole(at..to.len()) {
+                Some((count, Spread::Repeated))
+            } else {
+                None
+            }
+        })?;
+        let length: usize = to.iter().product::<usize>() / count.max(1);
+        if length < SHORTEST_SEGMENT || (self.count != 1 && self.count != count) {
+            return None;
+        }
+        self.count = count;
+        Some(spread)
+    }
 }
 
 /// Elements of a packed matrix, all planes counted once.
@@ -206,6 +246,7 @@ impl<'a> Lowerer<'a> {
             units.entry((at, first)).or_default().push(i);
         }
         self.join_into_concats(list, chunked);
+        self.join_into_reshapes(list, chunked);
         for ((_, first), unit) in units {
             if self.domain(first).is_some() {
                 self.pointwise(&unit, chunked, calls)?;
@@ -232,16 +273,8 @@ impl<'a> Lowerer<'a> {
             for v in self.nodes[c as usize].inputs.clone() {
                 let part = &self.nodes[v.index as usize];
                 let width = part.ty.shape.width();
-                let writes_once = match &part.kind {
-                    NodeKind::Op(op) => match op.class() {
-                        Class::Pointwise(_) | Class::MatMul(_) => true,
-                        Class::Structured(s) => s.rows() == RowRule::PerRow,
-                        _ => false,
-                    },
-                    _ => false,
-                };
                 let fits = inside.contains(&v.index)
-                    && writes_once
+                    && self.writes_once(v.index)
                     && part.ty.shape.lead == node.ty.shape.lead
                     && part.ty.dtype == node.ty.dtype
                     && !self.dest.contains_key(&v.index)
@@ -255,6 +288,41 @@ impl<'a> Lowerer<'a> {
         }
     }
 
+    /// Whether a node writes every element of its result once, wherever that lies.
+    fn writes_once(&self, i: u32) -> bool {
+        match &self.nodes[i as usize].kind {
+            NodeKind::Op(op) => match op.class() {
+                Class::Pointwise(_) | Class::MatMul(_) => true,
+                Class::Structured(s) => s.rows() == RowRule::PerRow,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    /// Lets what is only given another shape be written where it is wanted in that shape.
+    fn join_into_reshapes(&mut self, list: &[u32], chunked: &dyn Fn(u32) -> bool) {
+        let inside: HashSet<u32> = list.iter().copied().collect();
+        for &i in list.iter().rev() {
+            let node = &self.nodes[i as usize];
+            let NodeKind::Op(op) = &node.kind else { continue };
+            if !matches!(op.class(), Class::Layout(Layout::Reshape { .. })) {
+                continue;
+            }
+            let Some(out) = self.dest.get(&i).cloned() else { continue };
+            let v = node.inputs[0].index;
+            let part = &self.nodes[v as usize];
+            let fits = inside.contains(&v)
+                && self.writes_once(v)
+                && part.ty.shape.lead == node.ty.shape.lead
+                && !self.dest.contains_key(&v)
+                && (self.bufs[out.buf].lead.has_t() || !self.has_steps(v, chunked));
+            if fits {
+                self.dest.insert(v, Operand { dims: part.ty.shape.dims.clone(), ..out });
+            }
+        }
+    }
+
     fn pointwise(
         &mut self,
         group: &[u32],
@@ -263,19 +331,20 @@ impl<'a> Lowerer<'a> {
     ) -> Result<()> {
         let inside: HashSet<u32> = group.iter().copied().collect();
         let mut e = Expr::new();
-        let mut ins: Vec<(Operand, usize)> = Vec::new();
+        let mut ins: Vec<(Operand, usize, Spread)> = Vec::new();
+        let mut segments = Segments::default();
         let mut loaded: Vec<Reg> = Vec::new();
         let mut nums: HashMap<u32, Num> = HashMap::new();
         let mut names = Vec::new();
         let mut flops = 0.0;
         let ty = self.nodes[group[0] as usize].ty.clone();
         let width = ty.shape.width();
-        let mut load = |e: &mut Expr, o: &Operand, plane: usize| -> Reg {
-            if let Some(k) = ins.iter().position(|(x, p)| x == o && *p == plane) {
+        let mut load = |e: &mut Expr, o: &Operand, plane: usize, spread: Spread| -> Reg {
+            if let Some(k) = ins.iter().position(|(x, p, s)| x == o && *p == plane && *s == spread) {
                 return loaded[k];
             }
             let reg = e.load(false).re();
-            ins.push((o.clone(), plane));
+            ins.push((o.clone(), plane, spread));
             loaded.push(reg);
             reg
         };
@@ -291,20 +360,25 @@ impl<'a> Lowerer<'a> {
                 }
                 let input = &self.nodes[v.index as usize].ty;
                 let complex = input.dtype.is_complex();
-                let from = input.shape.width();
                 args.push(match self.place(v)? {
                     Place::Scalar { re, im } if complex => {
                         Num::Complex(e.constant_reg(re), e.constant_reg(im))
                     }
                     Place::Scalar { re, .. } => e.constant(re),
                     Place::At(o) => {
-                        let o = if from == 1 || from == width {
-                            o
+                        let to = &node.ty.shape.dims;
+                        let from = o.width();
+                        let (o, spread) = if from == width {
+                            (o, Spread::Own)
+                        } else if from == 1 {
+                            (o, Spread::One)
+                        } else if let Some(spread) = segments.spread(&o.dims, to) {
+                            (o, spread)
                         } else {
-                            self.stretch(v, o, &node.ty.shape.dims, calls)?
+                            (self.stretch(v, o, to, calls)?, Spread::Own)
                         };
-                        let re = load(&mut e, &o, 0);
-                        if complex { Num::Complex(re, load(&mut e, &o, 1)) } else { Num::Real(re) }
+                        let re = load(&mut e, &o, 0, spread);
+                        if complex { Num::Complex(re, load(&mut e, &o, 1, spread)) } else { Num::Real(re) }
                     }
                 });
             }
@@ -338,14 +412,15 @@ impl<'a> Lowerer<'a> {
         let program = Arc::new(Compiled::new(&e.finish()));
         let real = ty.dtype.real();
         let over = self.over(&ty);
-        calls.push(Call { instr: Instr::Pointwise { program, ins, outs, width, real, names }, over, flops });
+        let instr = Instr::Pointwise { program, ins, outs, segments: segments.count, width, real, names };
+        calls.push(Call { instr, over, flops });
         Ok(())
     }
 
-    /// Writes out a broadcast that is neither of one element nor of the whole width.
+    /// Writes out a broadcast that no way of reading spares.
     fn stretch(&mut self, v: Var, o: Operand, dims: &Dims, calls: &mut Vec<Call>) -> Result<Operand> {
         let ty = self.nodes[v.index as usize].ty.clone();
-        let map = Layout::Broadcast { dims: dims.clone() }.map(&ty.shape.dims)?;
+        let map = Layout::Broadcast { dims: dims.clone() }.map(&o.dims)?;
         let wide = Ty::new(ty.dtype, crate::Shape { lead: ty.shape.lead, dims: dims.clone() });
         // The value is read where it is used, so one slot does inside a loop; a batched stage needs one per step.
         let steps = self.bufs[o.buf].lead.has_t();
@@ -494,16 +569,27 @@ impl<'a> Lowerer<'a> {
         let out_ty = self.nodes[i as usize].ty.clone();
         let place = self.place(v)?;
         let aliased = !self.dest.contains_key(&i);
+        // What only pointwise operations read is stretched as they read it.
+        let read_in_place = aliased
+            && matches!(layout, Layout::Broadcast { .. })
+            && !self.roots.contains(&i)
+            && self.users.get(&i).is_some_and(|users| users.iter().all(|&u| self.domain(u).is_some()));
         match place {
+            Place::At(_) if read_in_place => {
+                self.places.insert(i, place);
+                return Ok(());
+            }
             Place::Scalar { .. } if !matches!(layout, Layout::Pad { .. }) && aliased => {
                 self.places.insert(i, place);
                 return Ok(());
             }
-            Place::At(ref o) if aliased => {
+            Place::At(ref o) => {
                 if let Some(start) = layout.as_run(&ty.shape.dims) {
                     let o = Operand { col: o.col + start, dims: out_ty.shape.dims.clone(), ..o.clone() };
-                    self.places.insert(i, Place::At(o));
-                    return Ok(());
+                    if aliased || self.dest.get(&i) == Some(&o) {
+                        self.places.insert(i, Place::At(o));
+                        return Ok(());
+                    }
                 }
             }
             _ => {}

@@ -59,27 +59,41 @@ impl Constraint for MaxNorm {
 
     fn project(&self, params: &mut Params) -> Result<usize> {
         self.validate()?;
-        let names = self.select.names(self.name(), params)?;
-        for name in &names {
-            let param = params.require(name)?;
-            if !param.dtype().is_differentiable() {
-                return Err(not_differentiable(name, param.dtype()));
-            }
-            if param.dims().len() < 2 {
-                let (what, expected) = (format!("max-norm: parameter `{name}`"), "[.., R, S]".into());
-                return Err(Error::Mismatch { what, expected, got: format!("{:?}", param.dims()) });
-            }
-        }
-        let mut moved = 0;
-        for name in &names {
-            let Some(param) = params.get_mut(name) else { continue };
-            moved += with_real!(param, name, R => bound::<R>(param, self.along, self.limit))?;
-        }
-        Ok(moved)
+        scale_lines(params, self.name(), &self.select, self.along, |norm| {
+            (norm > self.limit).then(|| self.limit / norm)
+        })
     }
 }
 
-fn bound<R: Real>(param: &mut Tensor, along: Along, limit: f64) -> Result<usize> {
+/// Scales every row or column of the selected parameters by what `factor` makes of its Euclidean norm, and counts those
+/// that it scales. Errors: nothing selected, a parameter of fewer than two axes.
+pub(super) fn scale_lines(
+    params: &mut Params,
+    constraint: &'static str,
+    select: &Select,
+    along: Along,
+    factor: impl Fn(f64) -> Option<f64>,
+) -> Result<usize> {
+    let names = select.names(constraint, params)?;
+    for name in &names {
+        let param = params.require(name)?;
+        if !param.dtype().is_differentiable() {
+            return Err(not_differentiable(name, param.dtype()));
+        }
+        if param.dims().len() < 2 {
+            let (what, expected) = (format!("{constraint}: parameter `{name}`"), "[.., R, S]".into());
+            return Err(Error::Mismatch { what, expected, got: format!("{:?}", param.dims()) });
+        }
+    }
+    let mut moved = 0;
+    for name in &names {
+        let Some(param) = params.get_mut(name) else { continue };
+        moved += with_real!(param, name, R => scale::<R>(param, along, &factor))?;
+    }
+    Ok(moved)
+}
+
+fn scale<R: Real>(param: &mut Tensor, along: Along, factor: &impl Fn(f64) -> Option<f64>) -> Result<usize> {
     let planes = param.dtype().planes();
     let [.., rows, cols] = *param.dims() else { return Ok(0) };
     let size = rows * cols * planes;
@@ -95,14 +109,16 @@ fn bound<R: Real>(param: &mut Tensor, along: Along, limit: f64) -> Result<usize>
         for (i, x) in matrix.iter().enumerate() {
             squares[line(i)] += x.wide() * x.wide();
         }
-        let factors: Vec<f64> = squares.iter().map(|s| limit / s.sqrt()).collect();
-        let over = factors.iter().filter(|&&f| f < 1.0).count();
-        if over > 0 {
-            for (i, x) in matrix.iter_mut().enumerate().filter(|(i, _)| factors[line(*i)] < 1.0) {
-                *x = R::of(x.wide() * factors[line(i)]);
+        let factors: Vec<Option<f64>> = squares.iter().map(|s| factor(s.sqrt())).collect();
+        let scaled = factors.iter().flatten().count();
+        if scaled > 0 {
+            for (i, x) in matrix.iter_mut().enumerate() {
+                if let Some(factor) = factors[line(i)] {
+                    *x = R::of(x.wide() * factor);
+                }
             }
         }
-        moved += over;
+        moved += scaled;
     }
     Ok(moved)
 }

@@ -5,7 +5,7 @@ use num_complex::Complex64;
 use retrograd_engine::{DType, Params, Tensor};
 use retrograd_optim::{
     Along, Clip, Clock, Constraint, Error, L2, LrState, MaxNorm, NonFinite, Penalty, Recipe, Result, Select,
-    SoftUnitary, StepDecay, Verdict,
+    SoftUnitary, StepDecay, UnitNorm, Verdict,
 };
 
 fn matrix(dtype: DType, dims: &[usize]) -> Tensor {
@@ -125,6 +125,25 @@ fn max_norm() -> Result<()> {
         assert!((got[0] - Complex64::new(1.5, 2.0)).norm() < 1e-15);
         assert_eq!(got[1], z[1]);
     }
+    Ok(())
+}
+
+#[test]
+fn unit_norm() -> Result<()> {
+    let mut params = one("U", Tensor::from_slice([3, 2], &[3.0f64, 0.0, 0.0, 0.0, 4.0, 0.0])?);
+    let columns = UnitNorm { along: Along::Column, select: Select::all() };
+    assert_eq!(columns.project(&mut params)?, 1);
+    let got = params.require("U")?.as_slice::<f64>()?.to_vec();
+    assert!((got[0] - 0.6).abs() < 1e-15 && (got[4] - 0.8).abs() < 1e-15);
+    assert_eq!([got[1], got[2], got[3], got[5]], [0.0; 4]);
+    // Complex rows: |3i| and |4| together are 5.
+    let z = [Complex64::new(0.0, 3.0), Complex64::new(4.0, 0.0)];
+    let mut params = one("Z", Tensor::from_slice([1, 2], &z)?);
+    assert_eq!(UnitNorm::new(Select::all()).project(&mut params)?, 1);
+    let got = params.require("Z")?.as_slice::<Complex64>()?;
+    assert!((got[0] - z[0] / 5.0).norm() < 1e-15 && (got[1] - z[1] / 5.0).norm() < 1e-15);
+    let vector = UnitNorm::new(Select::all()).project(&mut one("b", Tensor::scalar(1.0f64)));
+    assert_eq!(vector.unwrap_err().to_string(), "unit-norm: parameter `b`: expected [.., R, S], got []");
     Ok(())
 }
 

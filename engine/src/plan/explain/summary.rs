@@ -230,7 +230,10 @@ fn bytes(
     match &call.instr {
         // Planes of a complex value are operands of their own.
         Instr::Pointwise { ins, outs, .. } => {
-            ins.iter().chain(outs).for_each(|(o, _)| add(o, dtype(o).real().size()));
+            ins.iter()
+                .map(|(o, ..)| o)
+                .chain(outs.iter().map(|(o, _)| o))
+                .for_each(|o| add(o, dtype(o).real().size()));
         }
         instr => instr.reads().into_iter().chain(instr.writes()).for_each(|o| add(o, dtype(o).size())),
     }

@@ -21,7 +21,7 @@ use super::{BLOCK, In, Out};
 use crate::cpu::isa::Isa;
 use crate::cpu::real::Real;
 use assemble::{Assembled, Job, LAST_LANES, OFFSET, POINTERS, ROWS_LEFT, VECTOR, WHOLE_BYTES, assemble};
-pub use record::Recording;
+pub(in crate::cpu) use record::Recording;
 pub(in crate::cpu) use record::record;
 
 /// Environment variable; `off` leaves programs to the loops over blocks.
