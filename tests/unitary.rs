@@ -25,7 +25,7 @@ fn applied(config: &TrainConfig, params: &Params, rows: &Tensor) -> Tensor {
 /// Rows of the identity: the operator makes columns of its matrix of them.
 fn identity(dtype: DType) -> Tensor {
     let mut t = Tensor::zeros(dtype, [N, N]).unwrap();
-    t.fill_with(|i| if i % (N + 1) == 0 { 1.0.into() } else { 0.0.into() });
+    t.fill_with(|i| if i.is_multiple_of(N + 1) { 1.0.into() } else { 0.0.into() });
     t
 }
 
@@ -34,7 +34,7 @@ fn defect(columns: &Tensor) -> f64 {
     let product = |i: usize| -> Complex64 {
         (0..N).map(|k| columns.get(i / N * N + k).conj() * columns.get(i % N * N + k)).sum()
     };
-    let one = |i: usize| if i % (N + 1) == 0 { 1.0 } else { 0.0 };
+    let one = |i: usize| if i.is_multiple_of(N + 1) { 1.0 } else { 0.0 };
     (0..N * N).map(|i| (product(i) - one(i)).norm()).fold(0.0, f64::max)
 }
 

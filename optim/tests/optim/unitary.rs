@@ -26,7 +26,7 @@ fn filled(dtype: DType, from: usize) -> Result<Tensor> {
 
 fn identity(dtype: DType) -> Result<Tensor> {
     let mut t = Tensor::zeros(dtype, [N, N])?;
-    t.fill_with(|i| if i % (N + 1) == 0 { 1.0.into() } else { 0.0.into() });
+    t.fill_with(|i| if i.is_multiple_of(N + 1) { 1.0.into() } else { 0.0.into() });
     Ok(t)
 }
 
@@ -38,7 +38,7 @@ fn one(name: &str, t: Tensor) -> Params {
 fn defect(w: &Tensor) -> f64 {
     let entry = |i: usize| {
         let dot: Complex64 = (0..N).map(|k| w.get(k * N + i / N).conj() * w.get(k * N + i % N)).sum();
-        (dot - if i % (N + 1) == 0 { 1.0 } else { 0.0 }).norm()
+        (dot - if i.is_multiple_of(N + 1) { 1.0 } else { 0.0 }).norm()
     };
     (0..N * N).map(entry).fold(0.0, f64::max)
 }
@@ -81,7 +81,7 @@ fn one_step_is_the_formula() -> Result<()> {
     // W = I: A = G − Gᴴ.
     let a = |i: usize, j: usize| (at(&g, i, j) - at(&g, j, i).conj()) * (0.5 * lr);
     let mut term: Vec<Complex64> =
-        (0..N * N).map(|k| -a(k / N, k % N) + if k % (N + 1) == 0 { 1.0 } else { 0.0 }).collect();
+        (0..N * N).map(|k| -a(k / N, k % N) + if k.is_multiple_of(N + 1) { 1.0 } else { 0.0 }).collect();
     let mut expected = term.clone();
     for _ in 0..30 {
         term = (0..N * N)
