@@ -15,6 +15,7 @@ pub(crate) fn load<R: Real, const L: usize>(x: &[R]) -> [R; L] {
 
 /// All elements, at most `L`, and zeros behind them.
 #[inline(always)]
+#[allow(clippy::manual_memcpy)] // As in `load`.
 pub(crate) fn load_part<R: Real, const L: usize>(x: &[R]) -> [R; L] {
     let mut v = [R::ZERO; L];
     for l in 0..L.min(x.len()) {
