@@ -16,8 +16,10 @@ use retrograd_engine::{
 };
 use support::{alone, ratio};
 
-/// Largest ratio between the planned executor and the reference, through a whole network and its gradients.
-const LIMIT: f64 = 100.0;
+/// Largest ratio between the planned executor and the reference, through a whole network and its gradients. The worst is
+/// 190, an NRU on rotations over 70 steps in single precision: there both are about 1e-3 from the double-precision
+/// gradient, on either side of it.
+const LIMIT: f64 = 300.0;
 
 struct Network {
     what: String,

@@ -49,6 +49,7 @@ fn check(cell: &str, set: &[&str], state: DType) {
         .unwrap();
     config.set_all(["precision=f64", "lr=1e-3", "learn_h0=true", "non_finite=skip"]).unwrap();
     config.set_all(set).unwrap();
+    config.threads = Some(1);
     let mut trainer = Trainer::new(config.clone()).unwrap();
     let first = applied(&config, trainer.params(), &identity(state));
     for _ in 0..10_000 {
@@ -97,7 +98,8 @@ fn gates_of_orthogonal_matrices() {
     config
         .set_all(["hidden=8", "T=4", "train=100", "valid=10", "batch=2", "steps=300", "precision=f64"])
         .unwrap();
-    config.set_all(["cayley.lr=1e-2"]).unwrap();
+    config.set("cayley.lr", 1e-2).unwrap();
+    config.threads = Some(1);
     let mut trainer = Trainer::new(config).unwrap();
     let before = trainer.params().require("layer0.W.z").unwrap().clone();
     for _ in 0..300 {

@@ -232,9 +232,8 @@ pub mod operators {
     pub use kron::Kron;
     pub use lr::Lr;
     pub use lrd::Lrd;
-    pub use svd::Svd;
-
     pub use rc::Rc;
+    pub use svd::Svd;
     pub use unitary::Unitary;
 
     table! {

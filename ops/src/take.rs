@@ -88,9 +88,7 @@ impl Take {
         let (k, len) = (x.dims().last().copied().unwrap_or(0), index.width());
         let missing = self.missing.value();
         let one = |from: &[R], to: &mut [R], index: &[i32]| {
-            // Without elements there is nothing to take; without indices nothing is taken.
-            let rows = from.len().checked_div(k).unwrap_or(0);
-            for row in 0..rows {
+            for row in 0..from.len().checked_div(k).unwrap_or(0) {
                 let from = &from[row * k..(row + 1) * k];
                 for (y, &i) in to[row * len..(row + 1) * len].iter_mut().zip(index) {
                     *y = usize::try_from(i).ok().and_then(|i| from.get(i)).copied().unwrap_or(missing);
@@ -99,6 +97,7 @@ impl Take {
         };
         for r in 0..args.rows {
             let (re, im) = args.output.row_pair(r);
+            // Of no elements none can be taken.
             if k == 0 {
                 re.fill(missing);
                 im.fill(missing);

@@ -93,7 +93,7 @@ fn kinds() -> Vec<Kind> {
                 .collect(),
         ),
         kind("optimizers", "optimizer", optim_rows(optim::OPTIMIZERS)),
-        kind("unitary", "optimizer of unitary matrices", optim_rows(optim::MULTIPLICATIVE)),
+        kind("multiplicative", "optimizer of unitary matrices", optim_rows(optim::MULTIPLICATIVE)),
         kind("schedules", "schedule", optim_rows(optim::SCHEDULES)),
         kind("penalties", "penalty", optim_rows(optim::PENALTIES)),
         kind("constraints", "constraint", optim_rows(optim::CONSTRAINTS)),

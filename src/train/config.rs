@@ -108,7 +108,7 @@ pub struct TrainConfig {
     pub optimizer: Named,
     /// Optimiser of matrices that must stay unitary, where the network has some, and its settings.
     #[serde(default = "cayley", skip_serializing_if = "is_cayley")]
-    pub unitary: Named,
+    pub multiplicative: Named,
     /// Learning-rate schedule and its settings.
     pub schedule: Named,
     /// Clipping, and the policy for gradients that are not finite.
@@ -146,8 +146,8 @@ pub(super) fn cayley() -> Named {
     Named::new("cayley")
 }
 
-fn is_cayley(unitary: &Named) -> bool {
-    *unitary == cayley()
+fn is_cayley(multiplicative: &Named) -> bool {
+    *multiplicative == cayley()
 }
 
 impl TrainConfig {

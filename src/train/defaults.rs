@@ -470,7 +470,7 @@ impl TrainConfig {
             horizon: None,
             frozen: Vec::new(),
             optimizer: Named::new("adam").with("lr", "1e-3"),
-            unitary: cayley(),
+            multiplicative: cayley(),
             schedule: Named::new("constant"),
             gradients: Settings::new(),
             penalties: Vec::new(),

@@ -116,7 +116,7 @@ pub fn recipe(
         let names = unitary.to_vec();
         optimizer = Box::new(Divided {
             select: Select::predicate(unitary.join(","), move |name| names.iter().any(|n| n == name)),
-            special: optim::multiplicative(&config.unitary.name, &settings(&config.unitary))?,
+            special: optim::multiplicative(&config.multiplicative.name, &settings(&config.multiplicative))?,
             others: optimizer,
         });
     }

@@ -77,7 +77,7 @@ macro_rules! keys {
 pub const KEYS: &[Key] = keys! {
     "operator", "recurrent operator", |c, v| rename_one(&mut c.operator, v);
     "optimizer", "optimizer", |c, v| rename_one(&mut c.optimizer, v);
-    "unitary", "optimizer of matrices that stay unitary", |c, v| rename_one(&mut c.unitary, v);
+    "multiplicative", "optimizer of matrices that stay unitary", |c, v| rename_one(&mut c.multiplicative, v);
     "schedule", "learning-rate schedule", |c, v| rename_one(&mut c.schedule, v);
     "penalty", "penalties, separated by commas, or none", |c, v| rename(&mut c.penalties, v);
     "constraint", "constraints, separated by commas, or none", |c, v| rename(&mut c.constraints, v);
@@ -118,7 +118,7 @@ enum Place {
     Cell,
     Operator,
     Optimizer,
-    Unitary,
+    Multiplicative,
     Schedule,
     Gradients,
     Penalty(usize),
@@ -154,7 +154,8 @@ fn owners(c: &TrainConfig) -> Vec<Owner> {
     let cell = cells::cell_entry(&c.cell.name).ok().map(|e| cell_keys(e.options));
     let operator = cells::operator_entry(&c.operator.name).ok().map(|e| cell_keys(e.options));
     let optimizer = optim::find("optimizer", optim::OPTIMIZERS, &c.optimizer.name).ok();
-    let unitary = optim::find("optimizer of unitary matrices", optim::MULTIPLICATIVE, &c.unitary.name).ok();
+    let multiplicative =
+        optim::find("optimizer of unitary matrices", optim::MULTIPLICATIVE, &c.multiplicative.name).ok();
     let schedule = optim::find("schedule", optim::SCHEDULES, &c.schedule.name).ok();
     let mut all = vec![
         Owner::new(Place::Task, "task", &c.task.name, task),
@@ -166,7 +167,12 @@ fn owners(c: &TrainConfig) -> Vec<Owner> {
             &c.optimizer.name,
             optimizer.map(|e| optim_keys(e.options)),
         ),
-        Owner::new(Place::Unitary, "unitary", &c.unitary.name, unitary.map(|e| optim_keys(e.options))),
+        Owner::new(
+            Place::Multiplicative,
+            "multiplicative",
+            &c.multiplicative.name,
+            multiplicative.map(|e| optim_keys(e.options)),
+        ),
         Owner::new(Place::Schedule, "schedule", &c.schedule.name, schedule.map(|e| optim_keys(e.options))),
         Owner::new(Place::Gradients, "gradients", "gradients", Some(optim_keys(optim::GRADIENT_OPTIONS))),
     ];
@@ -192,7 +198,7 @@ fn settings_of(c: &mut TrainConfig, place: Place) -> &mut Settings {
         Place::Cell => &mut c.cell.settings,
         Place::Operator => &mut c.operator.settings,
         Place::Optimizer => &mut c.optimizer.settings,
-        Place::Unitary => &mut c.unitary.settings,
+        Place::Multiplicative => &mut c.multiplicative.settings,
         Place::Schedule => &mut c.schedule.settings,
         Place::Gradients => &mut c.gradients,
         Place::Penalty(i) => &mut c.penalties[i].settings,
@@ -225,7 +231,7 @@ impl TrainConfig {
         // The settings of unitary matrices are always said with their part in front: few networks have such matrices,
         // and every optimiser has a rate. A schedule may hold another one: `then.every`.
         let has = |o: &&Owner| {
-            o.place != Place::Unitary && o.keys.contains(&key)
+            o.place != Place::Multiplicative && o.keys.contains(&key)
                 || key.split_once('.').is_some_and(|(k, _)| o.keys.contains(&k))
         };
         let mut having = owners.iter().filter(has);
@@ -272,7 +278,7 @@ impl TrainConfig {
 }
 
 /// Keys whose values are names of parts.
-const PARTS: &[&str] = &["operator", "optimizer", "unitary", "schedule", "penalty", "constraint"];
+const PARTS: &[&str] = &["operator", "optimizer", "multiplicative", "schedule", "penalty", "constraint"];
 
 fn unknown(key: &str, near: Option<String>) -> Error {
     match near {

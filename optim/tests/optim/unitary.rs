@@ -81,7 +81,7 @@ fn one_step_is_the_formula() -> Result<()> {
     // W = I: A = G − Gᴴ.
     let a = |i: usize, j: usize| (at(&g, i, j) - at(&g, j, i).conj()) * (0.5 * lr);
     let mut term: Vec<Complex64> =
-        (0..N * N).map(|k| -a(k / N, k % N) + if k % (N + 1) == 0 { 1.0 } else { 0.0 }).collect();
+        (0..N * N).map(|k| -a(k / N, k % N) + if k.is_multiple_of(N + 1) { 1.0 } else { 0.0 }).collect();
     let mut expected = term.clone();
     for _ in 0..30 {
         term = (0..N * N)
