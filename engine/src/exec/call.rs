@@ -119,8 +119,9 @@ pub(crate) fn run_call(cx: &Context<'_>, call: &Call, scratch: &mut [u64]) {
 
 fn run_as<R: RunStructured>(cx: &Context<'_>, call: &Call, scratch: &mut [R]) {
     match &call.instr {
-        Instr::Pointwise { program, ins, outs, segments, width, .. } => {
-            pointwise(cx, call, program, ins, outs, *segments, *width, scratch);
+        Instr::Pointwise { program, ins, outs, segments, streams, width, .. } => {
+            let streams = if cx.frame.streams { *streams } else { 0 };
+            pointwise(cx, call, program, ins, outs, *segments, streams, *width, scratch);
         }
         Instr::MatMul { a, packed, out, flags, k, m } => {
             matmul::<R>(cx, call, a, packed, out, *flags, *k, *m)
@@ -214,6 +215,7 @@ fn pointwise<R: Real>(
     ins: &[(Operand, usize, Spread)],
     outs: &[(Operand, usize)],
     segments: usize,
+    streams: u64,
     width: usize,
     scratch: &mut [R],
 ) {
@@ -243,9 +245,10 @@ fn pointwise<R: Real>(
             .collect();
         let mut outs: SmallVec<[cpu::Out<R>; 8]> = outs
             .iter()
-            .map(|(o, plane)| {
+            .enumerate()
+            .map(|(i, (o, plane))| {
                 let v = cx.view::<R>(o, *plane, block);
-                cpu::Out { ptr: v.ptr, row_stride: v.stride }
+                cpu::Out { ptr: v.ptr, row_stride: v.stride, stream: i < 64 && streams >> i & 1 == 1 }
             })
             .collect();
         for _ in 0..segments {

@@ -59,6 +59,8 @@ impl Loc {
 #[derive(Clone, Default)]
 pub(crate) struct Frame {
     pub(crate) locs: Vec<Loc>,
+    /// Whether kept values are too many for the caches.
+    pub(crate) streams: bool,
 }
 
 // SAFETY: a frame holds addresses; what may be done through them is the module's matter.

@@ -13,6 +13,9 @@ use crate::plan::step::{External, Stage, StepProgram};
 use crate::profile::{Clock, Own, Pass, Times, first_site};
 use crate::schedule::Action;
 
+/// Bytes of a tile's kept values from which they are written past the caches: more than a second-level cache holds.
+const STREAM_FROM: usize = 4 << 20;
+
 /// Everything a scan needs to run.
 pub(crate) struct ScanRun<'a> {
     pub(crate) outer: &'a Outer,
@@ -170,7 +173,8 @@ impl Tile<'_, '_> {
             .collect();
         let site = first_site(run.item, pass);
         self.lap(Own::Bind as usize, 0);
-        Bound { program, site, frame: Frame { locs }, segment }
+        let streams = pair.is_some_and(|p| p.tile >= STREAM_FROM);
+        Bound { program, site, frame: Frame { locs, streams }, segment }
     }
 
     fn own_input(&self, e: &External) -> Operand {

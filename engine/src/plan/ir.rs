@@ -99,12 +99,13 @@ pub(crate) enum Spread {
 #[derive(Clone, Debug)]
 pub(crate) enum Instr {
     /// A fused chain of pointwise operations. Operands name a plane each (0 real, 1 imaginary). The elements of an
-    /// entry are so many equal segments.
+    /// entry are so many equal segments. Bit `i` of `streams`: nothing reads result `i` in this program.
     Pointwise {
         program: Arc<Compiled>,
         ins: Vec<(Operand, usize, Spread)>,
         outs: Vec<(Operand, usize)>,
         segments: usize,
+        streams: u64,
         width: usize,
         real: DType,
         names: Vec<&'static str>,

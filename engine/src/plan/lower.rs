@@ -412,7 +412,8 @@ impl<'a> Lowerer<'a> {
         let program = Arc::new(Compiled::new(&e.finish()));
         let real = ty.dtype.real();
         let over = self.over(&ty);
-        let instr = Instr::Pointwise { program, ins, outs, segments: segments.count, width, real, names };
+        let instr =
+            Instr::Pointwise { program, ins, outs, segments: segments.count, streams: 0, width, real, names };
         calls.push(Call { instr, over, flops });
         Ok(())
     }

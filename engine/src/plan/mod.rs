@@ -462,7 +462,7 @@ impl Run<'_> {
             }
             locs.push(loc);
         }
-        Ok(Frame { locs })
+        Ok(Frame { locs, streams: false })
     }
 
     fn items(&self, frame: &Frame) {

@@ -652,6 +652,7 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
             stages.push(Stage::Loop(calls));
         }
     }
+    stream_unread(&low.bufs, &mut stages);
     let lives = liveness(&low.bufs, &stages);
     let scratch = stages.iter().flat_map(|s| s.calls()).map(|c| c.instr.scratch()).max().unwrap_or(0);
     Ok(StepProgram {
@@ -670,6 +671,22 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
 
 /// First and last call in which each temporary buffer lives. A buffer with an entry for each step lives through
 /// the whole of any loop that touches it.
+/// Marks kept values that only the adjoint reads: when it does, the caches have long forgotten them.
+fn stream_unread(bufs: &[Buf], stages: &mut [Stage]) {
+    let read: BTreeSet<BufId> =
+        stages.iter().flat_map(|s| s.calls()).flat_map(|c| c.instr.reads()).map(|o| o.buf).collect();
+    for stage in stages {
+        let (Stage::Batched(calls) | Stage::Loop(calls)) = stage;
+        for call in calls {
+            let Instr::Pointwise { outs, streams, .. } = &mut call.instr else { continue };
+            for (i, (o, _)) in outs.iter().enumerate().take(64) {
+                let unread = matches!(bufs[o.buf].kind, BufKind::Kept(_)) && !read.contains(&o.buf);
+                *streams |= u64::from(unread) << i;
+            }
+        }
+    }
+}
+
 fn liveness(bufs: &[Buf], stages: &[Stage]) -> Vec<Option<(usize, usize)>> {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; bufs.len()];
     let mut at = 0;

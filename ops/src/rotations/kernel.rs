@@ -96,43 +96,61 @@ fn write<R: Real, const B: usize>(y: &mut Out<'_, R>, sizes: Sizes, at: usize, r
     }
 }
 
-/// The elements of a pair: one vector a plane for each.
-type Pair<R, const B: usize> = [[[R; B]; 2]; 2];
+/// The elements of a pair: one vector for each of `C` planes of each.
+type Pair<R, const B: usize, const C: usize> = [[[R; B]; C]; 2];
+
+/// What is done to a pair. A trait with methods that are always inlined, because a closure is a function of its own,
+/// compiled without the target features of the loop around it.
+trait Turn<R: Real, const B: usize, const C: usize, const FMA: bool> {
+    /// Pair `k` of all, whose vectors begin at `p` and `q` in a plane of the block.
+    fn turn(&mut self, k: usize, at: (usize, usize), pair: Pair<R, B, C>) -> Pair<R, B, C>;
+}
 
 /// Runs `turn` on every pair of a layer.
 #[inline(always)]
-fn each_pair<R: Real, const B: usize>(
+fn each_pair<R: Real, const B: usize, const C: usize, const FMA: bool>(
     layer: Layer,
-    sizes: Sizes,
+    n: usize,
     block: &mut [R],
-    mut turn: impl FnMut(usize, Pair<R, B>) -> Pair<R, B>,
+    mut turn: impl Turn<R, B, C, FMA>,
 ) {
-    let plane = sizes.n * B;
     for g in 0..layer.groups {
         for j in 0..layer.distance {
             let k = layer.start + g * layer.distance + j;
             let p = (layer.first + 2 * g * layer.distance + j) * B;
             let q = p + layer.distance * B;
-            let mut pair = [[[R::ZERO; B]; 2]; 2];
-            for c in 0..sizes.planes {
-                pair[0][c] = load(&block[c * plane + p..]);
-                pair[1][c] = load(&block[c * plane + q..]);
-            }
-            let turned = turn(k, pair);
-            for c in 0..sizes.planes {
-                store(&mut block[c * plane + p..], &turned[0][c]);
-                store(&mut block[c * plane + q..], &turned[1][c]);
+            let pair = [vectors::<R, B, C>(block, n, p), vectors::<R, B, C>(block, n, q)];
+            let turned = turn.turn(k, (p, q), pair);
+            for c in 0..C {
+                store(&mut block[c * n * B + p..], &turned[0][c]);
+                store(&mut block[c * n * B + q..], &turned[1][c]);
             }
         }
     }
 }
 
-/// `(re + i·im) · z`, or with the conjugate.
+/// The vectors of all planes that begin at `at`.
 #[inline(always)]
-fn times<R: Real, const B: usize, const FMA: bool>(re: R, im: R, z: &[[R; B]; 2]) -> [[R; B]; 2] {
+fn vectors<R: Real, const B: usize, const C: usize>(block: &[R], n: usize, at: usize) -> [[R; B]; C] {
+    let mut v = [[R::ZERO; B]; C];
+    for c in 0..C {
+        v[c] = load(&block[c * n * B + at..]);
+    }
+    v
+}
+
+/// `(re + i·im) · z`, of complex numbers.
+#[inline(always)]
+fn times<R: Real, const B: usize, const C: usize, const FMA: bool>(
+    re: R,
+    im: R,
+    z: &[[R; B]; C],
+) -> [[R; B]; C] {
     let mut y = *z;
     for l in 0..B {
         y[0][l] = fma::<R, FMA>(re, z[0][l], -(im * z[1][l]));
+    }
+    for l in 0..B {
         y[1][l] = fma::<R, FMA>(re, z[1][l], im * z[0][l]);
     }
     y
@@ -140,14 +158,14 @@ fn times<R: Real, const B: usize, const FMA: bool>(re: R, im: R, z: &[[R; B]; 2]
 
 /// `a·u + b·v`.
 #[inline(always)]
-fn mix<R: Real, const B: usize, const FMA: bool>(
+fn mix<R: Real, const B: usize, const C: usize, const FMA: bool>(
     a: R,
-    u: &[[R; B]; 2],
+    u: &[[R; B]; C],
     b: R,
-    v: &[[R; B]; 2],
-) -> [[R; B]; 2] {
+    v: &[[R; B]; C],
+) -> [[R; B]; C] {
     let mut y = *u;
-    for c in 0..2 {
+    for c in 0..C {
         for l in 0..B {
             y[c][l] = fma::<R, FMA>(a, u[c][l], b * v[c][l]);
         }
@@ -155,39 +173,53 @@ fn mix<R: Real, const B: usize, const FMA: bool>(
     y
 }
 
-/// One layer on a block.
-#[inline(always)]
-fn forward<R: Real, const B: usize, const FMA: bool>(
-    layer: Layer,
-    table: Table<'_, R>,
-    sizes: Sizes,
-    block: &mut [R],
-) {
-    each_pair::<R, B>(layer, sizes, block, |k, [p, mut q]| {
-        let (c, s) = (table.cos[k], table.sin[k]);
-        if !table.phase.0.is_empty() {
-            q = times::<R, B, FMA>(table.phase.0[k], table.phase.1[k], &q);
+impl<R: Real> Table<'_, R> {
+    /// Rotation `k`.
+    #[inline(always)]
+    fn forward<const B: usize, const C: usize, const FMA: bool>(
+        &self,
+        k: usize,
+        [p, mut q]: Pair<R, B, C>,
+    ) -> Pair<R, B, C> {
+        let (c, s) = (self.cos[k], self.sin[k]);
+        if !self.phase.0.is_empty() {
+            q = times::<R, B, C, FMA>(self.phase.0[k], self.phase.1[k], &q);
         }
-        [mix::<R, B, FMA>(c, &p, -s, &q), mix::<R, B, FMA>(s, &p, c, &q)]
-    });
+        [mix::<R, B, C, FMA>(c, &p, -s, &q), mix::<R, B, C, FMA>(s, &p, c, &q)]
+    }
+
+    /// Its conjugate transpose.
+    #[inline(always)]
+    fn backward<const B: usize, const C: usize, const FMA: bool>(
+        &self,
+        k: usize,
+        [p, q]: Pair<R, B, C>,
+    ) -> Pair<R, B, C> {
+        let (c, s) = (self.cos[k], self.sin[k]);
+        let mut w = mix::<R, B, C, FMA>(-s, &p, c, &q);
+        if !self.phase.0.is_empty() {
+            w = times::<R, B, C, FMA>(self.phase.0[k], -self.phase.1[k], &w);
+        }
+        [mix::<R, B, C, FMA>(c, &p, s, &q), w]
+    }
 }
 
-/// The conjugate transpose of one layer on a block.
-#[inline(always)]
-fn backward<R: Real, const B: usize, const FMA: bool>(
-    layer: Layer,
-    table: Table<'_, R>,
-    sizes: Sizes,
-    block: &mut [R],
-) {
-    each_pair::<R, B>(layer, sizes, block, |k, [p, q]| {
-        let (c, s) = (table.cos[k], table.sin[k]);
-        let mut w = mix::<R, B, FMA>(-s, &p, c, &q);
-        if !table.phase.0.is_empty() {
-            w = times::<R, B, FMA>(table.phase.0[k], -table.phase.1[k], &w);
-        }
-        [mix::<R, B, FMA>(c, &p, s, &q), w]
-    });
+struct Forward<'a, R>(Table<'a, R>);
+
+impl<R: Real, const B: usize, const C: usize, const FMA: bool> Turn<R, B, C, FMA> for Forward<'_, R> {
+    #[inline(always)]
+    fn turn(&mut self, k: usize, _: (usize, usize), pair: Pair<R, B, C>) -> Pair<R, B, C> {
+        self.0.forward::<B, C, FMA>(k, pair)
+    }
+}
+
+struct Backward<'a, R>(Table<'a, R>);
+
+impl<R: Real, const B: usize, const C: usize, const FMA: bool> Turn<R, B, C, FMA> for Backward<'_, R> {
+    #[inline(always)]
+    fn turn(&mut self, k: usize, _: (usize, usize), pair: Pair<R, B, C>) -> Pair<R, B, C> {
+        self.0.backward::<B, C, FMA>(k, pair)
+    }
 }
 
 /// The product for every row: inputs `x`, the table.
@@ -205,15 +237,18 @@ impl Apply {
         let Ok(layers) = self.style.layers(sizes.n) else { return };
         let table = Table::new(&args.inputs[1], self.phases);
         let rows = args.rows * sizes.inner;
-        if rows < B / 2 {
-            multiversion(Rows::<R, 1> { adjoint: self.adjoint, layers: &layers, table, sizes, rows, args });
-        } else {
-            multiversion(Rows::<R, B> { adjoint: self.adjoint, layers: &layers, table, sizes, rows, args });
+        let adjoint = self.adjoint;
+        let layers = &layers;
+        match (rows < B / 2, sizes.planes) {
+            (true, 1) => multiversion(Rows::<R, 1, 1> { adjoint, layers, table, sizes, rows, args }),
+            (true, _) => multiversion(Rows::<R, 1, 2> { adjoint, layers, table, sizes, rows, args }),
+            (false, 1) => multiversion(Rows::<R, B, 1> { adjoint, layers, table, sizes, rows, args }),
+            (false, _) => multiversion(Rows::<R, B, 2> { adjoint, layers, table, sizes, rows, args }),
         }
     }
 }
 
-struct Rows<'a, R: Real, const B: usize> {
+struct Rows<'a, R: Real, const B: usize, const C: usize> {
     adjoint: bool,
     layers: &'a [Layer],
     table: Table<'a, R>,
@@ -222,23 +257,23 @@ struct Rows<'a, R: Real, const B: usize> {
     args: Args<'a, R>,
 }
 
-impl<R: Real, const B: usize> Multiversion for Rows<'_, R, B> {
+impl<R: Real, const B: usize, const C: usize> Multiversion for Rows<'_, R, B, C> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FMA: bool>(mut self) {
+        let n = self.sizes.n;
         let block = &mut self.args.scratch[..self.sizes.block::<B>()];
         let mut at = 0;
         while at < self.rows {
             let rows = B.min(self.rows - at);
             read::<R, B>(&self.args.inputs[0], self.sizes, at, rows, block);
-            if self.adjoint {
-                for &layer in self.layers.iter().rev() {
-                    backward::<R, B, FMA>(layer, self.table, self.sizes, block);
-                }
-            } else {
-                for &layer in self.layers {
-                    forward::<R, B, FMA>(layer, self.table, self.sizes, block);
+            for l in 0..self.layers.len() {
+                if self.adjoint {
+                    let layer = self.layers[self.layers.len() - 1 - l];
+                    each_pair::<R, B, C, FMA>(layer, n, block, Backward(self.table));
+                } else {
+                    each_pair::<R, B, C, FMA>(self.layers[l], n, block, Forward(self.table));
                 }
             }
             write::<R, B>(&mut self.args.output, self.sizes, at, rows, block);
@@ -260,15 +295,17 @@ impl Grad {
         let Ok(layers) = self.style.layers(sizes.n) else { return };
         let table = Table::new(&args.inputs[2], self.phases);
         let rows = args.rows * sizes.inner;
-        if rows < B / 2 {
-            multiversion(Sums::<R, 1> { layers: &layers, table, sizes, rows, args });
-        } else {
-            multiversion(Sums::<R, B> { layers: &layers, table, sizes, rows, args });
+        let layers = &layers;
+        match (rows < B / 2, sizes.planes) {
+            (true, 1) => multiversion(Sums::<R, 1, 1> { layers, table, sizes, rows, args }),
+            (true, _) => multiversion(Sums::<R, 1, 2> { layers, table, sizes, rows, args }),
+            (false, 1) => multiversion(Sums::<R, B, 1> { layers, table, sizes, rows, args }),
+            (false, _) => multiversion(Sums::<R, B, 2> { layers, table, sizes, rows, args }),
         }
     }
 }
 
-struct Sums<'a, R: Real, const B: usize> {
+struct Sums<'a, R: Real, const B: usize, const C: usize> {
     layers: &'a [Layer],
     table: Table<'a, R>,
     sizes: Sizes,
@@ -276,14 +313,13 @@ struct Sums<'a, R: Real, const B: usize> {
     args: Args<'a, R>,
 }
 
-impl<R: Real, const B: usize> Multiversion for Sums<'_, R, B> {
+impl<R: Real, const B: usize, const C: usize> Multiversion for Sums<'_, R, B, C> {
     type Output = ();
 
     #[inline(always)]
     fn run<const FMA: bool>(mut self) {
         let (sizes, table) = (self.sizes, self.table);
-        let (size, plane) = (sizes.block::<B>(), sizes.n * B);
-        let count = table.cos.len();
+        let (size, n) = (sizes.block::<B>(), sizes.n);
         let (bars, rest) = self.args.scratch.split_at_mut(size);
         // What every layer is applied to, and what the last one gives.
         let states = &mut rest[..(self.layers.len() + 1) * size];
@@ -292,57 +328,65 @@ impl<R: Real, const B: usize> Multiversion for Sums<'_, R, B> {
         while at < self.rows {
             let rows = B.min(self.rows - at);
             read::<R, B>(&self.args.inputs[0], sizes, at, rows, &mut states[..size]);
-            for (l, &layer) in self.layers.iter().enumerate() {
+            for l in 0..self.layers.len() {
                 let (before, after) = states[l * size..(l + 2) * size].split_at_mut(size);
                 after.copy_from_slice(before);
-                forward::<R, B, FMA>(layer, table, sizes, after);
+                each_pair::<R, B, C, FMA>(self.layers[l], n, after, Forward(table));
             }
             read::<R, B>(&self.args.inputs[1], sizes, at, rows, bars);
-            for (l, &layer) in self.layers.iter().enumerate().rev() {
+            for l in (0..self.layers.len()).rev() {
                 let state = &states[l * size..(l + 1) * size];
-                each_pair::<R, B>(layer, sizes, bars, |k, [p_bar, q_bar]| {
-                    let r = k - layer.start;
-                    let p =
-                        (layer.first + 2 * (r / layer.distance) * layer.distance + r % layer.distance) * B;
-                    let q = p + layer.distance * B;
-                    let (mut x_p, mut x_q) = ([[R::ZERO; B]; 2], [[R::ZERO; B]; 2]);
-                    for c in 0..sizes.planes {
-                        x_p[c] = load(&state[c * plane + p..]);
-                        x_q[c] = load(&state[c * plane + q..]);
-                    }
-                    let (c, s) = (table.cos[k], table.sin[k]);
-                    let phases = !table.phase.0.is_empty();
-                    let w = if phases {
-                        times::<R, B, FMA>(table.phase.0[k], table.phase.1[k], &x_q)
-                    } else {
-                        x_q
-                    };
-                    let (mut by_cos, mut by_sin) = ([R::ZERO; B], [R::ZERO; B]);
-                    for c in 0..sizes.planes {
-                        for l in 0..B {
-                            by_cos[l] = fma::<R, FMA>(p_bar[c][l], x_p[c][l], by_cos[l]);
-                            by_cos[l] = fma::<R, FMA>(q_bar[c][l], w[c][l], by_cos[l]);
-                            by_sin[l] = fma::<R, FMA>(q_bar[c][l], x_p[c][l], by_sin[l]);
-                            by_sin[l] = fma::<R, FMA>(-p_bar[c][l], w[c][l], by_sin[l]);
-                        }
-                    }
-                    sums[k] += total(by_cos);
-                    sums[count + k] += total(by_sin);
-                    let mut w_bar = mix::<R, B, FMA>(-s, &p_bar, c, &q_bar);
-                    if phases {
-                        let (mut by_re, mut by_im) = ([R::ZERO; B], [R::ZERO; B]);
-                        for l in 0..B {
-                            by_re[l] = fma::<R, FMA>(w_bar[0][l], x_q[0][l], w_bar[1][l] * x_q[1][l]);
-                            by_im[l] = fma::<R, FMA>(w_bar[1][l], x_q[0][l], -(w_bar[0][l] * x_q[1][l]));
-                        }
-                        sums[2 * count + k] += total(by_re);
-                        sums[3 * count + k] += total(by_im);
-                        w_bar = times::<R, B, FMA>(table.phase.0[k], -table.phase.1[k], &w_bar);
-                    }
-                    [mix::<R, B, FMA>(c, &p_bar, s, &q_bar), w_bar]
-                });
+                each_pair::<R, B, C, FMA>(self.layers[l], n, bars, Gradient { table, n, state, sums });
             }
             at += rows;
         }
+    }
+}
+
+/// As [`Backward`], with the cotangents of the numbers of the rotations on the way.
+struct Gradient<'a, R> {
+    table: Table<'a, R>,
+    n: usize,
+    /// What the layer is applied to.
+    state: &'a [R],
+    /// Of cosines, sines, and both parts of the phases.
+    sums: &'a mut [R],
+}
+
+impl<R: Real, const B: usize, const C: usize, const FMA: bool> Turn<R, B, C, FMA> for Gradient<'_, R> {
+    #[inline(always)]
+    fn turn(&mut self, k: usize, (p, q): (usize, usize), [p_bar, q_bar]: Pair<R, B, C>) -> Pair<R, B, C> {
+        let table = self.table;
+        let count = table.cos.len();
+        let x_p = vectors::<R, B, C>(self.state, self.n, p);
+        let x_q = vectors::<R, B, C>(self.state, self.n, q);
+        let phases = !table.phase.0.is_empty();
+        let w = if phases { times::<R, B, C, FMA>(table.phase.0[k], table.phase.1[k], &x_q) } else { x_q };
+        let (mut by_cos, mut by_sin) = ([R::ZERO; B], [R::ZERO; B]);
+        for c in 0..C {
+            for l in 0..B {
+                by_cos[l] = fma::<R, FMA>(p_bar[c][l], x_p[c][l], by_cos[l]);
+                by_cos[l] = fma::<R, FMA>(q_bar[c][l], w[c][l], by_cos[l]);
+            }
+            for l in 0..B {
+                by_sin[l] = fma::<R, FMA>(q_bar[c][l], x_p[c][l], by_sin[l]);
+                by_sin[l] = fma::<R, FMA>(-p_bar[c][l], w[c][l], by_sin[l]);
+            }
+        }
+        self.sums[k] += total(by_cos);
+        self.sums[count + k] += total(by_sin);
+        if phases {
+            let w_bar = mix::<R, B, C, FMA>(-table.sin[k], &p_bar, table.cos[k], &q_bar);
+            let (mut by_re, mut by_im) = ([R::ZERO; B], [R::ZERO; B]);
+            for l in 0..B {
+                by_re[l] = fma::<R, FMA>(w_bar[0][l], x_q[0][l], w_bar[1][l] * x_q[1][l]);
+            }
+            for l in 0..B {
+                by_im[l] = fma::<R, FMA>(w_bar[1][l], x_q[0][l], -(w_bar[0][l] * x_q[1][l]));
+            }
+            self.sums[2 * count + k] += total(by_re);
+            self.sums[3 * count + k] += total(by_im);
+        }
+        table.backward::<B, C, FMA>(k, [p_bar, q_bar])
     }
 }

@@ -45,6 +45,9 @@ pub struct Out<R> {
     pub ptr: *mut R,
     /// Elements from one row to the next.
     pub row_stride: usize,
+    /// Nobody reads it soon: it may go past the caches. It is then neither an operand nor seen by another thread before
+    /// that one has been told.
+    pub stream: bool,
 }
 
 /// A [`ScalarProgram`] made ready to run.
@@ -144,7 +147,8 @@ impl Compiled {
             .iter()
             .map(|i| In { ptr: i.as_ptr(), row_stride: 0, col_stride: usize::from(i.len() == width) })
             .collect();
-        let outs: Vec<_> = outs.iter_mut().map(|o| Out { ptr: o.as_mut_ptr(), row_stride: width }).collect();
+        let outs: Vec<_> =
+            outs.iter_mut().map(|o| Out { ptr: o.as_mut_ptr(), row_stride: width, stream: false }).collect();
         let mut scratch = vec![R::ZERO; self.scratch_len()];
         // SAFETY: the slices are as long as the one row, and borrowed for the call; mutable ones do not overlap.
         unsafe { self.run(isa, 1, width, &ins, &outs, &mut scratch) }

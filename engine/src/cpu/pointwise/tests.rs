@@ -189,8 +189,10 @@ fn random_domains<R: Real>(isa: Isa, seed: u64) {
             .zip(&layout)
             .map(|(d, &(row_stride, col_stride))| In { ptr: d.as_ptr(), row_stride, col_stride })
             .collect();
-        let outs: Vec<_> =
-            results.iter_mut().map(|d| Out { ptr: d.as_mut_ptr(), row_stride: out_stride }).collect();
+        let outs: Vec<_> = results
+            .iter_mut()
+            .map(|d| Out { ptr: d.as_mut_ptr(), row_stride: out_stride, stream: false })
+            .collect();
         let mut scratch = vec![R::from_f64(f64::NAN); compiled.scratch_len()];
         // SAFETY: the vectors are as long as the strides need, and distinct.
         unsafe { compiled.run(isa, rows, width, &ins, &outs, &mut scratch) };
@@ -285,7 +287,7 @@ fn a_result_may_be_an_operand() {
             let mut z = vec![0f32; n];
             let (px, py) = (x.as_mut_ptr(), y.as_mut_ptr());
             let at = |ptr: *const f32| In { ptr, row_stride: width, col_stride: 1 };
-            let to = |ptr: *mut f32| Out { ptr, row_stride: width };
+            let to = |ptr: *mut f32| Out { ptr, row_stride: width, stream: false };
             let mut scratch = vec![0.0; compiled.scratch_len()];
             // SAFETY: the vectors have `n` elements; results are operands or distinct.
             unsafe {
@@ -391,9 +393,14 @@ fn pointwise_rates() {
                     In { ptr: c.as_ptr(), row_stride: h, col_stride: 1 },
                     In { ptr: bias.as_ptr(), row_stride: 0, col_stride: 1 },
                 ];
-                let mut outs: Vec<_> =
-                    (0..4).map(|i| Out { ptr: gates[i * h..].as_mut_ptr(), row_stride: 4 * h }).collect();
-                outs.extend((0..2).map(|i| Out { ptr: states[i * rows * h..].as_mut_ptr(), row_stride: h }));
+                let mut outs: Vec<_> = (0..4)
+                    .map(|i| Out { ptr: gates[i * h..].as_mut_ptr(), row_stride: 4 * h, stream: false })
+                    .collect();
+                outs.extend((0..2).map(|i| Out {
+                    ptr: states[i * rows * h..].as_mut_ptr(),
+                    row_stride: h,
+                    stream: false,
+                }));
                 // SAFETY: the vectors are as long as the strides need.
                 unsafe { compiled.run(isa, rows, h, &ins, &outs, &mut scratch) };
             });

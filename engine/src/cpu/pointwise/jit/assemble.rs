@@ -42,6 +42,8 @@ pub(super) struct Job<'a> {
     pub(super) stores: usize,
     /// Bit `i`: operand `i` has one value a row.
     pub(super) scalars: u64,
+    /// Bit `i`: result `i`, whose rows begin at multiples of a vector, goes past the caches.
+    pub(super) streams: u64,
     /// Whether elements are f64.
     pub(super) double: bool,
 }
@@ -233,6 +235,10 @@ impl<'a> Assembler<'a> {
         for r in SAVED.into_iter().rev() {
             self.emit(Instruction::with1(Code::Pop_r64, r).ok()?);
         }
+        if self.job.streams != 0 {
+            // Before anything that tells other threads.
+            self.emit(Instruction::with(Code::Sfence));
+        }
         self.emit(Instruction::with(Code::VEX_Vzeroupper));
         self.emit(Instruction::with(Code::Retnq));
         Some(self)
@@ -291,7 +297,9 @@ impl<'a> Assembler<'a> {
             self.pinned = 0;
             let from = self.register(id)?;
             let to = self.pointer(self.job.loads + usize::from(slot), true);
-            let mut store = Instruction::with2(self.store(), to, from).ok()?;
+            let past = self.job.streams >> slot & 1 == 1 && !last;
+            let code = if past { self.store_past() } else { self.store() };
+            let mut store = Instruction::with2(code, to, from).ok()?;
             if last {
                 store.set_op_mask(TAIL_MASK);
             }
@@ -646,6 +654,10 @@ impl<'a> Assembler<'a> {
 
     fn store(&self) -> Code {
         self.pick(Code::EVEX_Vmovups_zmmm512_k1z_zmm, Code::EVEX_Vmovupd_zmmm512_k1z_zmm)
+    }
+
+    fn store_past(&self) -> Code {
+        self.pick(Code::EVEX_Vmovntps_m512_zmm, Code::EVEX_Vmovntpd_m512_zmm)
     }
 
     fn broadcast(&self) -> Code {

@@ -3,7 +3,8 @@
 //!
 //! The operations are recorded from the same generic code that the loops over blocks are compiled from ([`record`]),
 //! so both give the same bits, and which of them ran can be told from the time only. Code is assembled for AVX-512
-//! ([`assemble`]), once for each program, element type and set of operands that have one value a row; elsewhere, and
+//! ([`assemble`]), once for each program, element type, set of operands that have one value a row and set of
+//! results that are not read soon; elsewhere, and
 //! where `RETROGRAD_JIT` is `off`, the loops over blocks remain.
 
 mod assemble;
@@ -46,6 +47,7 @@ struct Inner {
 struct Version {
     double: bool,
     scalars: u64,
+    streams: u64,
     /// None if the program cannot be made into code.
     code: Option<Machine>,
 }
@@ -142,9 +144,14 @@ unsafe fn run_code<R: Real>(isa: Isa, args: &mut RunArgs<'_, R>) -> bool {
         return false;
     }
     let scalars = ins.iter().enumerate().fold(0, |bits, (i, x)| bits | u64::from(x.col_stride == 0) << i);
+    let aligned = |bytes: usize| bytes.is_multiple_of(VECTOR);
+    let streams = args.outs.iter().enumerate().fold(0, |bits, (i, o)| {
+        let fits = aligned(o.ptr.addr()) && (rows == 1 || aligned(o.row_stride * size_of::<R>()));
+        bits | u64::from(o.stream && fits) << i
+    });
     let double = size_of::<R>() == 8;
     let program = args.program;
-    let fits = |v: &&Version| v.double == double && v.scalars == scalars;
+    let fits = |v: &&Version| v.double == double && v.scalars == scalars && v.streams == streams;
     {
         let versions = program.jit.0.versions.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(version) = versions.iter().find(fits) {
@@ -157,9 +164,9 @@ unsafe fn run_code<R: Real>(isa: Isa, args: &mut RunArgs<'_, R>) -> bool {
     if versions.iter().find(fits).is_none() {
         let (loads, stores) = (program.loads, program.stores);
         let code = R::record(isa, program).and_then(|recording| {
-            Machine::new(&Job { recording: &recording, loads, stores, scalars, double })
+            Machine::new(&Job { recording: &recording, loads, stores, scalars, streams, double })
         });
-        versions.push(Version { double, scalars, code });
+        versions.push(Version { double, scalars, streams, code });
     }
     // Next time; this once the loops over blocks will do.
     false

@@ -25,6 +25,7 @@ struct Domain<R> {
     data: Vec<Vec<R>>,
     out_stride: usize,
     stores: usize,
+    stream: bool,
 }
 
 impl<R: Real> Domain<R> {
@@ -35,24 +36,36 @@ impl<R: Real> Domain<R> {
         let room = |rs: usize| rows * rs + width;
         let data = layout.iter().map(|&(rs, _)| (0..room(rs)).map(|_| number(rng)).collect()).collect();
         let out_stride = width + [0, 3][rng.below(2)];
-        Domain { rows, width, layout, data, out_stride, stores: program.stores }
+        let stream = rng.below(2) == 0;
+        Domain { rows, width, layout, data, out_stride, stores: program.stores, stream }
     }
 
     /// Results, each with its gaps, after `run` has done with the program.
     fn results(&self, program: &Compiled, mut run: impl FnMut(&mut RunArgs<'_, R>)) -> Vec<Vec<R>> {
-        let mut results = vec![vec![R::from_f64(7.5); self.rows * self.out_stride]; self.stores];
+        // Aligned, so that streaming stores are tried too.
+        let len = self.rows * self.out_stride;
+        let mut room = vec![vec![R::from_f64(7.5); len + VECTOR]; self.stores];
+        let mut results: Vec<&mut [R]> = room
+            .iter_mut()
+            .map(|v| {
+                let at = v.as_ptr().align_offset(VECTOR);
+                &mut v[at..at + len]
+            })
+            .collect();
         let ins: Vec<_> = self
             .data
             .iter()
             .zip(&self.layout)
             .map(|(d, &(row_stride, col_stride))| In { ptr: d.as_ptr(), row_stride, col_stride })
             .collect();
-        let outs: Vec<_> =
-            results.iter_mut().map(|d| Out { ptr: d.as_mut_ptr(), row_stride: self.out_stride }).collect();
+        let outs: Vec<_> = results
+            .iter_mut()
+            .map(|d| Out { ptr: d.as_mut_ptr(), row_stride: self.out_stride, stream: self.stream })
+            .collect();
         let mut scratch = vec![R::ZERO; program.scratch_len()];
         let (rows, width) = (self.rows, self.width);
         run(&mut RunArgs { program, rows, width, ins: &ins, outs: &outs, scratch: &mut scratch });
-        results
+        results.into_iter().map(|r| r.to_vec()).collect()
     }
 }
 
@@ -195,7 +208,7 @@ fn what_a_guard_stops_is_not_half_written() {
         let mut scratch = vec![0f32; compiled.scratch_len()];
         let (px, py) = (x.as_mut_ptr(), y.as_mut_ptr());
         let at = |ptr: *const f32| In { ptr, row_stride: n, col_stride: 1 };
-        let to = |ptr: *mut f32| Out { ptr, row_stride: n };
+        let to = |ptr: *mut f32| Out { ptr, row_stride: n, stream: false };
         let (ins, outs) = ([at(px), at(py)], [to(px), to(py)]);
         let mut args =
             RunArgs { program: &compiled, rows: 1, width: n, ins: &ins, outs: &outs, scratch: &mut scratch };
