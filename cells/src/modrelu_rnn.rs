@@ -10,6 +10,15 @@ use crate::error::Result;
 use crate::init::Init;
 use crate::operator::{BoundOperator, Recurrence, RecurrentOperator};
 
+/// Values of the option for the modReLU: the forms a complex number has.
+pub(crate) const FORMS: [(&str, ModReluForm); 5] = [
+    ("exact", ModReluForm::Exact),
+    ("rc-urnn", ModReluForm::RcUrnn),
+    ("fc-urnn", ModReluForm::FcUrnn),
+    ("lrd", ModReluForm::Lrd),
+    ("eurnn", ModReluForm::Eurnn),
+];
+
 /// What the read-out and the next layer see of a complex state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shown {
@@ -39,6 +48,24 @@ pub(crate) struct ModReluRnn {
 }
 
 impl ModReluRnn {
+    /// As the programs of the RC and the FC uRNN begin: `U` Glorot uniform as a real matrix `[C, 2H]`.
+    pub(crate) fn urnn(
+        input: Input,
+        hidden: usize,
+        recurrent_init: Option<Init>,
+        modrelu: ModReluForm,
+    ) -> ModReluRnn {
+        ModReluRnn {
+            complex: true,
+            input_init: Init::Uniform((6.0 / (input.size() + 2 * hidden) as f64).sqrt()),
+            recurrent_init,
+            bias_init: Init::Uniform(0.01),
+            first_state: Init::Uniform((3.0 / (2 * hidden) as f64).sqrt()),
+            modrelu,
+            shown: Shown::BothParts,
+        }
+    }
+
     /// Declares `U [C, H]`, the operator as `W`, and `b [H]`.
     pub(crate) fn declare(
         self,
@@ -54,11 +81,6 @@ impl ModReluRnn {
         let b = ctx.real("b", &[hidden], self.bias_init)?;
         Ok(Box::new(Bound { of: self, u, w, b, hidden }))
     }
-}
-
-/// `U` as the programs of the RC and FC uRNN begin it: Glorot uniform as a real matrix `[C, 2H]`.
-pub(crate) fn glorot_of_parts(input: Input, hidden: usize) -> Init {
-    Init::Uniform((6.0 / (input.size() + 2 * hidden) as f64).sqrt())
 }
 
 #[derive(Debug)]

@@ -86,7 +86,8 @@ pub fn model_spec(config: &TrainConfig, parts: &Parts) -> Result<ModelSpec> {
 }
 
 /// The optimiser and all around it. `factors` are the names of the Kronecker factors, which a soft unitary penalty is
-/// put on unless it says otherwise; `unitary` those of matrices that have an optimiser of their own; a plateau schedule looks for the better of the task's metric.
+/// put on unless it says otherwise; `unitary` those of matrices that have an optimiser of their own; a plateau schedule
+/// looks for the better of the task's metric.
 ///
 /// Errors: names that are in no table and settings that do not fit; a soft unitary penalty without factors.
 pub fn recipe(

@@ -27,12 +27,11 @@ use std::sync::Arc;
 use retrograd_ops::ModReluForm;
 
 use crate::cell::{BoundCell, Cell, Input};
-use crate::cells::kru::FORMS;
 use crate::cells::rnn::RECURRENT_INIT;
 use crate::declare::Declare;
 use crate::error::Result;
 use crate::init::Init;
-use crate::modrelu_rnn::{ModReluRnn, Shown};
+use crate::modrelu_rnn::{FORMS, ModReluRnn, Shown};
 use crate::operator::RecurrentOperator;
 use crate::settings::{OptionDoc, Options};
 use crate::table::CellEntry;

@@ -31,7 +31,7 @@ use crate::cells::rnn::RECURRENT_INIT;
 use crate::declare::Declare;
 use crate::error::Result;
 use crate::init::Init;
-use crate::modrelu_rnn::{ModReluRnn, Shown};
+use crate::modrelu_rnn::{FORMS, ModReluRnn, Shown};
 use crate::operator::RecurrentOperator;
 use crate::settings::{OptionDoc, Options};
 use crate::table::CellEntry;
@@ -50,15 +50,6 @@ impl Default for Kru {
         Kru { modrelu: ModReluForm::Exact, recurrent_init: None }
     }
 }
-
-/// The forms a complex number has.
-pub(crate) const FORMS: [(&str, ModReluForm); 5] = [
-    ("exact", ModReluForm::Exact),
-    ("rc-urnn", ModReluForm::RcUrnn),
-    ("fc-urnn", ModReluForm::FcUrnn),
-    ("lrd", ModReluForm::Lrd),
-    ("eurnn", ModReluForm::Eurnn),
-];
 
 /// Table entry of [`Kru`].
 pub const KRU: CellEntry = CellEntry {

@@ -27,12 +27,11 @@ use std::sync::Arc;
 use retrograd_ops::ModReluForm;
 
 use crate::cell::{BoundCell, Cell, Input};
-use crate::cells::kru::FORMS;
 use crate::cells::rnn::RECURRENT_INIT;
 use crate::declare::Declare;
 use crate::error::Result;
 use crate::init::Init;
-use crate::modrelu_rnn::{ModReluRnn, Shown, glorot_of_parts};
+use crate::modrelu_rnn::{FORMS, ModReluRnn};
 use crate::operator::RecurrentOperator;
 use crate::settings::{OptionDoc, Options};
 use crate::table::CellEntry;
@@ -86,15 +85,8 @@ impl Cell for RcUrnn {
         hidden: usize,
         operator: &dyn RecurrentOperator,
     ) -> Result<Box<dyn BoundCell>> {
-        let network = ModReluRnn {
-            complex: true,
-            input_init: glorot_of_parts(input, hidden),
-            recurrent_init: self.recurrent_init,
-            bias_init: Init::Uniform(0.01),
-            first_state: Init::Uniform((3.0 / (2 * hidden) as f64).sqrt()),
-            modrelu: self.modrelu, // eq. (8)
-            shown: Shown::BothParts,
-        };
-        network.declare(ctx, input, hidden, operator) // eq. (7)
+        // eq. (7), (8)
+        ModReluRnn::urnn(input, hidden, self.recurrent_init, self.modrelu)
+            .declare(ctx, input, hidden, operator)
     }
 }

@@ -119,9 +119,8 @@ pub(crate) fn run_call(cx: &Context<'_>, call: &Call, scratch: &mut [u64]) {
 
 fn run_as<R: RunStructured>(cx: &Context<'_>, call: &Call, scratch: &mut [R]) {
     match &call.instr {
-        Instr::Pointwise { program, ins, outs, segments, streams, width, .. } => {
-            let streams = if cx.frame.streams { *streams } else { 0 };
-            pointwise(cx, call, program, ins, outs, *segments, streams, *width, scratch);
+        Instr::Pointwise { program, ins, outs, segments, width, .. } => {
+            pointwise(cx, call, program, ins, outs, *segments, *width, scratch);
         }
         Instr::MatMul { a, packed, out, flags, k, m } => {
             matmul::<R>(cx, call, a, packed, out, *flags, *k, *m)
@@ -215,7 +214,6 @@ fn pointwise<R: Real>(
     ins: &[(Operand, usize, Spread)],
     outs: &[(Operand, usize)],
     segments: usize,
-    streams: u64,
     width: usize,
     scratch: &mut [R],
 ) {
@@ -245,10 +243,10 @@ fn pointwise<R: Real>(
             .collect();
         let mut outs: SmallVec<[cpu::Out<R>; 8]> = outs
             .iter()
-            .enumerate()
-            .map(|(i, (o, plane))| {
+            .map(|(o, plane)| {
                 let v = cx.view::<R>(o, *plane, block);
-                cpu::Out { ptr: v.ptr, row_stride: v.stride, stream: i < 64 && streams >> i & 1 == 1 }
+                let stream = cx.frame.streams && cx.bufs[o.buf].unread;
+                cpu::Out { ptr: v.ptr, row_stride: v.stride, stream }
             })
             .collect();
         for _ in 0..segments {

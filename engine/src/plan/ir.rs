@@ -44,6 +44,8 @@ pub(crate) struct Buf {
     pub(crate) width: usize,
     /// Which batch axes it has. In a step, a time axis means one entry for each step of the chunk or segment.
     pub(crate) lead: Lead,
+    /// A kept value that the program that keeps it does not read.
+    pub(crate) unread: bool,
     /// For `explain`.
     pub(crate) label: String,
 }
@@ -99,13 +101,12 @@ pub(crate) enum Spread {
 #[derive(Clone, Debug)]
 pub(crate) enum Instr {
     /// A fused chain of pointwise operations. Operands name a plane each (0 real, 1 imaginary). The elements of an
-    /// entry are so many equal segments. Bit `i` of `streams`: nothing reads result `i` in this program.
+    /// entry are so many equal segments.
     Pointwise {
         program: Arc<Compiled>,
         ins: Vec<(Operand, usize, Spread)>,
         outs: Vec<(Operand, usize)>,
         segments: usize,
-        streams: u64,
         width: usize,
         real: DType,
         names: Vec<&'static str>,

@@ -6,6 +6,7 @@
 //! strictly up, so the groups cannot depend on each other in a circle.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::ir::{Buf, BufKind, Call, Instr, Operand, Over, Place, Spread};
@@ -55,41 +56,28 @@ pub(crate) struct Lowerer<'a> {
 /// Shortest segment worth a pass of its own.
 const SHORTEST_SEGMENT: usize = 32;
 
-/// Equal segments of the elements of an entry, over which broadcast operands are the same or one number.
-struct Segments {
-    count: usize,
-}
-
-impl Default for Segments {
-    fn default() -> Segments {
-        Segments { count: 1 }
-    }
-}
-
-impl Segments {
-    /// How an operand of some sizes is read over larger ones, if the segments, or a first choice of them, allow it.
-    fn spread(&mut self, from: &[usize], to: &[usize]) -> Option<Spread> {
-        let skip = to.len().checked_sub(from.len())?;
-        let size = |axis: usize| if axis < skip { 1 } else { from[axis - skip] };
-        let (count, spread) = (1..to.len()).find_map(|at| {
-            let ones = |mut axes: std::ops::Range<usize>| axes.all(|a| size(a) == 1);
-            let whole = |mut axes: std::ops::Range<usize>| axes.all(|a| size(a) == to[a]);
-            let count: usize = to[..at].iter().product();
-            if whole(0..at) && ones(at..to.len()) {
-                Some((count, Spread::Segment))
-            } else if ones(0..at) && whole(at..to.len()) {
-                Some((count, Spread::Repeated))
-            } else {
-                None
-            }
-        })?;
-        let length: usize = to.iter().product::<usize>() / count.max(1);
-        if length < SHORTEST_SEGMENT || (self.count != 1 && self.count != count) {
-            return None;
+/// How an operand of some sizes is read over larger ones, over so many equal segments: where there is but one, as many
+/// as the operand asks for.
+fn spread(segments: &mut usize, from: &[usize], to: &[usize]) -> Option<Spread> {
+    let skip = to.len().checked_sub(from.len())?;
+    let size = |axis: usize| if axis < skip { 1 } else { from[axis - skip] };
+    let ones = |mut axes: Range<usize>| axes.all(|a| size(a) == 1);
+    let whole = |mut axes: Range<usize>| axes.all(|a| size(a) == to[a]);
+    let (at, spread) = (1..to.len()).find_map(|at| {
+        if whole(0..at) && ones(at..to.len()) {
+            Some((at, Spread::Segment))
+        } else if ones(0..at) && whole(at..to.len()) {
+            Some((at, Spread::Repeated))
+        } else {
+            None
         }
-        self.count = count;
-        Some(spread)
+    })?;
+    let (count, length) = (to[..at].iter().product(), to[at..].iter().product::<usize>());
+    if length < SHORTEST_SEGMENT || (*segments != 1 && *segments != count) {
+        return None;
     }
+    *segments = count;
+    Some(spread)
 }
 
 /// Elements of a packed matrix, all planes counted once.
@@ -103,7 +91,7 @@ fn packed_width(isa: Isa, real: DType, k: usize, m: usize) -> usize {
 /// The buffer of a packed matrix.
 pub(crate) fn packed_buf(isa: Isa, dtype: DType, k: usize, m: usize, kind: BufKind) -> Buf {
     let width = packed_width(isa, dtype.real(), k, m);
-    Buf { kind, dtype, width, lead: Lead::Shared, label: format!("packed {k}×{m}") }
+    Buf { kind, dtype, width, lead: Lead::Shared, unread: false, label: format!("packed {k}×{m}") }
 }
 
 impl<'a> Lowerer<'a> {
@@ -140,7 +128,8 @@ impl<'a> Lowerer<'a> {
 
     pub(crate) fn fresh(&mut self, ty: &Ty, steps: bool, label: String) -> Operand {
         let lead = Lead::from_axes(steps, ty.shape.lead.has_n());
-        let buf = Buf { kind: BufKind::Temp, dtype: ty.dtype, width: ty.shape.width(), lead, label };
+        let buf =
+            Buf { kind: BufKind::Temp, dtype: ty.dtype, width: ty.shape.width(), lead, unread: false, label };
         let buf = self.add_buf(buf);
         self.whole(buf, &ty.shape.dims)
     }
@@ -268,17 +257,11 @@ impl<'a> Lowerer<'a> {
             }
             let out = self.target(c, chunked);
             self.dest.insert(c, out.clone());
-            let steps = self.bufs[out.buf].lead.has_t();
             let mut col = out.col;
             for v in self.nodes[c as usize].inputs.clone() {
                 let part = &self.nodes[v.index as usize];
                 let width = part.ty.shape.width();
-                let fits = inside.contains(&v.index)
-                    && self.writes_once(v.index)
-                    && part.ty.shape.lead == node.ty.shape.lead
-                    && part.ty.dtype == node.ty.dtype
-                    && !self.dest.contains_key(&v.index)
-                    && (steps || !self.has_steps(v.index, chunked));
+                let fits = inside.contains(&v.index) && self.may_write(v.index, c, &out, chunked);
                 if fits {
                     let dims = part.ty.shape.dims.clone();
                     self.dest.insert(v.index, Operand { buf: out.buf, col, dims, shift: out.shift });
@@ -288,16 +271,23 @@ impl<'a> Lowerer<'a> {
         }
     }
 
-    /// Whether a node writes every element of its result once, wherever that lies.
-    fn writes_once(&self, i: u32) -> bool {
-        match &self.nodes[i as usize].kind {
+    /// Whether node `i` may be written where its user has it, in `out`: it has no other destination and writes every
+    /// element once, wherever that lies.
+    fn may_write(&self, i: u32, user: u32, out: &Operand, chunked: &dyn Fn(u32) -> bool) -> bool {
+        let (part, node) = (&self.nodes[i as usize], &self.nodes[user as usize]);
+        let writes_once = match &part.kind {
             NodeKind::Op(op) => match op.class() {
                 Class::Pointwise(_) | Class::MatMul(_) => true,
                 Class::Structured(s) => s.rows() == RowRule::PerRow,
                 _ => false,
             },
             _ => false,
-        }
+        };
+        writes_once
+            && part.ty.shape.lead == node.ty.shape.lead
+            && part.ty.dtype == node.ty.dtype
+            && !self.dest.contains_key(&i)
+            && (self.bufs[out.buf].lead.has_t() || !self.has_steps(i, chunked))
     }
 
     /// Lets what is only given another shape be written where it is wanted in that shape.
@@ -311,14 +301,9 @@ impl<'a> Lowerer<'a> {
             }
             let Some(out) = self.dest.get(&i).cloned() else { continue };
             let v = node.inputs[0].index;
-            let part = &self.nodes[v as usize];
-            let fits = inside.contains(&v)
-                && self.writes_once(v)
-                && part.ty.shape.lead == node.ty.shape.lead
-                && !self.dest.contains_key(&v)
-                && (self.bufs[out.buf].lead.has_t() || !self.has_steps(v, chunked));
-            if fits {
-                self.dest.insert(v, Operand { dims: part.ty.shape.dims.clone(), ..out });
+            if inside.contains(&v) && self.may_write(v, i, &out, chunked) {
+                let dims = self.nodes[v as usize].ty.shape.dims.clone();
+                self.dest.insert(v, Operand { dims, ..out });
             }
         }
     }
@@ -332,7 +317,7 @@ impl<'a> Lowerer<'a> {
         let inside: HashSet<u32> = group.iter().copied().collect();
         let mut e = Expr::new();
         let mut ins: Vec<(Operand, usize, Spread)> = Vec::new();
-        let mut segments = Segments::default();
+        let mut segments = 1;
         let mut loaded: Vec<Reg> = Vec::new();
         let mut nums: HashMap<u32, Num> = HashMap::new();
         let mut names = Vec::new();
@@ -372,7 +357,7 @@ impl<'a> Lowerer<'a> {
                             (o, Spread::Own)
                         } else if from == 1 {
                             (o, Spread::One)
-                        } else if let Some(spread) = segments.spread(&o.dims, to) {
+                        } else if let Some(spread) = spread(&mut segments, &o.dims, to) {
                             (o, spread)
                         } else {
                             (self.stretch(v, o, to, calls)?, Spread::Own)
@@ -412,8 +397,7 @@ impl<'a> Lowerer<'a> {
         let program = Arc::new(Compiled::new(&e.finish()));
         let real = ty.dtype.real();
         let over = self.over(&ty);
-        let instr =
-            Instr::Pointwise { program, ins, outs, segments: segments.count, streams: 0, width, real, names };
+        let instr = Instr::Pointwise { program, ins, outs, segments, width, real, names };
         calls.push(Call { instr, over, flops });
         Ok(())
     }

@@ -341,8 +341,14 @@ pub(crate) fn lower(tape: &Tape, outputs: &[Var], isa: Isa, keep: Keep) -> Resul
             }
             _ => continue,
         };
-        let buf =
-            Buf { kind, dtype: node.ty.dtype, width: node.ty.shape.width(), lead: node.ty.shape.lead, label };
+        let buf = Buf {
+            kind,
+            dtype: node.ty.dtype,
+            width: node.ty.shape.width(),
+            lead: node.ty.shape.lead,
+            unread: false,
+            label,
+        };
         let buf = low.add_buf(buf);
         let whole = low.whole(buf, &node.ty.shape.dims);
         low.places.insert(i as u32, Place::At(whole));
@@ -618,7 +624,8 @@ fn lower_scan(
     // Outputs.
     let mut out_buf = |ty: &Ty, label: &str| {
         let (lead, width) = (ty.shape.lead, ty.shape.width());
-        let buf = Buf { kind: BufKind::Temp, dtype: ty.dtype, width, lead, label: label.into() };
+        let buf =
+            Buf { kind: BufKind::Temp, dtype: ty.dtype, width, lead, unread: false, label: label.into() };
         let buf = low.add_buf(buf);
         low.whole(buf, &ty.shape.dims)
     };

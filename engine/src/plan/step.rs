@@ -399,6 +399,7 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
             dtype: node.ty.dtype,
             width: node.ty.shape.width(),
             lead: Lead::TN,
+            unread: false,
             label: node.label.clone().unwrap_or_else(|| format!("state {k}")),
         });
         states.insert(k, buf);
@@ -411,6 +412,7 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
             dtype: node.ty.dtype,
             width: node.ty.shape.width(),
             lead,
+            unread: false,
             label: node.label.clone().unwrap_or_default(),
         };
         let place = if let Some(saved) = r.saved.get(&(i as u32)) {
@@ -493,7 +495,8 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
         };
         let lead = ty.shape.lead.join(Lead::T);
         let width = ty.shape.width();
-        let buf = low.add_buf(Buf { kind, dtype: ty.dtype, width, lead, label: "output".into() });
+        let buf =
+            low.add_buf(Buf { kind, dtype: ty.dtype, width, lead, unread: false, label: "output".into() });
         if !ty.shape.lead.has_n() {
             shared_stacks.push((k, Collected { buf, rows: false, partial: partial[v.index as usize] }));
         }
@@ -509,6 +512,7 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
             dtype: ty.dtype,
             width: ty.shape.width(),
             lead,
+            unread: false,
             label,
         });
         let out = low.whole(buf, &ty.shape.dims);
@@ -531,8 +535,14 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
         let rows = ty.shape.lead.has_n();
         let lead = Lead::from_axes(false, rows);
         let width = ty.shape.width();
-        let buf =
-            low.add_buf(Buf { kind: BufKind::Sum(s), dtype: ty.dtype, width, lead, label: "sum".into() });
+        let buf = low.add_buf(Buf {
+            kind: BufKind::Sum(s),
+            dtype: ty.dtype,
+            width,
+            lead,
+            unread: false,
+            label: "sum".into(),
+        });
         let out = low.whole(buf, &ty.shape.dims);
         sums.push(Collected { buf, rows, partial: partial[v.index as usize] });
         let used_inside = (0..step.nodes.len())
@@ -652,7 +662,11 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
             stages.push(Stage::Loop(calls));
         }
     }
-    stream_unread(&low.bufs, &mut stages);
+    let read: BTreeSet<BufId> =
+        stages.iter().flat_map(|s| s.calls()).flat_map(|c| c.instr.reads()).map(|o| o.buf).collect();
+    for (i, buf) in low.bufs.iter_mut().enumerate() {
+        buf.unread = matches!(buf.kind, BufKind::Kept(_)) && !read.contains(&i);
+    }
     let lives = liveness(&low.bufs, &stages);
     let scratch = stages.iter().flat_map(|s| s.calls()).map(|c| c.instr.scratch()).max().unwrap_or(0);
     Ok(StepProgram {
@@ -671,22 +685,6 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
 
 /// First and last call in which each temporary buffer lives. A buffer with an entry for each step lives through
 /// the whole of any loop that touches it.
-/// Marks kept values that only the adjoint reads: when it does, the caches have long forgotten them.
-fn stream_unread(bufs: &[Buf], stages: &mut [Stage]) {
-    let read: BTreeSet<BufId> =
-        stages.iter().flat_map(|s| s.calls()).flat_map(|c| c.instr.reads()).map(|o| o.buf).collect();
-    for stage in stages {
-        let (Stage::Batched(calls) | Stage::Loop(calls)) = stage;
-        for call in calls {
-            let Instr::Pointwise { outs, streams, .. } = &mut call.instr else { continue };
-            for (i, (o, _)) in outs.iter().enumerate().take(64) {
-                let unread = matches!(bufs[o.buf].kind, BufKind::Kept(_)) && !read.contains(&o.buf);
-                *streams |= u64::from(unread) << i;
-            }
-        }
-    }
-}
-
 fn liveness(bufs: &[Buf], stages: &[Stage]) -> Vec<Option<(usize, usize)>> {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; bufs.len()];
     let mut at = 0;

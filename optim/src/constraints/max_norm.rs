@@ -6,7 +6,7 @@ use crate::constraint::Constraint;
 use crate::elementwise::{Real, not_differentiable, with_real};
 use crate::error::{Error, Result};
 use crate::select::Select;
-use crate::settings::{OptionSpec, Range, Settings};
+use crate::settings::{OptionSpec, Range, Reader, Settings};
 use crate::table::Entry;
 
 /// Along which axis of a matrix the norm is taken.
@@ -18,6 +18,23 @@ pub enum Along {
     /// Over the axis before the last: every stored column is bounded. With weights stored `[in, out]` these are
     /// the incoming weights of one unit.
     Column,
+}
+
+impl Along {
+    /// The option.
+    pub(super) const OPTION: OptionSpec = OptionSpec::new("along", "row", "row or column, as stored");
+
+    const CHOICES: [(&str, Along); 2] = [("row", Along::Row), ("column", Along::Column)];
+
+    /// Reads [`Along::OPTION`].
+    pub(super) fn read(read: &Reader<'_>) -> Result<Along> {
+        read.choice(Along::OPTION.key, &Along::CHOICES)
+    }
+
+    /// As the option has it.
+    pub(super) fn word(self) -> &'static str {
+        if self == Along::Row { "row" } else { "column" }
+    }
 }
 
 /// Rows with a Euclidean norm above `limit` are scaled down to it; the others stay to the bit.
@@ -49,8 +66,10 @@ impl Constraint for MaxNorm {
     }
 
     fn settings(&self) -> Settings {
-        let along = if self.along == Along::Row { "row" } else { "column" };
-        Settings::new().with("limit", self.limit).with("along", along).with("params", self.select.text())
+        Settings::new()
+            .with("limit", self.limit)
+            .with("along", self.along.word())
+            .with("params", self.select.text())
     }
 
     fn validate(&self) -> Result<()> {
@@ -129,12 +148,12 @@ pub(super) const ENTRY: Entry<dyn Constraint> = Entry {
     summary: "rows (or columns) of matrices keep a norm below a limit",
     options: &[
         OptionSpec::new("limit", "10", "largest norm"),
-        OptionSpec::new("along", "row", "row or column, as stored"),
+        Along::OPTION,
         OptionSpec::new("params", "*", "patterns of the parameters it applies to"),
     ],
     build: |settings| {
         let read = settings.reader(ENTRY.name, ENTRY.options)?;
-        let along = read.choice("along", &[("row", Along::Row), ("column", Along::Column)])?;
+        let along = Along::read(&read)?;
         let select = Select::patterns(read.text("params")?);
         let constraint = MaxNorm { limit: read.real("limit")?, along, select };
         constraint.validate()?;

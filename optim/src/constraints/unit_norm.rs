@@ -36,8 +36,7 @@ impl Constraint for UnitNorm {
     }
 
     fn settings(&self) -> Settings {
-        let along = if self.along == Along::Row { "row" } else { "column" };
-        Settings::new().with("along", along).with("params", self.select.text())
+        Settings::new().with("along", self.along.word()).with("params", self.select.text())
     }
 
     fn validate(&self) -> Result<()> {
@@ -55,13 +54,10 @@ impl Constraint for UnitNorm {
 pub(super) const ENTRY: Entry<dyn Constraint> = Entry {
     name: "unit-norm",
     summary: "rows (or columns) of matrices keep norm 1",
-    options: &[
-        OptionSpec::new("along", "row", "row or column, as stored"),
-        OptionSpec::new("params", "*", "patterns of the parameters it applies to"),
-    ],
+    options: &[Along::OPTION, OptionSpec::new("params", "*", "patterns of the parameters it applies to")],
     build: |settings| {
         let read = settings.reader(ENTRY.name, ENTRY.options)?;
-        let along = read.choice("along", &[("row", Along::Row), ("column", Along::Column)])?;
+        let along = Along::read(&read)?;
         let select = Select::patterns(read.text("params")?);
         Ok(Box::new(UnitNorm { along, select }))
     },

@@ -12,16 +12,23 @@ use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, Instruction, InstructionBlock, MemoryOperand, Register,
 };
 
+use super::codes::Codes;
 use super::record::{Id, Node, Prim, Recording};
 
 /// Bytes of a vector register.
 pub(super) const VECTOR: usize = 64;
 
-/// Words of the table before its pointers: see [`Table`](super::Table).
+// Words of the table that the code is called with.
+
+/// Rows to do, counted down.
 pub(super) const ROWS_LEFT: usize = 0;
+/// Bytes of the whole vectors of a row.
 pub(super) const WHOLE_BYTES: usize = 1;
+/// Mask of the lanes behind them.
 pub(super) const LAST_LANES: usize = 2;
+/// Byte of the first row to begin at; where a guard stopped.
 pub(super) const OFFSET: usize = 3;
+/// The first rows of operands and results; then, as many, bytes from row to row.
 pub(super) const POINTERS: usize = 4;
 
 /// Machine code and what it needs.
@@ -33,7 +40,7 @@ pub(super) struct Assembled {
     pub(super) spills: usize,
 }
 
-/// What a body of code is assembled from, the same for all of its versions.
+/// What code is assembled from.
 pub(super) struct Job<'a> {
     pub(super) recording: &'a Recording,
     /// Operands.
@@ -78,7 +85,7 @@ const MASKS: usize = 6;
 pub(super) fn assemble(job: &Job<'_>) -> Option<Assembled> {
     // Once to see which registers are left over, once to give them to constants.
     let first = Assembler::new(job, &[]).whole()?;
-    let free = if first.spilled() { 0 } else { ZMM - first.most_registers };
+    let free = if first.spills > 0 { 0 } else { ZMM - first.most_registers };
     let mut constants: Vec<(usize, Id)> = first.constant_reads.iter().map(|(&id, &n)| (n, id)).collect();
     constants.sort_unstable_by_key(|&(n, id)| (std::cmp::Reverse(n), id));
     let fixed: Vec<Id> = constants.iter().take(free).map(|&(_, id)| id).collect();
@@ -104,6 +111,7 @@ enum Label {
 
 struct Assembler<'a> {
     job: &'a Job<'a>,
+    codes: Codes,
     code: Vec<Instruction>,
     labels: HashMap<Label, u64>,
     branches: Vec<(usize, Label)>,
@@ -154,6 +162,7 @@ impl<'a> Assembler<'a> {
         }
         Assembler {
             job,
+            codes: Codes { double: job.double },
             code: Vec::new(),
             labels: HashMap::new(),
             branches: Vec::new(),
@@ -176,10 +185,6 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    fn spilled(&self) -> bool {
-        self.spills > 0
-    }
-
     /// All of the code.
     fn whole(mut self) -> Option<Self> {
         let pointers = (self.job.loads + self.job.stores).min(ROW_POINTERS.len());
@@ -190,8 +195,8 @@ impl<'a> Assembler<'a> {
             self.emit(Instruction::with2(Code::Mov_r64_rm64, r, word(POINTERS + i)).ok()?);
         }
         for (id, register) in self.fixed.clone() {
-            let from = self.constant(id);
-            self.emit(Instruction::with2(self.broadcast(), zmm(register), plain(from)).ok()?);
+            let from = self.constant(id)?;
+            self.emit(Instruction::with2(self.codes.broadcast(), zmm(register), plain(from)).ok()?);
         }
         self.emit(Instruction::with2(Code::VEX_Kmovw_kr_km16, TAIL_MASK, word(LAST_LANES)).ok()?);
         self.emit(Instruction::with2(Code::Mov_r64_rm64, COLUMN, word(OFFSET)).ok()?);
@@ -296,9 +301,9 @@ impl<'a> Assembler<'a> {
             self.at = (self.order.len() + k) as u32;
             self.pinned = 0;
             let from = self.register(id)?;
-            let to = self.pointer(self.job.loads + usize::from(slot), true);
+            let to = self.pointer(self.job.loads + usize::from(slot), true)?;
             let past = self.job.streams >> slot & 1 == 1 && !last;
-            let code = if past { self.store_past() } else { self.store() };
+            let code = if past { self.codes.store_past() } else { self.codes.store() };
             let mut store = Instruction::with2(code, to, from).ok()?;
             if last {
                 store.set_op_mask(TAIL_MASK);
@@ -322,21 +327,11 @@ impl<'a> Assembler<'a> {
                 let mask = self.masks.iter().position(|taken| !taken)?;
                 self.masks[mask] = true;
                 self.mask_of[id as usize] = Some(mask);
-                let code = self.pick(
-                    Code::EVEX_Vcmpps_kr_k1_zmm_zmmm512b32_imm8_sae,
-                    Code::EVEX_Vcmppd_kr_k1_zmm_zmmm512b64_imm8_sae,
-                );
-                // The ordered, quiet comparisons.
-                let how = match node.prim {
-                    Prim::Lt => 0x11,
-                    Prim::Le => 0x12,
-                    _ => 0x00,
-                };
+                let (code, how) = self.codes.compare(node.prim);
                 self.emit(match y {
                     Operand::Register(y) => Instruction::with4(code, k(mask), x, y, how).ok()?,
                     Operand::Memory(y) => Instruction::with4(code, k(mask), x, y, how).ok()?,
                 });
-                self.forget_if_unread(id);
             }
             Prim::Guard => {
                 let mask = k(self.mask_of[a as usize]?);
@@ -351,7 +346,7 @@ impl<'a> Assembler<'a> {
                     let x = self.register(b)?;
                     self.release_all(&node);
                     let to = self.fresh(id)?;
-                    let mut copy = Instruction::with2(self.load(), to, x).ok()?;
+                    let mut copy = Instruction::with2(self.codes.load(), to, x).ok()?;
                     copy.set_zeroing_masking(true);
                     copy
                 } else {
@@ -359,11 +354,7 @@ impl<'a> Assembler<'a> {
                     let x = self.operand(b)?;
                     self.release_all(&node);
                     let to = self.fresh(id)?;
-                    let code = self.pick(
-                        Code::EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32,
-                        Code::EVEX_Vblendmpd_zmm_k1z_zmm_zmmm512b64,
-                    );
-                    three(code, to, y, x)?
+                    three(self.codes.blend(), to, y, x)?
                 };
                 instruction.set_op_mask(mask);
                 self.emit(instruction);
@@ -372,7 +363,7 @@ impl<'a> Assembler<'a> {
                 let x = self.operand(a)?;
                 self.release_all(&node);
                 let to = self.fresh(id)?;
-                let (code, immediate) = self.unary(prim)?;
+                let (code, immediate) = self.codes.unary(prim)?;
                 self.emit(match (x, immediate) {
                     (Operand::Register(x), None) => Instruction::with2(code, to, x).ok()?,
                     (Operand::Memory(x), None) => Instruction::with2(code, to, x).ok()?,
@@ -389,7 +380,7 @@ impl<'a> Assembler<'a> {
                 let y = self.operand(b)?;
                 self.release_all(&node);
                 let to = self.fresh(id)?;
-                self.emit(three(self.binary(prim)?, to, x, y)?);
+                self.emit(three(self.codes.binary(prim)?, to, x, y)?);
             }
         }
         Some(())
@@ -417,13 +408,13 @@ impl<'a> Assembler<'a> {
         }
         let dies = |s: &Self, id: Id| !s.is_fixed(id) && s.dies(id);
         let (a_dies, b_dies, c_dies) = (dies(self, a), dies(self, b), dies(self, c));
-        let form = |s: &Self, n| s.form(node.prim == Prim::NegMulAdd, n);
+        let form = |s: &Self, n| s.codes.form(node.prim == Prim::NegMulAdd, n);
         let instruction = match (rb, rc) {
             (Operand::Register(rb), Operand::Memory(rc)) => {
                 let (to, other) = if a_dies {
-                    (self.take(id, a, &node), rb)
+                    (self.take(id, a, &node)?, rb)
                 } else if b_dies {
-                    (self.take(id, b, &node), ra)
+                    (self.take(id, b, &node)?, ra)
                 } else {
                     self.release_all(&node);
                     let to = self.fresh(id)?;
@@ -434,10 +425,10 @@ impl<'a> Assembler<'a> {
             }
             (Operand::Memory(rb), Operand::Register(rc)) => {
                 if c_dies {
-                    let to = self.take(id, c, &node);
+                    let to = self.take(id, c, &node)?;
                     three(form(self, 231), to, ra, Operand::Memory(rb))?
                 } else if a_dies {
-                    let to = self.take(id, a, &node);
+                    let to = self.take(id, a, &node)?;
                     three(form(self, 132), to, rc, Operand::Memory(rb))?
                 } else {
                     self.release_all(&node);
@@ -448,13 +439,13 @@ impl<'a> Assembler<'a> {
             }
             (Operand::Register(rb), Operand::Register(rc)) => {
                 if c_dies {
-                    let to = self.take(id, c, &node);
+                    let to = self.take(id, c, &node)?;
                     three(form(self, 231), to, ra, Operand::Register(rb))?
                 } else if a_dies {
-                    let to = self.take(id, a, &node);
+                    let to = self.take(id, a, &node)?;
                     three(form(self, 213), to, rb, Operand::Register(rc))?
                 } else if b_dies {
-                    let to = self.take(id, b, &node);
+                    let to = self.take(id, b, &node)?;
                     three(form(self, 213), to, ra, Operand::Register(rc))?
                 } else {
                     self.release_all(&node);
@@ -470,20 +461,17 @@ impl<'a> Assembler<'a> {
     }
 
     /// The result takes over the register of an argument that is not read again.
-    fn take(&mut self, id: Id, from: Id, node: &Node) -> Register {
-        let register = self.register_of[from as usize].take();
-        if let Some(r) = register {
-            self.held[r] = None;
-        }
+    fn take(&mut self, id: Id, from: Id, node: &Node) -> Option<Register> {
+        let r = self.register_of[from as usize].take()?;
+        self.held[r] = None;
         self.release_all(node);
-        let r = register.unwrap_or(0);
         self.held[r] = Some(id);
         self.register_of[id as usize] = Some(r);
-        zmm(r)
+        Some(zmm(r))
     }
 
     fn copy(&mut self, to: Register, from: Register) -> Option<()> {
-        self.emit(Instruction::with2(self.load(), to, from).ok()?);
+        self.emit(Instruction::with2(self.codes.load(), to, from).ok()?);
         Some(())
     }
 
@@ -523,8 +511,8 @@ impl<'a> Assembler<'a> {
             return Some(Operand::Register(self.register(id)?));
         }
         Some(Operand::Memory(match self.node(id).prim {
-            Prim::Constant(_) => self.constant(id),
-            Prim::In(i) => self.pointer(usize::from(i), !self.scalar(i)),
+            Prim::Constant(_) => self.constant(id)?,
+            Prim::In(i) => self.pointer(usize::from(i), !self.scalar(i))?,
             _ => spill(self.spill_of[id as usize]?),
         }))
     }
@@ -538,20 +526,20 @@ impl<'a> Assembler<'a> {
         let to = self.fresh(id)?;
         let mut load = match self.node(id).prim {
             Prim::Constant(_) => {
-                let from = self.constant(id);
-                Instruction::with2(self.broadcast(), to, plain(from)).ok()?
+                let from = self.constant(id)?;
+                Instruction::with2(self.codes.broadcast(), to, plain(from)).ok()?
             }
             Prim::In(i) if self.scalar(i) => {
-                let from = self.pointer(usize::from(i), false);
-                Instruction::with2(self.broadcast(), to, plain(from)).ok()?
+                let from = self.pointer(usize::from(i), false)?;
+                Instruction::with2(self.codes.broadcast(), to, plain(from)).ok()?
             }
             Prim::In(i) => {
-                let from = self.pointer(usize::from(i), true);
-                Instruction::with2(self.load(), to, from).ok()?
+                let from = self.pointer(usize::from(i), true)?;
+                Instruction::with2(self.codes.load(), to, from).ok()?
             }
             _ => {
                 let from = spill(self.spill_of[id as usize]?);
-                Instruction::with2(self.load(), to, from).ok()?
+                Instruction::with2(self.codes.load(), to, from).ok()?
             }
         };
         if self.last && matches!(self.node(id).prim, Prim::In(i) if !self.scalar(i)) {
@@ -578,7 +566,7 @@ impl<'a> Assembler<'a> {
                     self.spill_of[victim as usize] = Some(self.spills);
                     let to = spill(self.spills);
                     self.spills += 1;
-                    self.emit(Instruction::with2(self.store(), to, zmm(r)).ok()?);
+                    self.emit(Instruction::with2(self.codes.store(), to, zmm(r)).ok()?);
                 }
                 self.register_of[victim as usize] = None;
                 r
@@ -608,16 +596,9 @@ impl<'a> Assembler<'a> {
         }
     }
 
-    /// A comparison may be kept only for a guard that was dropped; never so today, but then its mask is free.
-    fn forget_if_unread(&mut self, id: Id) {
-        if self.uses[id as usize].is_empty() {
-            self.release(id);
-        }
-    }
-
     /// Where a constant lies, to be spread by the instruction that reads it.
-    fn constant(&mut self, id: Id) -> MemoryOperand {
-        let Prim::Constant(bits) = self.node(id).prim else { return spill(0) };
+    fn constant(&mut self, id: Id) -> Option<MemoryOperand> {
+        let Prim::Constant(bits) = self.node(id).prim else { return None };
         *self.constant_reads.entry(id).or_default() += 1;
         let next = self.constants.len();
         let slot = *self.constant_slot.entry(bits).or_insert(next);
@@ -625,151 +606,19 @@ impl<'a> Assembler<'a> {
             self.constants.push(bits);
         }
         let element = if self.job.double { 8 } else { 4 };
-        memory(CONSTANTS, Register::None, slot * element, true)
+        Some(memory(CONSTANTS, Register::None, slot * element, true))
     }
 
     /// Where operand or result `i` lies: at the vector's column, or one value for the row.
-    fn pointer(&mut self, i: usize, column: bool) -> MemoryOperand {
+    fn pointer(&mut self, i: usize, column: bool) -> Option<MemoryOperand> {
         let base = match ROW_POINTERS.get(i) {
             Some(&r) => r,
             None => {
-                if let Ok(load) = Instruction::with2(Code::Mov_r64_rm64, TEMPORARY, word(POINTERS + i)) {
-                    self.emit(load);
-                }
+                self.emit(Instruction::with2(Code::Mov_r64_rm64, TEMPORARY, word(POINTERS + i)).ok()?);
                 TEMPORARY
             }
         };
-        memory(base, if column { COLUMN } else { Register::None }, 0, !column)
-    }
-
-    fn pick(&self, single: Code, double: Code) -> Code {
-        if self.job.double { double } else { single }
-    }
-
-    // A mask counts elements, so moves are of their width too.
-
-    fn load(&self) -> Code {
-        self.pick(Code::EVEX_Vmovups_zmm_k1z_zmmm512, Code::EVEX_Vmovupd_zmm_k1z_zmmm512)
-    }
-
-    fn store(&self) -> Code {
-        self.pick(Code::EVEX_Vmovups_zmmm512_k1z_zmm, Code::EVEX_Vmovupd_zmmm512_k1z_zmm)
-    }
-
-    fn store_past(&self) -> Code {
-        self.pick(Code::EVEX_Vmovntps_m512_zmm, Code::EVEX_Vmovntpd_m512_zmm)
-    }
-
-    fn broadcast(&self) -> Code {
-        self.pick(Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32, Code::EVEX_Vbroadcastsd_zmm_k1z_xmmm64)
-    }
-
-    fn unary(&self, prim: Prim) -> Option<(Code, Option<i32>)> {
-        // Rounding down and to the nearest, without a flag for inexact results.
-        let (down, nearest) = (0b1001, 0b1000);
-        Some(match prim {
-            Prim::Sqrt => (
-                self.pick(Code::EVEX_Vsqrtps_zmm_k1z_zmmm512b32_er, Code::EVEX_Vsqrtpd_zmm_k1z_zmmm512b64_er),
-                None,
-            ),
-            Prim::RecipEstimate => (
-                self.pick(Code::EVEX_Vrcp14ps_zmm_k1z_zmmm512b32, Code::EVEX_Vrcp14pd_zmm_k1z_zmmm512b64),
-                None,
-            ),
-            Prim::RsqrtEstimate => (
-                self.pick(Code::EVEX_Vrsqrt14ps_zmm_k1z_zmmm512b32, Code::EVEX_Vrsqrt14pd_zmm_k1z_zmmm512b64),
-                None,
-            ),
-            Prim::Floor | Prim::Round => (
-                self.pick(
-                    Code::EVEX_Vrndscaleps_zmm_k1z_zmmm512b32_imm8_sae,
-                    Code::EVEX_Vrndscalepd_zmm_k1z_zmmm512b64_imm8_sae,
-                ),
-                Some(if prim == Prim::Floor { down } else { nearest }),
-            ),
-            Prim::ShlMantissa => (
-                self.pick(
-                    Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8,
-                    Code::EVEX_Vpsllq_zmm_k1z_zmmm512b64_imm8,
-                ),
-                Some(self.mantissa()),
-            ),
-            Prim::ShrMantissa => (
-                self.pick(
-                    Code::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8,
-                    Code::EVEX_Vpsrlq_zmm_k1z_zmmm512b64_imm8,
-                ),
-                Some(self.mantissa()),
-            ),
-            _ => return None,
-        })
-    }
-
-    fn mantissa(&self) -> i32 {
-        if self.job.double { 52 } else { 23 }
-    }
-
-    fn binary(&self, prim: Prim) -> Option<Code> {
-        let (single, double) = match prim {
-            Prim::Add => {
-                (Code::EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er, Code::EVEX_Vaddpd_zmm_k1z_zmm_zmmm512b64_er)
-            }
-            Prim::Sub => {
-                (Code::EVEX_Vsubps_zmm_k1z_zmm_zmmm512b32_er, Code::EVEX_Vsubpd_zmm_k1z_zmm_zmmm512b64_er)
-            }
-            Prim::Mul => {
-                (Code::EVEX_Vmulps_zmm_k1z_zmm_zmmm512b32_er, Code::EVEX_Vmulpd_zmm_k1z_zmm_zmmm512b64_er)
-            }
-            Prim::Div => {
-                (Code::EVEX_Vdivps_zmm_k1z_zmm_zmmm512b32_er, Code::EVEX_Vdivpd_zmm_k1z_zmm_zmmm512b64_er)
-            }
-            Prim::MaxOr => {
-                (Code::EVEX_Vmaxps_zmm_k1z_zmm_zmmm512b32_sae, Code::EVEX_Vmaxpd_zmm_k1z_zmm_zmmm512b64_sae)
-            }
-            Prim::MinOr => {
-                (Code::EVEX_Vminps_zmm_k1z_zmm_zmmm512b32_sae, Code::EVEX_Vminpd_zmm_k1z_zmm_zmmm512b64_sae)
-            }
-            Prim::And => (Code::EVEX_Vandps_zmm_k1z_zmm_zmmm512b32, Code::EVEX_Vandpd_zmm_k1z_zmm_zmmm512b64),
-            Prim::Or => (Code::EVEX_Vorps_zmm_k1z_zmm_zmmm512b32, Code::EVEX_Vorpd_zmm_k1z_zmm_zmmm512b64),
-            Prim::Xor => (Code::EVEX_Vxorps_zmm_k1z_zmm_zmmm512b32, Code::EVEX_Vxorpd_zmm_k1z_zmm_zmmm512b64),
-            Prim::Scalef => (
-                Code::EVEX_Vscalefps_zmm_k1z_zmm_zmmm512b32_er,
-                Code::EVEX_Vscalefpd_zmm_k1z_zmm_zmmm512b64_er,
-            ),
-            _ => return None,
-        };
-        Some(self.pick(single, double))
-    }
-
-    /// `dst·3rd + 2nd` (132), `2nd·dst + 3rd` (213) or `2nd·3rd + dst` (231).
-    fn form(&self, negated: bool, order: u32) -> Code {
-        let (single, double) = match (negated, order) {
-            (false, 132) => (
-                Code::EVEX_Vfmadd132ps_zmm_k1z_zmm_zmmm512b32_er,
-                Code::EVEX_Vfmadd132pd_zmm_k1z_zmm_zmmm512b64_er,
-            ),
-            (false, 213) => (
-                Code::EVEX_Vfmadd213ps_zmm_k1z_zmm_zmmm512b32_er,
-                Code::EVEX_Vfmadd213pd_zmm_k1z_zmm_zmmm512b64_er,
-            ),
-            (false, _) => (
-                Code::EVEX_Vfmadd231ps_zmm_k1z_zmm_zmmm512b32_er,
-                Code::EVEX_Vfmadd231pd_zmm_k1z_zmm_zmmm512b64_er,
-            ),
-            (true, 132) => (
-                Code::EVEX_Vfnmadd132ps_zmm_k1z_zmm_zmmm512b32_er,
-                Code::EVEX_Vfnmadd132pd_zmm_k1z_zmm_zmmm512b64_er,
-            ),
-            (true, 213) => (
-                Code::EVEX_Vfnmadd213ps_zmm_k1z_zmm_zmmm512b32_er,
-                Code::EVEX_Vfnmadd213pd_zmm_k1z_zmm_zmmm512b64_er,
-            ),
-            (true, _) => (
-                Code::EVEX_Vfnmadd231ps_zmm_k1z_zmm_zmmm512b32_er,
-                Code::EVEX_Vfnmadd231pd_zmm_k1z_zmm_zmmm512b64_er,
-            ),
-        };
-        self.pick(single, double)
+        Some(memory(base, if column { COLUMN } else { Register::None }, 0, !column))
     }
 }
 

@@ -3,11 +3,12 @@
 //!
 //! The operations are recorded from the same generic code that the loops over blocks are compiled from ([`record`]),
 //! so both give the same bits, and which of them ran can be told from the time only. Code is assembled for AVX-512
-//! ([`assemble`]), once for each program, element type, set of operands that have one value a row and set of
+//! ([`assemble`](mod@assemble)), once for each program, element type, set of operands that have one value a row and set of
 //! results that are not read soon; elsewhere, and
 //! where `RETROGRAD_JIT` is `off`, the loops over blocks remain.
 
 mod assemble;
+mod codes;
 mod record;
 #[cfg(test)]
 mod tests;
