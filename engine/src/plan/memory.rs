@@ -46,10 +46,14 @@ pub(crate) fn tile_rows(rows: usize, tiles: usize, tile: usize) -> (usize, usize
 const CACHE: usize = 1 << 20;
 
 /// Steps of a chunk: enough rows to keep the products busy, few enough to stay in the cache, where an adjoint step
-/// has about five values of the size of its states. The same for a scan and its adjoint under every plan, because
-/// sums over time are formed chunk by chunk.
-pub(crate) fn chunk_steps(rows_of_tile: usize, state_bytes: usize) -> usize {
+/// has about five values of the size of its states. A matrix that fills the cache alone wants more rows instead: its
+/// gradient is read and written once a chunk. The same for a scan and its adjoint under every plan, because sums over
+/// time are formed chunk by chunk.
+pub(crate) fn chunk_steps(rows_of_tile: usize, state_bytes: usize, matrix_bytes: usize) -> usize {
     let rows = rows_of_tile.max(1);
+    if matrix_bytes > CACHE {
+        return (256 / rows).next_power_of_two().clamp(4, 64);
+    }
     let few = CACHE / state_bytes.saturating_mul(5 * rows).max(1);
     (192 / rows).next_power_of_two().min((few + 1).next_power_of_two() / 2).clamp(4, 64)
 }
@@ -133,7 +137,7 @@ impl Cut {
 
     /// Steps of the longest segment.
     pub(crate) fn longest(&self) -> usize {
-        (self.tail() * self.leaf).min(self.steps).max(1)
+        self.tail().saturating_mul(self.leaf).min(self.steps).max(1)
     }
 
     /// The step before segment `segment`, for a scan that walks `reverse` or forward.
@@ -298,7 +302,7 @@ impl ScanSlots {
     fn new(outer: &Outer, s: &ScanItem, rows: usize, steps: usize, threads: usize) -> Result<ScanSlots> {
         let tiles = tiles(rows, s.mixes_rows);
         let of_tile = rows.div_ceil(tiles);
-        let chunk = chunk_steps(of_tile, s.state_bytes);
+        let chunk = chunk_steps(of_tile, s.state_bytes, s.matrix_bytes);
         let in_pair = |k: usize| match s.role {
             Role::Forward(p) | Role::Adjoint(p) => outer.pairs[p].states.contains_key(&k),
             Role::Plain => false,
@@ -401,7 +405,7 @@ fn pair_mixes(outer: &Outer, p: usize) -> bool {
 pub(crate) fn pair_chunk(outer: &Outer, rows: usize) -> usize {
     (0..outer.pairs.len())
         .filter_map(|p| recorded(outer, p))
-        .map(|s| chunk_steps(rows.div_ceil(tiles(rows, s.mixes_rows)), s.state_bytes))
+        .map(|s| chunk_steps(rows.div_ceil(tiles(rows, s.mixes_rows)), s.state_bytes, s.matrix_bytes))
         .max()
         .unwrap_or(1)
 }
