@@ -5,7 +5,7 @@ use retrograd_engine::core_ops::{self, add, sum_dims, sum_rows, sum_steps};
 use retrograd_engine::matmul::{MatMul, matmul_with};
 use retrograd_engine::{
     DType, Error, Horizon, Params, Program, Result, RunOptions, Scan, Shape, Tape, Tensor, Ty, Var, grad,
-    matmul, matmul_with, reference,
+    matmul, reference,
 };
 
 struct Rng(u64);
