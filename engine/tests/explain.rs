@@ -5,10 +5,9 @@ mod common;
 
 use common::{mul, tanh};
 use retrograd_engine::core_ops::{add, fill, sum_dims, sum_rows, sum_steps};
-use retrograd_engine::cpu::Isa;
 use retrograd_engine::plan::{MemoryKind, PhaseSummary, ScanRole, ScanSummary};
 use retrograd_engine::{
-    DType, Error, Plan, Program, Rates, Result, RunOptions, Scan, Shape, Tape, Ty, Var, grad, matmul,
+    DType, Error, Plan, Program, Result, RunOptions, Scan, Shape, Tape, Ty, Var, grad, matmul,
 };
 
 /// A compiled model and what it computes.
@@ -282,13 +281,12 @@ fn kept_and_rebuilt_have_names() -> Result<()> {
         assert!(text.contains(part), "{part}:\n{text}");
     }
 
-    // With less memory, and where products cost nothing, only states are kept.
-    let rates = Some(Rates::typical(Isa::detect()).with("product=1e30")?);
-    let options = RunOptions { rates, threads: Some(2), ..RunOptions::default() };
-    let plans = Program::new(&model.tape, &model.outputs, options)?.tradeoff(400, 5, 32)?;
-    let states = plans.iter().find(|p| p.rebuilds_everything()).unwrap();
-    assert_eq!(scan_of(states, ScanRole::Forward).kept, ["h", "c"]);
-    let rebuilt = scan_of(states, ScanRole::Adjoint).rebuilt;
+    // With the least memory, only states are kept.
+    let options = RunOptions { threads: Some(2), ..RunOptions::default() };
+    let states = Program::new(&model.tape, &model.outputs, options)?.smallest_plan(400, 5)?;
+    assert!(states.rebuilds_everything());
+    assert_eq!(scan_of(&states, ScanRole::Forward).kept, ["h", "c"]);
+    let rebuilt = scan_of(&states, ScanRole::Adjoint).rebuilt;
     assert!(rebuilt.contains(&"matmul".to_string()) && rebuilt.contains(&"g <gate>".to_string()));
     assert!(states.explain().contains("(only states are kept)"));
     Ok(())

@@ -225,9 +225,7 @@ fn threads_that_share_calls_change_no_bit() -> Result<()> {
             let mut program = Program::new(&tape, &outputs, options)?;
             let plan = program.plan(steps, rows)?;
             assert!(plan.summary().scans.iter().all(|s| s.members == threads && s.tiles == 1));
-            let out = program.run(&[&p])?;
-            assert_eq!(program.last_peak_bytes(), plan.peak_bytes());
-            Ok(out)
+            program.run(&[&p])
         };
         let alone = run(1)?;
         for (a, b) in alone.iter().zip(&reference::evaluate(&tape, &outputs, &[&p])?) {

@@ -395,11 +395,11 @@ pub(crate) fn pair_rates(outer: &Outer, rows: usize) -> Result<(usize, usize)> {
     let (mut state, mut step) = (0, 0);
     for (p, pair) in outer.pairs.iter().enumerate() {
         let tiles = pair_tiles(outer, p, rows);
-        let padded = tiles * rows.div_ceil(tiles);
+        let padded = checked("rows", &[tiles, rows.div_ceil(tiles)])?;
         let entry: usize = pair.states.values().map(|(d, w)| d.size() * w).sum();
         let kept_rows: usize = pair.kept.iter().filter(|k| k.2).map(|(d, w, _)| d.size() * w).sum();
         let kept_shared: usize = pair.kept.iter().filter(|k| !k.2).map(|(d, w, _)| d.size() * w).sum();
-        state += checked("states", &[entry, padded])?;
+        state = checked("states", &[entry, padded])?.saturating_add(state);
         step += checked("recorded steps", &[entry + kept_rows, padded])? + kept_shared * tiles;
     }
     Ok((state, step))
