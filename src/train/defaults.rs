@@ -73,6 +73,47 @@ pub const TASK_DEFAULTS: &[TaskDefaults] = &[
         source: "Kag et al. 2020 (iRNN): Adam at 1e-2, batch 128",
     },
     TaskDefaults {
+        task: "cifar",
+        set: &[RMSPROP, LR3, "batch=100", "eval_batch=100", "epochs=100", "patience=10"],
+        source: "ours",
+    },
+    TaskDefaults {
+        task: "rowcifar",
+        set: &[ADAM, LR3, "batch=100", "eval_batch=500", "epochs=20", "patience=5"],
+        source: "ours",
+    },
+    TaskDefaults {
+        task: "noisycifar",
+        set: &[ADAM, "lr=1e-2", "batch=128", "eval_batch=100", "epochs=20", "patience=5"],
+        source: IRNN_SOURCE,
+    },
+    TaskDefaults { task: "har", set: WINDOWS, source: IRNN_SOURCE },
+    TaskDefaults { task: "har-2", set: WINDOWS, source: IRNN_SOURCE },
+    TaskDefaults { task: "hapt", set: WINDOWS, source: IRNN_SOURCE },
+    TaskDefaults { task: "dsa-19", set: WINDOWS, source: IRNN_SOURCE },
+    TaskDefaults { task: "google-30", set: WINDOWS, source: IRNN_SOURCE },
+    TaskDefaults { task: "google-12", set: WINDOWS, source: IRNN_SOURCE },
+    TaskDefaults {
+        task: "timit",
+        set: &[
+            ADAM,
+            LR3,
+            "batch=1",
+            "eval_batch=16",
+            "epochs=20",
+            "schedule=plateau",
+            "schedule.gamma=0.2",
+            "schedule.patience=0",
+            "schedule.threshold=0",
+        ],
+        source: "KRU: Adam at 1e-3, times 0.1, 0.2 or 0.3 whenever validation does not improve, batch 1, 20 epochs",
+    },
+    TaskDefaults {
+        task: "yelp-5",
+        set: &[ADAM, "lr=1e-2", "batch=128", "eval_batch=500", "epochs=5", "patience=2"],
+        source: IRNN_SOURCE,
+    },
+    TaskDefaults {
         task: "ptbchar",
         set: &[
             ADAM,
@@ -112,6 +153,19 @@ pub const TASK_DEFAULTS: &[TaskDefaults] = &[
     TaskDefaults { task: "nottingham", set: LONG_MUSIC, source: MUSIC_SOURCE },
     TaskDefaults { task: "musedata", set: LONG_MUSIC, source: MUSIC_SOURCE },
 ];
+
+/// Recordings of one length with one class.
+const WINDOWS: &[&str] = &[
+    ADAM,
+    "lr=1e-2",
+    "batch=128",
+    "eval_batch=500",
+    "epochs=100",
+    "patience=20",
+    "clip=norm",
+    "clip_limit=1",
+];
+const IRNN_SOURCE: &str = "Kag et al. 2020 (iRNN): Adam at 1e-2, batch 128; length and clipping are ours";
 
 const MUSIC: &[&str] = &[
     ADAM,
@@ -397,6 +451,47 @@ pub const PUBLISHED: &[Published] = &[
         hidden: 128,
         set: &["K=1"],
         reported: "test accuracy 98.48",
+    },
+    Published {
+        tasks: &["noisycifar"],
+        cell: "irnn",
+        operator: "ivh",
+        hidden: 128,
+        set: &["K=1"],
+        reported: "test accuracy 54.50",
+    },
+    Published {
+        tasks: &["har-2"],
+        cell: "irnn",
+        operator: "ivh",
+        hidden: 80,
+        set: &["K=5", "rank=20", "eta_steps=128"],
+        reported: "test accuracy 96.30; 95.32 with K = 1; 4 000 parameters without step sizes",
+    },
+    Published {
+        tasks: &["google-30"],
+        cell: "irnn",
+        operator: "ivh",
+        hidden: 80,
+        set: &["K=5", "rank=36", "eta_steps=99"],
+        reported: "test accuracy 94.23; 93.77 with K = 1",
+    },
+    // Jose, Cisse, Fleuret (KRU) again.
+    Published {
+        tasks: &["timit"],
+        cell: "kru",
+        operator: "kron",
+        hidden: 2048,
+        set: &["factors=128x16", "penalty=soft-unitary", "lambda=1e-5"],
+        reported: "test accuracy 64.55",
+    },
+    Published {
+        tasks: &["timit"],
+        cell: "lstm",
+        operator: "kron",
+        hidden: 2048,
+        set: &["factors=128x16", "penalty=soft-unitary", "lambda=1e-5"],
+        reported: "test accuracy 64.81",
     },
     // Chandar et al., "Towards non-saturating recurrent units", AAAI 2019.
     Published {
