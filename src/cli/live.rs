@@ -38,6 +38,8 @@ struct Live {
     loss: Option<f64>,
     /// Whether every evaluation is worth a line.
     milestones: bool,
+    /// Rows and steps that were not solved since the last evaluation, and updates with any.
+    unconverged: (f64, u64),
 }
 
 impl Watch for Live {
@@ -47,6 +49,15 @@ impl Watch for Live {
             None => step.loss,
         };
         self.loss = Some(loss);
+        if let Some(count) = step.unconverged.filter(|&count| count != 0.0) {
+            if self.unconverged.1 == 0 {
+                self.progress.note(&format!(
+                    "step {}: the fixed point of {count} rows and steps was not found",
+                    step.step
+                ));
+            }
+            self.unconverged = (self.unconverged.0 + count, self.unconverged.1 + 1);
+        }
         self.progress.update(&Status {
             step: step.step,
             epoch: Some(step.epoch),
@@ -58,6 +69,11 @@ impl Watch for Live {
 
     fn evaluated(&mut self, m: &Milestone) {
         self.newest = Some(m.valid.metric);
+        let (count, updates) = std::mem::take(&mut self.unconverged);
+        if updates > 1 {
+            self.progress
+                .note(&format!("step {}: not found in {updates} updates, {count} times in all", m.step));
+        }
         if let Some(factor) = m.reduced_to {
             self.progress.note(&format!("step {}: learning rate reduced to {factor} of the first", m.step));
         }
@@ -101,6 +117,7 @@ pub(super) fn train(session: Session, show: Show) -> Result<Summary> {
         newest: None,
         loss: None,
         milestones: show.milestones,
+        unconverged: (0.0, 0),
     };
     let result = session.run(&mut live);
     live.progress.finish();

@@ -7,6 +7,7 @@
 mod bench;
 mod completions;
 mod data;
+mod diagnose;
 mod eval;
 mod explain;
 mod gradcheck;
@@ -58,6 +59,8 @@ enum Command {
     Train(train::Args),
     /// Evaluate a trained network
     Eval(eval::Args),
+    /// Look inside a trained network: gradients over time, spectra, equilibria, memories, Lyapunov exponents
+    Diagnose(diagnose::Args),
     /// List cells, operators, optimizers, schedules, tasks, ... with one line each
     List(list::Args),
     /// Show the plan of a network: phases, buffers, what is kept or rebuilt, where time goes
@@ -83,6 +86,7 @@ pub(crate) fn main() -> ExitCode {
         None => tour::run(&out),
         Some(Command::Train(args)) => train::run(args, &out),
         Some(Command::Eval(args)) => eval::run(args, &out),
+        Some(Command::Diagnose(args)) => diagnose::run(args, &out),
         Some(Command::List(args)) => list::run(args, &out),
         Some(Command::Explain(args)) => explain::run(args, &out),
         Some(Command::Gradcheck(args)) => gradcheck::run(args, &out),
