@@ -17,7 +17,7 @@ use super::{Output, Report, Result};
 const SMOOTHING: f64 = 50.0;
 
 /// Set by Ctrl-C (or a request to terminate): the step under way is finished and saved. A second one ends at once.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let set = stop.clone();
     ctrlc::set_handler(move || {
@@ -105,13 +105,18 @@ pub(super) struct Show {
 
 /// Trains to the end or to Ctrl-C.
 pub(super) fn train(session: Session, show: Show) -> Result<Summary> {
+    train_until(session, show, stop_on_interrupt()?)
+}
+
+/// Trains to the end or until `stop` is set. A program has one handler of Ctrl-C, which several runs share.
+pub(super) fn train_until(session: Session, show: Show, stop: Arc<AtomicBool>) -> Result<Summary> {
     let trainer = session.trainer();
     let (task, config) = (trainer.task().clone(), trainer.config());
     let may_end_early = config.patience.is_some() || config.goal.is_some();
     let progress = Progress::new(show.mode, trainer.position().step, trainer.total_steps(), may_end_early);
     let mut live = Live {
         progress,
-        stop: stop_on_interrupt()?,
+        stop,
         metric: task.metric.name(),
         baseline: task.baseline.and_then(|loss| task.metric.from_mean_loss(loss)),
         newest: None,

@@ -18,6 +18,7 @@ mod output;
 mod parse;
 mod plan;
 mod profile;
+mod reproduce;
 mod tour;
 mod train;
 
@@ -69,6 +70,8 @@ enum Command {
     Gradcheck(gradcheck::Args),
     /// Measure seconds, bytes and flops of a cell, and what the time goes to
     Bench(bench::Args),
+    /// Compare networks as papers do: all cells at equal size on three memory tasks, in one command
+    Reproduce(reproduce::Args),
     /// List the data sets, where they are published, and fetch the free ones
     Data(data::Args),
     /// Print a completion script for a shell
@@ -91,6 +94,7 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Explain(args)) => explain::run(args, &out),
         Some(Command::Gradcheck(args)) => gradcheck::run(args, &out),
         Some(Command::Bench(args)) => bench::run(args, &out),
+        Some(Command::Reproduce(args)) => reproduce::run(args, &out),
         Some(Command::Data(args)) => data::run(args, &out),
         Some(Command::Completions(args)) => completions::run(args, &out),
     };
