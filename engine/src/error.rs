@@ -1,6 +1,7 @@
 //! Errors of the engine.
 
 use crate::dtype::DType;
+use crate::plan::bytes;
 
 /// Result of the engine's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -68,7 +69,10 @@ pub enum Error {
         what: String,
     },
     /// A memory budget that no plan can meet.
-    #[error("budget of {budget} bytes is too small: this run needs at least {smallest} bytes; {dominant}")]
+    #[error(
+        "a budget of {} is too small: this run needs at least {} ({smallest} bytes); {dominant}",
+        bytes(*budget), bytes(*smallest)
+    )]
     Budget {
         /// Budget asked for, bytes.
         budget: usize,

@@ -20,6 +20,7 @@ mod plan;
 mod profile;
 mod reproduce;
 mod tour;
+mod tradeoff;
 mod train;
 
 use std::process::ExitCode;

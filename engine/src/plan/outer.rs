@@ -76,6 +76,8 @@ pub(crate) struct Pair {
     /// Type, width and whether it has rows.
     pub(crate) kept: Vec<(DType, usize, bool)>,
     pub(crate) keep_names: Vec<String>,
+    /// Bytes, for a row and step, of all values that the adjoint reads.
+    pub(crate) everything: usize,
 }
 
 /// A lowered program, for any number of steps and rows.
@@ -495,6 +497,7 @@ fn decide(
                 .map(|v| (fnode(v).ty.dtype, fnode(v).ty.shape.width(), fnode(v).ty.shape.lead.has_n()))
                 .collect(),
             keep_names: kept.keeps.iter().map(|v| name_of(fnode(v))).collect(),
+            everything: kept.everything,
         });
         let demand = PairDemand { pair: pairs.len() - 1, keeps: kept.keeps, carries };
         forward = Some((f.index, demand));
