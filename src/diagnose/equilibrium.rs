@@ -161,6 +161,7 @@ pub(super) fn measure(subject: &Subject, _: &Options) -> Result<Measured> {
             title: format!("inner steps toward the equilibrium, {}", subject.config.network()),
             x_label: "k".into(),
             y_label: "‖g_k − g*‖".into(),
+            log_x: false,
             log_y: true,
             series: vec![Series { name: format!("steps of size {RATE}"), points: seen }],
             baseline: None,

@@ -50,6 +50,7 @@ pub(super) fn measure(subject: &Subject, _: &Options) -> Result<Measured> {
             title: format!("gradient of the loss by the state, {}", subject.config.network()),
             x_label: "t".into(),
             y_label: "‖∂L/∂h_t‖".into(),
+            log_x: false,
             log_y: true,
             series,
             baseline: None,

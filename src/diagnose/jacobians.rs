@@ -74,6 +74,7 @@ pub(super) fn measure(subject: &Subject, options: &Options) -> Result<Measured> 
             title: format!("the last state by earlier ones, {}", subject.config.network()),
             x_label: "t".into(),
             y_label: "‖∂h_T/∂h_t‖".into(),
+            log_x: false,
             log_y: true,
             series: vec![Series { name: "Frobenius norm".into(), points }],
             baseline: None,

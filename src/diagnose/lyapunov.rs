@@ -89,6 +89,7 @@ pub(super) fn measure(subject: &Subject, options: &Options) -> Result<Measured> 
             title: format!("Lyapunov exponents, {}", subject.config.network()),
             x_label: "t".into(),
             y_label: "mean of ln r over steps".into(),
+            log_x: false,
             log_y: false,
             series: named.map(|(i, points)| Series { name: format!("λ{}", i + 1), points }).collect(),
             baseline: Some(("neither grows nor shrinks".into(), 0.0)),

@@ -145,6 +145,7 @@ pub(super) fn measure(subject: &Subject, _: &Options) -> Result<Measured> {
         title: format!("{title}, {}", subject.config.network()),
         x_label: "update".into(),
         y_label: y_label.into(),
+        log_x: false,
         log_y: true,
         series,
         baseline: None,

@@ -220,6 +220,7 @@ pub fn chart(task: &MemoryTask, outcomes: &[Outcome], baseline: Option<f64>) -> 
         title: format!("{}, T = {}: validation loss", task.name, task.steps),
         x_label: "update".into(),
         y_label: "loss".into(),
+        log_x: false,
         log_y: true,
         series: outcomes.iter().map(series).collect(),
         baseline: baseline.map(|b| ("baseline".into(), b)),
