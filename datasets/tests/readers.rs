@@ -264,6 +264,18 @@ fn npy_files() -> Check {
 }
 
 #[test]
+fn windows_that_are_none() -> Check {
+    let folder = support::small_data();
+    put(folder.path(), "har/x_train.npy.gz", gzip(&support::npy("<f4", &[0, 128, 6], &[])));
+    for file in ["y_train", "subject_train"] {
+        put(folder.path(), &format!("har/{file}.npy.gz"), gzip(&support::npy("|u1", &[0], &[])));
+    }
+    let message = task("hapt", &Options::new().with_data(folder.path())).err().unwrap().to_string();
+    assert!(message.contains("no windows in the train split"), "{message}");
+    Ok(())
+}
+
+#[test]
 fn images_tables_and_reviews() -> Check {
     let path = Path::new("test");
     let good = support::cifar(2);

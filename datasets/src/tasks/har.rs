@@ -177,7 +177,8 @@ fn finish(
     let mut people = parts[0].people.clone();
     people.sort_unstable();
     people.dedup();
-    let first_held_out = people.get(people.len() - (people.len() / 5).max(1)).copied().unwrap_or(0);
+    let first_held_out =
+        people.get(people.len().saturating_sub((people.len() / 5).max(1))).copied().unwrap_or(0);
     let held_out = |i: &u32| parts[0].people[*i as usize] >= first_held_out;
     let all = 0..parts[0].labels.len() as u32;
     let train = all.clone().filter(|i| full || !held_out(i)).collect();
