@@ -163,18 +163,19 @@ fn converged(
 #[test]
 fn solvers_agree_with_many_steps() {
     let base = [("activation", "sigmoid"), ("twice", "false"), ("recurrent_init", "uniform:0.1")];
-    let many: Vec<(&str, &str)> = base.iter().copied().chain([("K", "300"), ("eta", "0.5")]).collect();
+    let many: Vec<(&str, &str)> = base.iter().copied().chain([("K", "120"), ("eta", "0.6")]).collect();
     let of = |set: &[(&str, &str)]| converged(set, |r| vec![r.probes[0].history, r.loss]);
     let expected = of(&many);
     for solver in ["damped", "anderson", "broyden"] {
+        let most = if solver == "damped" { "80" } else { "12" };
         for start in ["state", "zero"] {
             let set: Vec<(&str, &str)> = base
                 .iter()
                 .copied()
                 .chain([
-                    ("K", "80"),
+                    ("K", most),
                     ("solver", solver),
-                    ("tolerance", "1e-12"),
+                    ("tolerance", "1e-11"),
                     ("rate", "0.7"),
                     ("start", start),
                 ])
@@ -200,13 +201,13 @@ mod linear_rate {
     use super::*;
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(40))]
+        #![proptest_config(ProptestConfig::with_cases(16))]
 
         /// Proposition 2: with `‖W‖ < α` inner steps of size `η` shrink the distance from the equilibrium by
         /// `1 − α η + η ‖W‖` each, or more.
         #[test]
-        fn of_proposition_2(eta in 0.05..0.9f64, norm in 0.05..0.85f64, seed in 0u64..1000) {
-            const K: usize = 30;
+        fn of_proposition_2(eta in 0.05..0.9f64, norm in 0.05..0.8f64, seed in 0u64..1000) {
+            const K: usize = 12;
             let mut tape = Tape::new();
             let w = tape.param("w", DType::F64, [N, N]).unwrap();
             let [h, ux] = ["h", "ux"].map(|name| tape.input(name, DType::F64, Shape::rows([N])).unwrap());
@@ -228,7 +229,7 @@ mod linear_rate {
                 ops::fixed_point(tape, h, &options, slope).unwrap().z
             };
             let mut outputs: Vec<Var> = (1..=K).map(|k| solve(&mut tape, k, eta)).collect();
-            outputs.push(solve(&mut tape, 400, 0.5));
+            outputs.push(solve(&mut tape, 150, 0.9));
             let mut values = Params::new();
             for (name, dims) in [("w", [N, N]), ("h", [3, N]), ("ux", [3, N])] {
                 values.insert(name, random(&format!("{name}{seed}"), DType::F64, &dims, Init::Normal(1.0)));
@@ -245,7 +246,7 @@ mod linear_rate {
             for row in 0..3 {
                 for k in 1..K {
                     let (before, after) = (away(&found[k - 1], row), away(&found[k], row));
-                    prop_assert!(after <= rate * before + 1e-12, "step {k}: {after} after {before}, rate {rate}");
+                    prop_assert!(after <= rate * before + 1e-9, "step {k}: {after} after {before}, rate {rate}");
                 }
             }
         }

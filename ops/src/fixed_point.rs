@@ -40,7 +40,8 @@ pub enum Solver {
         /// Share of the residual in the next iterate, more than 0.
         mixing: f64,
     },
-    /// Broyden's "good" method from `B = −1`, all updates kept.
+    /// Broyden's "good" method from `B = −1`, all updates kept: `K` steps record `K²` products of vectors, so this is
+    /// for few steps.
     Broyden,
 }
 

@@ -52,8 +52,13 @@ fn solvers() -> [Solver; 3] {
     [Solver::damped(0.9), Solver::Anderson { memory: 4, mixing: 1.0 }, Solver::Broyden]
 }
 
+/// Plain iteration needs more steps than the others, which record more for each.
+fn enough(solver: &Solver) -> usize {
+    if matches!(solver, Solver::Damped { .. }) { 40 } else { 9 }
+}
+
 fn implicit(solver: Solver) -> Gradient {
-    Gradient::Implicit { solver, steps: 80, tolerance: 1e-13 }
+    Gradient::Implicit { steps: 2 * enough(&solver), solver, tolerance: 1e-11 }
 }
 
 fn numbers(t: &Tensor) -> Vec<f64> {
@@ -67,9 +72,10 @@ fn distance_of(a: &Tensor, b: &Tensor) -> f64 {
 #[test]
 fn every_solver_finds_the_fixed_point_and_says_so() -> Result<()> {
     let mut found = Vec::new();
-    for (solver, most) in solvers().into_iter().zip([60.0, 16.0, 16.0]) {
+    for (solver, most) in solvers().into_iter().zip([60.0, 15.0, 15.0]) {
         let mut c = contraction(0.7)?;
-        let s = c.solve(&options(solver.clone(), Gradient::Unrolled, 60, 1e-12))?;
+        let steps = if most == 60.0 { 60 } else { 15 };
+        let s = c.solve(&options(solver.clone(), Gradient::Unrolled, steps, 1e-12))?;
         let out = c.values(&[s.z, s.residual, s.iterations, s.converged])?;
         assert!(numbers(&out[1]).iter().all(|r| *r <= 1e-12), "{solver:?}: {:?}", out[1]);
         assert_eq!(numbers(&out[3]), [1.0; N], "{solver:?}");
@@ -108,8 +114,8 @@ fn gradients_of_every_kind_are_those_of_differences() -> Result<()> {
     for solver in solvers() {
         for (gradient, adjoint) in [(Gradient::Unrolled, "unrolled"), (implicit(solver.clone()), "implicit")]
         {
-            let mut c = contraction(0.5)?;
-            let s = c.solve(&options(solver.clone(), gradient, 40, 1e-14))?;
+            let mut c = contraction(0.3)?;
+            let s = c.solve(&options(solver.clone(), gradient, enough(&solver), 1e-13))?;
             let loss = mean_all(&mut c.tape, s.z)?;
             let checks = gradcheck::Options { max_components: 6, directions: 2, ..Default::default() };
             let wrt = [c.w, c.x];
@@ -129,7 +135,8 @@ fn phantom_gradients_approach_the_implicit_ones() -> Result<()> {
         let w_bar = retrograd_engine::grad(&mut c.tape, loss, &[c.w])?[0];
         Ok(c.values(&[w_bar])?.remove(0))
     };
-    let exact = gradient_of(implicit(Solver::damped(1.0)))?;
+    let exact = Gradient::Implicit { solver: Solver::damped(1.0), steps: 120, tolerance: 1e-14 };
+    let exact = gradient_of(exact)?;
     let mut last = f64::INFINITY;
     for steps in [1, 3, 9, 27, 81] {
         let error = distance_of(&gradient_of(Gradient::Phantom { steps, rate: 0.8 })?, &exact);
@@ -148,7 +155,7 @@ fn in_a_scan_under_any_plan() -> Result<()> {
         let w = tape.param("w", DType::F64, [H, H])?;
         let xs = tape.input("xs", DType::F64, Shape::sequence([H]))?;
         let h0 = tape.param("h0", DType::F64, [H])?;
-        let options = options(solver.clone(), gradient.clone(), steps, 1e-12);
+        let options = options(solver.clone(), gradient.clone(), steps, 1e-10);
         let (h, unconverged) = Scan::new().run(&mut tape, h0, xs, |tape, h, x| {
             let s = fixed_point(tape, h, &options, |tape, z| {
                 let sum = add(tape, z, h)?;
@@ -165,9 +172,9 @@ fn in_a_scan_under_any_plan() -> Result<()> {
         Ok((tape, [&[loss, missing][..], &bars].concat()))
     };
     let mut sampler = Sampler::new(5);
-    let mut values = contraction(0.4)?.values;
+    let mut values = contraction(0.2)?.values;
     values.insert("h0", sampler.direction(DType::F64, &[H])?);
-    values.insert("xs", sampler.direction(DType::F64, &[12, N, H])?);
+    values.insert("xs", sampler.direction(DType::F64, &[6, N, H])?);
     for solver in solvers() {
         let mut first: Option<Tensor> = None;
         for gradient in
@@ -177,7 +184,7 @@ fn in_a_scan_under_any_plan() -> Result<()> {
             let expected = reference::evaluate(&tape, &outputs, &[&values])?;
             assert_eq!(expected[1].get(0).re, 0.0, "{solver:?}: rows that did not converge");
             let free = Program::new(&tape, &outputs, RunOptions::default())?;
-            let least = free.plan(12, N)?.peak_bytes();
+            let least = free.plan(6, N)?.peak_bytes();
             let mut bits: Option<Vec<Tensor>> = None;
             for budget in [None, Some(least), Some(least * 3 / 4)] {
                 let options = RunOptions { budget, threads: Some(1), ..Default::default() };
@@ -189,7 +196,7 @@ fn in_a_scan_under_any_plan() -> Result<()> {
                     Err(other) => return Err(other),
                 };
                 for (a, b) in out.iter().zip(&expected) {
-                    assert!(distance_of(a, b) < 1e-11, "{solver:?} {gradient:?} {budget:?}");
+                    assert!(distance_of(a, b) < 1e-9, "{solver:?} {gradient:?} {budget:?}");
                 }
                 let bits = bits.get_or_insert_with(|| out.clone());
                 assert!(
@@ -199,7 +206,7 @@ fn in_a_scan_under_any_plan() -> Result<()> {
             }
             // Every way of differentiating gives the same gradient of the same fixed point.
             let first = first.get_or_insert_with(|| expected[2].clone());
-            assert!(distance_of(first, &expected[2]) < 1e-9, "{solver:?} {gradient:?}");
+            assert!(distance_of(first, &expected[2]) < 1e-8, "{solver:?} {gradient:?}");
         }
     }
     let peak = |steps: usize| -> Result<usize> {
