@@ -45,11 +45,15 @@
 //! | read or generate data | [`datasets`] |
 //! | train from a configuration, in memory or in a folder that can be resumed | [`train`] |
 //! | read what a run left behind | [`run`] |
+//! | look inside a trained network | [`diagnose`] |
+//! | compare networks as papers do | [`reproduce`] |
 //!
 //! The feature `cli` (on by default) adds the program `retrograd` and all that only it needs; a library that depends
 //! on this one does without: `default-features = false`.
 #![forbid(unsafe_code)]
 
+pub mod diagnose;
+pub mod reproduce;
 pub mod run;
 pub mod train;
 

@@ -7,6 +7,7 @@
 mod bench;
 mod completions;
 mod data;
+mod diagnose;
 mod eval;
 mod explain;
 mod gradcheck;
@@ -17,6 +18,7 @@ mod output;
 mod parse;
 mod plan;
 mod profile;
+mod reproduce;
 mod tour;
 mod tradeoff;
 mod train;
@@ -59,6 +61,8 @@ enum Command {
     Train(train::Args),
     /// Evaluate a trained network
     Eval(eval::Args),
+    /// Look inside a trained network: gradients over time, spectra, equilibria, memories, Lyapunov exponents
+    Diagnose(diagnose::Args),
     /// List cells, operators, optimizers, schedules, tasks, ... with one line each
     List(list::Args),
     /// Show the plan of a network: phases, buffers, what is kept or rebuilt, where time goes
@@ -67,6 +71,8 @@ enum Command {
     Gradcheck(gradcheck::Args),
     /// Measure seconds, bytes and flops of a cell, and what the time goes to
     Bench(bench::Args),
+    /// Compare networks as papers do: all cells at equal size on three memory tasks, in one command
+    Reproduce(reproduce::Args),
     /// List the data sets, where they are published, and fetch the free ones
     Data(data::Args),
     /// Print a completion script for a shell
@@ -84,10 +90,12 @@ pub(crate) fn main() -> ExitCode {
         None => tour::run(&out),
         Some(Command::Train(args)) => train::run(args, &out),
         Some(Command::Eval(args)) => eval::run(args, &out),
+        Some(Command::Diagnose(args)) => diagnose::run(args, &out),
         Some(Command::List(args)) => list::run(args, &out),
         Some(Command::Explain(args)) => explain::run(args, &out),
         Some(Command::Gradcheck(args)) => gradcheck::run(args, &out),
         Some(Command::Bench(args)) => bench::run(args, &out),
+        Some(Command::Reproduce(args)) => reproduce::run(args, &out),
         Some(Command::Data(args)) => data::run(args, &out),
         Some(Command::Completions(args)) => completions::run(args, &out),
     };
