@@ -98,6 +98,7 @@
 pub mod autodiff;
 pub mod core_ops;
 pub mod cpu;
+pub mod curvature;
 pub mod dtype;
 pub mod error;
 mod exec;
@@ -116,6 +117,7 @@ pub mod scan;
 pub mod schedule;
 pub mod shape;
 pub mod state;
+pub mod statistics;
 pub mod storage;
 pub mod tape;
 pub mod tensor;

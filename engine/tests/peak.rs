@@ -2,13 +2,16 @@
 #![allow(clippy::unwrap_used)]
 
 use retrograd_engine::core_ops::{add, fill, real, sum_dims, sum_rows};
+use retrograd_engine::statistics::{StatisticsOptions, vjp_with_statistics};
 use retrograd_engine::{
     DType, Params, Program, Result, RunOptions, Shape, Tape, Tensor, Ty, grad, matmul, scan,
 };
 
 #[test]
 fn planned_peak_is_measured_peak() -> Result<()> {
-    for dtype in [DType::F32, DType::C64] {
+    for (dtype, statistics) in
+        [(DType::F32, false), (DType::C64, false), (DType::F64, true), (DType::C32, true)]
+    {
         let mut tape = Tape::new();
         let t = &mut tape;
         let w = t.param("w", dtype, [8, 8])?;
@@ -21,14 +24,24 @@ fn planned_peak_is_measured_peak() -> Result<()> {
         let sum = sum_rows(t, h)?;
         let sum = real(t, sum)?;
         let loss = sum_dims(t, sum, &[])?;
-        let w_bar = grad(t, loss, &[w])?[0];
+        let mut outputs = vec![loss];
+        if statistics {
+            let one = fill(t, t.ty(loss)?.clone(), 1.0)?;
+            let options = StatisticsOptions::default();
+            let (bars, found) = vjp_with_statistics(t, &[(loss, one)], &[w], &[w], &options)?;
+            let m = &found.maps[0];
+            outputs.extend([bars[0], m.a0, m.a1, Some(m.g0), m.g1].into_iter().flatten());
+            assert_eq!(outputs.len(), 6);
+        } else {
+            outputs.extend(grad(t, loss, &[w])?);
+        }
         let mut p = Params::new();
         p.insert("w", Tensor::full(dtype, [8, 8], 0.1)?);
         for (steps, rows) in [(50, 6), (300, 2), (50, 6)] {
             p.insert("x", Tensor::full(dtype, [steps, rows, 8], 1.0)?);
             for budget in [None, Some(1 << 20), Some(1 << 16)] {
                 let options = RunOptions { budget, threads: Some(2), ..Default::default() };
-                let mut program = Program::new(&tape, &[loss, w_bar], options)?;
+                let mut program = Program::new(&tape, &outputs, options)?;
                 let Ok(plan) = program.plan(steps, rows) else { continue };
                 for _ in 0..2 {
                     drop(program.run(&[&p])?);
