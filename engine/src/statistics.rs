@@ -23,7 +23,7 @@ use std::sync::Arc;
 use smallvec::{SmallVec, smallvec};
 
 use crate::autodiff;
-use crate::core_ops::{active_mask, concat, conj, fill, keep_ended, stop_gradient};
+use crate::core_ops::{active_mask, add, concat, conj, fill, keep_ended, stop_gradient};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::layout::{Layout, layout};
@@ -50,7 +50,7 @@ impl Default for StatisticsOptions {
     }
 }
 
-/// The statistics of one use of a linear map, sums over all its rows and steps.
+/// The statistics of a linear map, sums over all its rows, steps and uses.
 #[derive(Clone, Debug)]
 pub struct MapStatistics {
     /// The matrix; `None` for a bias that belongs to no product.
@@ -65,7 +65,7 @@ pub struct MapStatistics {
     pub lookup: bool,
     /// Whether the map is used at every step.
     pub every_step: bool,
-    /// Times the map is used in one row at one step.
+    /// Times the map is used in one row at one step, in all its uses.
     pub repeats: usize,
     /// `A_0` `[I,I]`, or `[I]` of a lookup; `None` where the input is the constant 1.
     pub a0: Option<Var>,
@@ -80,7 +80,7 @@ pub struct MapStatistics {
 /// What [`vjp_with_statistics`] found.
 #[derive(Clone, Debug, Default)]
 pub struct Statistics {
-    /// Uses of linear maps.
+    /// Linear maps; parts of one that share inputs have the same `a0`.
     pub maps: Vec<MapStatistics>,
     /// Parameters asked for that are no such maps, or also something else.
     pub without: Vec<Var>,
@@ -468,7 +468,7 @@ impl Watch {
         Ok(out)
     }
 
-    fn finish(self, tape: &Tape, params: &[Var]) -> Result<Statistics> {
+    fn finish(self, tape: &mut Tape, params: &[Var]) -> Result<Statistics> {
         let Watch { maps, mut spoiled, .. } = self;
         // Parts of one parameter that overlap without being the same, and biases in two places.
         let mut biased: HashMap<usize, (usize, Range<usize>)> = HashMap::new();
@@ -476,8 +476,9 @@ impl Watch {
             let (r, bias) = (&map.outputs, map.bias.map(|(b, _)| b.index as usize));
             for (other, m) in &maps[..i] {
                 let apart = m.outputs.end <= r.start || r.end <= m.outputs.start;
-                let same = (&m.outputs, m.transposed, m.lookup) == (r, map.transposed, map.lookup)
-                    && m.bias.map(|(b, _)| b.index as usize) == bias;
+                let same = (&m.outputs, m.transposed, m.lookup, m.every_step)
+                    == (r, map.transposed, map.lookup, map.every_step)
+                    && m.bias.map(|(b, at)| (b.index, at)) == map.bias.map(|(b, at)| (b.index, at));
                 if other == param && !apart && !same {
                     spoiled.push(*param);
                 }
@@ -511,7 +512,22 @@ impl Watch {
                 1 => map.bias = Some((params[param], map.outputs.start)),
                 _ => map.weight = Some(params[param]),
             }
-            out.maps.push(map);
+            let twice = |m: &&mut MapStatistics| {
+                (m.weight, m.bias, &m.outputs) == (map.weight, map.bias, &map.outputs)
+            };
+            match out.maps.iter_mut().find(twice) {
+                Some(known) => {
+                    let both = |tape: &mut Tape, a: Option<Var>, b: Option<Var>| -> Result<Option<Var>> {
+                        a.zip(b).map(|(a, b)| add(tape, a, b)).transpose()
+                    };
+                    known.a0 = both(tape, known.a0, map.a0)?;
+                    known.a1 = both(tape, known.a1, map.a1)?;
+                    known.g0 = add(tape, known.g0, map.g0)?;
+                    known.g1 = both(tape, known.g1, map.g1)?;
+                    known.repeats += map.repeats;
+                }
+                None => out.maps.push(map),
+            }
         }
         out.without = params.iter().zip(&covered).filter(|(_, c)| !**c).map(|(&p, _)| p).collect();
         Ok(out)

@@ -315,6 +315,52 @@ fn values_that_do_not_change_with_time() -> Result<()> {
     Ok(())
 }
 
+/// A matrix that is used twice in a step has the moments of both uses.
+#[test]
+fn uses_of_one_map_add_up() -> Result<()> {
+    let mut tape = Tape::new();
+    let w = tape.param("w", DType::F64, [H, H])?;
+    let h0 = tape.param("h0", DType::F64, [H])?;
+    let x = tape.input("x", DType::F64, Shape::sequence([H]))?;
+    let probes = ["p", "q"].map(|name| tape.input(name, DType::F64, Shape::sequence([H])).unwrap());
+    let bar = tape.input("bar", DType::F64, Shape::sequence([H]))?;
+    let xs = [x, probes[0], probes[1]];
+    let (_, [h, inner, out]) = scan(&mut tape, h0, xs, |tape, h, [x, p, q]| {
+        let s = matmul(tape, h, w)?;
+        let s = add(tape, s, x)?;
+        let s = add(tape, s, p)?;
+        let inner = tanh(tape, s)?;
+        let next = matmul(tape, inner, w)?;
+        let next = add(tape, next, q)?;
+        Ok((next, [h, inner, next]))
+    })?;
+    let options = StatisticsOptions::default();
+    let (_, found) = vjp_with_statistics(&mut tape, &[(out, bar)], &[w], &[w], &options)?;
+    let [m] = &found.maps[..] else { panic!("{found:?}") };
+    assert_eq!(m.repeats, 2);
+    let g = vjp(&mut tape, &[(out, bar)], &probes)?;
+    let outputs = [h, inner, g[0].unwrap(), g[1].unwrap(), m.a0.unwrap(), m.a1.unwrap(), m.g0, m.g1.unwrap()];
+    let (steps, rows) = (6, 2);
+    let mut bound = Params::new();
+    bound.insert("w", random(DType::F64, &[H, H], 1));
+    bound.insert("h0", random(DType::F64, &[H], 2));
+    bound.insert("x", random(DType::F64, &[steps, rows, H], 3));
+    bound.insert("bar", random(DType::F64, &[steps, rows, H], 4));
+    for name in ["p", "q"] {
+        bound.insert(name, Tensor::zeros(DType::F64, [steps, rows, H])?);
+    }
+    let v = Program::new(&tape, &outputs, RunOptions::default())?.run(&[&bound])?;
+    let both = |a: usize, b: usize, lag: usize| -> Vec<Complex64> {
+        let part = |k: usize| sums(&v[k], lag, false, &|_| steps);
+        part(a).iter().zip(part(b)).map(|(a, b)| a + b).collect()
+    };
+    close("A0", &v[4], &both(0, 1, 0));
+    close("A1", &v[5], &both(0, 1, 1));
+    close("G0", &v[6], &both(2, 3, 0));
+    close("G1", &v[7], &both(2, 3, 1));
+    Ok(())
+}
+
 #[test]
 fn what_is_no_linear_map_is_named() -> Result<()> {
     let mut tape = Tape::new();

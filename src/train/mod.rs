@@ -7,6 +7,7 @@
 //!   bits as one that was not.
 
 mod config;
+mod curvature;
 mod defaults;
 mod network;
 mod noise;
@@ -23,4 +24,4 @@ pub use parts::{Parts, cell, model_spec, operator, recipe, task};
 pub use position::{Best, Position};
 pub use session::{RESULT, Session, Summary, TIMES, Watch, load_model, stored_config};
 pub use settings::{KEYS, Key};
-pub use trainer::{Ended, Evaluation, Milestone, Step, Trainer};
+pub use trainer::{Cost, Ended, Evaluation, Milestone, Step, Trainer};
