@@ -12,6 +12,7 @@ use retrograd_engine::{DType, Params, Tensor};
 use super::approximation::{Approximation, Culprit, Damping, Inverse, Lengths, Unfit, mean_length};
 use super::matrix::{composite, loaded, matrix, stored};
 use super::structure::{MapSpec, Moments, Structure, lengths_of_map};
+use crate::elementwise::with_real;
 use crate::error::{Error, Result};
 
 /// The running weight of all averages, among the state's tensors.
@@ -315,6 +316,15 @@ fn blend(key: &str, average: &mut Tensor, sum: &Tensor, decay: f64, share: f64) 
         let at = (0..sum.len()).find(|&i| !sum.get(i).is_finite()).unwrap_or(0);
         let (name, value) = (format!("statistics {key}"), sum.get(at).to_string());
         return Err(Error::NotFinite { name, index: at, value });
+    }
+    if sum.dtype().is_complex() == average.dtype().is_complex() {
+        return with_real!(sum, key, R => {
+            let terms = sum.components::<R>()?;
+            for (a, &x) in average.components_mut::<f64>()?.iter_mut().zip(terms) {
+                *a = *a * decay + x as f64 * share;
+            }
+            Ok(())
+        });
     }
     let before = average.clone();
     average.fill_with(|i| before.get(i) * decay + sum.get(i) * share);

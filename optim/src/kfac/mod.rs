@@ -21,5 +21,7 @@ pub(crate) mod vector;
 pub use approximation::{Approximation, Damping, Factors, Inverse, chain_sum};
 pub use block::BlockKind;
 pub use conjugate::{CgOptions, CgResult, conjugate_gradients};
+/// The linear algebra whose matrices the functions of [`approximation`] take.
+pub use faer;
 pub use model::{Adaptation, Plane, Step};
 pub use structure::{Curvature, MapMoments, MapSpec, Moments, NoCurvature, Structure, Targets, Wanted};
