@@ -329,8 +329,8 @@ fn every_approximation_step_and_target_trains() {
         &["kfac=option1"],
         &["kfac=option1", "psi=absolute"],
         &["kfac=option2", "targets=empirical"],
-        &["step=fixed", "momentum_form=adam", "constraint=1e-3"],
-        &["step=fixed", "momentum_form=regular", "kfac=independence", "constraint=1e-3"],
+        &["step=fixed", "momentum_form=adam", "norm_constraint=1e-3"],
+        &["step=fixed", "momentum_form=regular", "kfac=independence", "norm_constraint=1e-3"],
         &["widest=3"],
         &["pi=false", "adapt=false", "damping_power=0"],
         &["layers=2", "dropout=0.3"],
@@ -352,7 +352,7 @@ fn every_approximation_step_and_target_trains() {
 #[test]
 fn operators_have_the_blocks_of_their_kind() {
     let rows: &[(&str, &str, &[&str])] = &[
-        ("lstm", "dense", &["recurrent map: layer0.U", "layer0.W"]),
+        ("lstm", "dense", &["recurrent map: layer0.W + layer0.b, layer0.U"]),
         ("gru", "lrd", &["layer0.W.L", "layer0.W.R", "full: layer0.W.delta"]),
         ("lstm", "kron", &["full: layer0.W.i.0", "recurrent map: layer0.U + layer0.b"]),
         ("kru", "kron", &["full: layer0.W.0", "map: readout.V + readout.c"]),
@@ -419,13 +419,14 @@ impl Watch for StopAfter {
 #[test]
 fn stopped_anywhere_it_resumes_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
-    for kind in ["independence", "option1", "option2"] {
-        let mut config = config("adding", "lstm", &["inverse_every=3", "steps=8", "eval_every=4"]);
+    for (kind, lag) in [("independence", 0), ("option1", 0), ("option2", 0), ("option1", 1), ("option2", 2)] {
+        let mut config = config("adding", "lstm", &["inverse_every=3", "steps=9", "eval_every=4"]);
         config.set("kfac", kind).unwrap();
-        let whole = dir.path().join(kind);
+        config.set("inverse_lag", lag).unwrap();
+        let whole = dir.path().join(format!("{kind}-lag{lag}"));
         start(&config, &whole).run(&mut ()).unwrap();
-        for first in [1, 2, 3, 5] {
-            let folder = dir.path().join(format!("{kind}-{first}"));
+        for first in [1, 2, 3, 5, 6] {
+            let folder = dir.path().join(format!("{kind}-lag{lag}-{first}"));
             start(&config, &folder).run(&mut StopAfter(first)).unwrap();
             let trainer = Trainer::new(stored_config(&folder).unwrap()).unwrap();
             let (session, lost) = Session::resume(trainer, RunFolder::resume(&folder).unwrap()).unwrap();
@@ -442,8 +443,8 @@ fn stopped_anywhere_it_resumes_to_the_same_bits() {
 #[test]
 fn plans_and_threads_do_not_change_a_bit() {
     let mut runs = Vec::new();
-    for (budget, threads) in [(None, 1), (None, 2), (Some(1 << 18), 2)] {
-        let mut config = config("adding", "gru", &["T=60"]);
+    for (budget, threads) in [(None, 1), (None, 2), (Some(400_000), 2)] {
+        let mut config = config("adding", "gru", &["T=300"]);
         (config.budget, config.threads) = (budget, Some(threads));
         let mut trainer = Trainer::new(config).unwrap();
         assert!(moved(&mut trainer, 4));

@@ -4,8 +4,13 @@
 use faer::linalg::solvers::{DenseSolveCore, Solve};
 use faer::{Mat, Scale, Side};
 use retrograd_engine::{Params, Tensor};
-use retrograd_optim::kfac::{Adaptation, Approximation, Damping, Factors, Inverse, Plane, chain_sum};
-use retrograd_optim::{CgOptions, conjugate_gradients};
+use retrograd_optim::kfac::{
+    Adaptation, Approximation, Damping, Factors, Inverse, MapMoments, MapSpec, Moments, Plane, Structure,
+    chain_sum,
+};
+use retrograd_optim::{
+    CgOptions, Curvature, Optimizer, Result, Settings, State, conjugate_gradients, optimizer,
+};
 
 const SIGNED: Approximation = Approximation::Option1 { absolute: false };
 
@@ -442,4 +447,359 @@ fn conjugate_gradients_solve() {
         CgOptions::default(),
     );
     assert!(negative.unwrap_err().to_string().contains("curvature"));
+}
+
+/// Least squares by hand: `y = x W + b`, the mean over rows and outputs of the square of the error.
+struct Regression {
+    x: Mat<f64>,
+    y: Mat<f64>,
+    at: Params,
+    /// Spoils the statistics.
+    bad: Option<f64>,
+}
+
+const INPUTS: usize = 3;
+const OUTPUTS: usize = 2;
+
+impl Regression {
+    fn new(random: &mut Normal) -> Regression {
+        let x = random.matrix(20, INPUTS);
+        let (w, b) = (random.matrix(INPUTS, OUTPUTS), random.matrix(1, OUTPUTS));
+        let y = &x * &w + Mat::from_fn(20, OUTPUTS, |_, j| b[(0, j)]) + random.matrix(20, OUTPUTS);
+        let mut at = Params::new();
+        at.insert("w", Tensor::zeros(retrograd_engine::DType::F64, [INPUTS, OUTPUTS]).unwrap());
+        at.insert("b", Tensor::zeros(retrograd_engine::DType::F64, [OUTPUTS]).unwrap());
+        Regression { x, y, at, bad: None }
+    }
+
+    fn outputs(&self, p: &Params) -> Mat<f64> {
+        let (w, b) = (p.require("w").unwrap(), p.require("b").unwrap());
+        let w = Mat::from_fn(INPUTS, OUTPUTS, |i, j| w.get(i * OUTPUTS + j).re);
+        &self.x * &w + Mat::from_fn(self.x.nrows(), OUTPUTS, |_, j| b.get(j).re)
+    }
+
+    fn mean_loss(&self, p: &Params) -> f64 {
+        let e = self.outputs(p) - &self.y;
+        e.squared_norm_l2() / (e.nrows() * OUTPUTS) as f64
+    }
+
+    fn gradient(&self) -> Params {
+        let e = Scale(2.0 / (self.x.nrows() * OUTPUTS) as f64) * (self.outputs(&self.at) - &self.y);
+        let w = self.x.transpose() * &e;
+        let mut grads = self.at.clone();
+        grads.get_mut("w").unwrap().fill_with(|k| w[(k / OUTPUTS, k % OUTPUTS)].into());
+        grads.get_mut("b").unwrap().fill_with(|j| (0..e.nrows()).map(|i| e[(i, j)]).sum::<f64>().into());
+        grads
+    }
+
+    fn structure() -> Structure {
+        let map = MapSpec {
+            weight: Some("w".into()),
+            transposed: false,
+            bias: Some(("b".into(), 0)),
+            outputs: 0..OUTPUTS,
+            lookup: false,
+            every_step: false,
+            uses: 1,
+            input: 0,
+        };
+        Structure { maps: vec![map] }
+    }
+}
+
+fn tensor(m: &Mat<f64>) -> Tensor {
+    let mut t = Tensor::zeros(retrograd_engine::DType::F64, [m.nrows(), m.ncols()]).unwrap();
+    t.fill_with(|k| m[(k / m.ncols(), k % m.ncols())].into());
+    t
+}
+
+impl Curvature for Regression {
+    fn moments(&mut self, _: u64) -> Result<Moments> {
+        let rows = self.x.nrows();
+        let x = Mat::from_fn(rows, INPUTS + 1, |i, j| if j < INPUTS { self.x[(i, j)] } else { 1.0 });
+        let mut a0 = tensor(&(x.transpose() * &x).to_owned());
+        if let Some(bad) = self.bad {
+            a0.fill_with(|_| bad.into());
+        }
+        let g0 = Scale(rows as f64 * 2.0 / OUTPUTS as f64) * Mat::<f64>::identity(OUTPUTS, OUTPUTS);
+        let maps = vec![MapMoments { a0: Some(a0), a1: None, g0: tensor(&g0), g1: None }];
+        Ok(Moments { maps, gradients: self.gradient(), rows, lengths: vec![(1, 1.0)] })
+    }
+
+    fn products(&mut self, _: u64, directions: &[&Params]) -> Result<Vec<f64>> {
+        let zero = self.outputs(&{
+            let mut zero = self.at.clone();
+            zero.iter_mut().for_each(|(_, t)| t.fill_with(|_| 0.0.into()));
+            zero
+        });
+        let moved: Vec<Mat<f64>> = directions.iter().map(|d| self.outputs(d) - &zero).collect();
+        let scale = 2.0 / (self.x.nrows() * OUTPUTS) as f64;
+        let dot = |a: &Mat<f64>, b: &Mat<f64>| (a.transpose() * b).diagonal().column_vector().sum();
+        Ok(moved.iter().flat_map(|a| moved.iter().map(move |b| scale * dot(a, b))).collect())
+    }
+
+    fn loss(&mut self, params: &Params) -> Result<f64> {
+        Ok(self.mean_loss(params))
+    }
+
+    fn loss_before(&self) -> f64 {
+        self.mean_loss(&self.at)
+    }
+}
+
+fn regression_kfac(settings: &[&str]) -> Box<dyn Optimizer> {
+    let base = ["burn_in=0", "decay=0", "damping=1e-12", "adapt=false"];
+    let settings = Settings::parse(base.iter().chain(settings)).unwrap();
+    let mut kfac = optimizer("kfac", &settings).unwrap();
+    let random = &mut Normal(1);
+    kfac.bind(&Regression::structure(), &Regression::new(random).at).unwrap();
+    kfac
+}
+
+/// On a linear model with squared error the block is the Fisher matrix itself, so one update ends at the least squares.
+#[test]
+fn one_update_solves_least_squares() {
+    for settings in [
+        &["step=quadratic", "kfac=independence"][..],
+        &["step=quadratic", "kfac=option1"],
+        &["step=quadratic", "kfac=option2", "widest=1"],
+        &["step=fixed", "lr=1", "momentum=0"],
+        &["step=fixed", "lr=1", "momentum=0", "momentum_form=regular"],
+        &["blocks=*:full", "step=quadratic", "damping=10"],
+    ] {
+        let mut problem = Regression::new(&mut Normal(12));
+        let kfac = regression_kfac(settings);
+        let mut params = problem.at.clone();
+        let mut state = kfac.init(&params).unwrap();
+        let grads = problem.gradient();
+        kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut problem).unwrap();
+        kfac.check_state(&params, &state).unwrap();
+        problem.at = params;
+        let slope = |g: &Params| {
+            g.iter()
+                .flat_map(|(_, t)| t.as_slice::<f64>().unwrap().to_vec())
+                .fold(0.0, |m: f64, x| m.max(x.abs()))
+        };
+        let (before, after) = (slope(&grads), slope(&problem.gradient()));
+        let exact = !settings.contains(&"blocks=*:full");
+        assert!(if exact { after < 1e-7 * before } else { after < before }, "{settings:?}: {before} {after}");
+    }
+}
+
+#[test]
+fn damping_adapts_and_the_constraint_binds() {
+    let mut problem = Regression::new(&mut Normal(13));
+    let kfac = regression_kfac(&["adapt=true", "damping=3", "lm_every=1", "lm_decay=0.5"]);
+    let mut params = problem.at.clone();
+    let mut state = kfac.init(&params).unwrap();
+    let lambda = |s: &State| s.tensors().require("/kfac.lambda").unwrap().item().unwrap();
+    for expected in [1.5, 0.75, 0.375] {
+        let grads = problem.gradient();
+        kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut problem).unwrap();
+        problem.at = params.clone();
+        assert_eq!(lambda(&state), expected, "the model is exact here, so it is trusted more and more");
+    }
+    let c = 1e-4;
+    let mut problem = Regression::new(&mut Normal(13));
+    let kfac = regression_kfac(&["step=fixed", "lr=0.5", "momentum=0", "norm_constraint=1e-4"]);
+    let mut params = problem.at.clone();
+    let mut state = kfac.init(&params).unwrap();
+    let grads = problem.gradient();
+    kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut problem).unwrap();
+    // δ = −η ν F⁻¹∇ with ν = √(c / (η² ∇ᵀF⁻¹∇)), so δᵀFδ = c.
+    let norm = problem.products(0, &[&params]).unwrap()[0];
+    assert!((norm / c - 1.0).abs() < 1e-6, "{norm}");
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_and_changes_nothing() {
+    let mut problem = Regression::new(&mut Normal(14));
+    let kfac = regression_kfac(&[]);
+    let start = problem.at.clone();
+    let fresh = kfac.init(&start).unwrap();
+    let grads = problem.gradient();
+    let mut fails = |problem: &mut Regression, part: &str, grads: &Params| {
+        let (mut params, mut state) = (start.clone(), fresh.clone());
+        let error = kfac.update_with(grads, &mut state, &mut params, 1.0, problem).unwrap_err().to_string();
+        assert!(error.contains(part), "{error} lacks {part}");
+        assert_eq!((&params, &state), (&start, &fresh));
+    };
+    problem.bad = Some(f64::NAN);
+    fails(&mut problem, "statistics w/kfac.0.A0", &grads);
+    problem.bad = None;
+    let mut strange = grads.clone();
+    strange.insert("b", Tensor::zeros(retrograd_engine::DType::F64, [3]).unwrap());
+    fails(&mut problem, "gradient of `b`", &strange);
+    let mut unknown = grads.clone();
+    unknown.insert("c", Tensor::scalar(1.0f64));
+    fails(&mut problem, "gradient of `c`", &unknown);
+
+    // Singular statistics without damping, and without anybody to ask.
+    let none = regression_kfac(&["damping=0"]);
+    problem.bad = Some(0.0);
+    let (mut params, mut state) = (start.clone(), none.init(&start).unwrap());
+    let error = none.update_with(&grads, &mut state, &mut params, 1.0, &mut problem).unwrap_err();
+    assert!(error.to_string().contains("statistics A of `w`: expected a damping above 0"), "{error}");
+    let error = none.update(&grads, &mut state, &mut params, 1.0).unwrap_err();
+    assert!(error.to_string().contains("statistics of a network is not there"), "{error}");
+
+    // A state of other parameters.
+    let mut more = start.clone();
+    more.insert("v", Tensor::zeros(retrograd_engine::DType::F64, [2]).unwrap());
+    assert!(kfac.check_state(&more, &fresh).is_err());
+    let mut less = fresh.clone();
+    less.tensors_mut().remove("w/kfac.0.A0");
+    assert!(kfac.check_state(&start, &less).unwrap_err().to_string().contains("w/kfac.0.A0"));
+}
+
+/// A frozen parameter has no gradient: the rest of its block moves without it.
+#[test]
+fn a_frozen_part_of_a_block_stays() {
+    let mut problem = Regression::new(&mut Normal(15));
+    let kfac = regression_kfac(&[]);
+    let mut params = problem.at.clone();
+    let mut state = kfac.init(&params).unwrap();
+    let mut grads = problem.gradient();
+    grads.remove("b");
+    kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut problem).unwrap();
+    assert!(params.get("b").unwrap().bit_eq(problem.at.get("b").unwrap()));
+    assert!(!params.get("w").unwrap().bit_eq(problem.at.get("w").unwrap()));
+}
+
+/// Moments that are given, and nothing else.
+struct Given(Moments);
+
+impl Curvature for Given {
+    fn moments(&mut self, _: u64) -> Result<Moments> {
+        Ok(self.0.clone())
+    }
+    fn products(&mut self, _: u64, directions: &[&Params]) -> Result<Vec<f64>> {
+        Ok(vec![1.0; directions.len() * directions.len()])
+    }
+    fn loss(&mut self, _: &Params) -> Result<f64> {
+        Ok(0.0)
+    }
+    fn loss_before(&self) -> f64 {
+        0.0
+    }
+}
+
+/// A complex map whose inputs and cotangents are circular: the covariance of the real components of `conj(a_i) g_j` is
+/// half of what `C = E[conj(a_i) a_k] E[g_j conj(g_l)]` is as a real matrix, so the step solves `½ C δ = −∇`.
+#[test]
+fn complex_maps_are_real_composites() {
+    use num_complex::Complex64;
+    use retrograd_engine::DType;
+    let (inputs, outputs, rows) = (3, 2, 5);
+    let mut random = Normal(16);
+    let mut complex = |r: usize, c: usize| -> Vec<Vec<Complex64>> {
+        (0..r).map(|_| (0..c).map(|_| Complex64::new(random.next(), random.next())).collect()).collect()
+    };
+    let moment = |x: &[Vec<Complex64>], n: usize| -> Vec<Vec<Complex64>> {
+        let entry = |i: usize, k: usize| x.iter().map(|row| row[i] * row[k].conj()).sum::<Complex64>();
+        (0..n).map(|i| (0..n).map(|k| entry(i, k)).collect()).collect()
+    };
+    let (a, g) = (moment(&complex(7, inputs), inputs), moment(&complex(7, outputs), outputs));
+    let gradient = complex(inputs, outputs);
+    let tensor = |m: &[Vec<Complex64>], s: f64| {
+        let columns = m[0].len();
+        let mut t = Tensor::zeros(DType::C64, [m.len(), columns]).unwrap();
+        t.fill_with(|k| m[k / columns][k % columns] * s);
+        t
+    };
+    let scale = rows as f64;
+    let maps = vec![MapMoments { a0: Some(tensor(&a, scale)), a1: None, g0: tensor(&g, scale), g1: None }];
+    let moments = Moments { maps, gradients: Params::new(), rows, lengths: vec![(1, 1.0)] };
+    let spec = MapSpec {
+        weight: Some("w".into()),
+        transposed: false,
+        bias: None,
+        outputs: 0..outputs,
+        lookup: false,
+        every_step: false,
+        uses: 1,
+        input: 0,
+    };
+    let settings = ["burn_in=0", "damping=0", "adapt=false", "step=fixed", "lr=1", "momentum=0"];
+    for kind in ["independence", "option1", "option2"] {
+        let settings = Settings::parse(settings).unwrap().with("kfac", kind);
+        let mut kfac = optimizer("kfac", &settings).unwrap();
+        let mut params = Params::new();
+        params.insert("w", Tensor::zeros(DType::C64, [inputs, outputs]).unwrap());
+        kfac.bind(&Structure { maps: vec![spec.clone()] }, &params).unwrap();
+        let mut state = kfac.init(&params).unwrap();
+        let mut grads = Params::new();
+        grads.insert("w", tensor(&gradient, 1.0));
+        kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut Given(moments.clone())).unwrap();
+        let delta = params.get("w").unwrap();
+        for i in 0..inputs {
+            for j in 0..outputs {
+                let mut sum = Complex64::ZERO;
+                for k in 0..inputs {
+                    for l in 0..outputs {
+                        sum += a[i][k].conj() * g[j][l] * delta.get(k * outputs + l) * 0.5;
+                    }
+                }
+                assert!((sum + gradient[i][j]).norm() < 1e-10, "{kind}: {sum} {}", gradient[i][j]);
+            }
+        }
+    }
+}
+
+/// A matrix stored `[outputs, inputs]`, a map cut into parts, and one with inputs that choose rows.
+#[test]
+fn forms_of_maps_agree() {
+    use retrograd_engine::DType;
+    let mut random = Normal(17);
+    let (a, g, z) = (random.spd(3), random.spd(4), random.matrix(3, 4));
+    let rows = 6;
+    let settings =
+        ["burn_in=0", "damping=0.1", "adapt=false", "step=fixed", "lr=1", "momentum=0", "kfac=independence"];
+    let step = |transposed: bool, lookup: bool, cuts: &[usize], a: &Mat<f64>, g: &Mat<f64>| -> Mat<f64> {
+        let scaled = |m: &Mat<f64>| tensor(&(Scale(rows as f64) * m));
+        let (mut specs, mut maps) = (Vec::new(), Vec::new());
+        for w in cuts.windows(2) {
+            let (from, n) = (w[0], w[1] - w[0]);
+            specs.push(MapSpec {
+                weight: Some("w".into()),
+                transposed,
+                bias: None,
+                outputs: w[0]..w[1],
+                lookup,
+                every_step: false,
+                uses: 1,
+                input: 0,
+            });
+            let a0 = if lookup {
+                let diagonal: Vec<f64> = (0..3).map(|i| a[(i, i)] * rows as f64).collect();
+                Tensor::from_slice([3], &diagonal).unwrap()
+            } else {
+                scaled(a)
+            };
+            let g0 = scaled(&Mat::from_fn(n, n, |i, j| g[(from + i, from + j)]));
+            maps.push(MapMoments { a0: Some(a0), a1: None, g0, g1: None });
+        }
+        let mut kfac = optimizer("kfac", &Settings::parse(settings).unwrap()).unwrap();
+        let mut params = Params::new();
+        let turn = |m: &Mat<f64>| if transposed { m.transpose().to_owned() } else { m.clone() };
+        params.insert("w", Tensor::zeros(DType::F64, if transposed { [4, 3] } else { [3, 4] }).unwrap());
+        kfac.bind(&Structure { maps: specs }, &params).unwrap();
+        let mut state = kfac.init(&params).unwrap();
+        let mut grads = Params::new();
+        grads.insert("w", tensor(&turn(&z)));
+        let moments = Moments { maps, gradients: Params::new(), rows, lengths: vec![(1, 1.0)] };
+        kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut Given(moments)).unwrap();
+        let w = params.get("w").unwrap();
+        let columns = w.dims()[1];
+        turn(&Mat::from_fn(w.dims()[0], columns, |i, j| w.get(i * columns + j).re))
+    };
+    let plain = step(false, false, &[0, 4], &a, &g);
+    assert!(relative(&step(true, false, &[0, 4], &a, &g), &plain) < 1e-13);
+    // Of block-diagonal G the parts are exact; of a diagonal A the lookup.
+    let blocks = Mat::from_fn(4, 4, |i, j| if i / 2 == j / 2 { g[(i, j)] } else { 0.0 });
+    let whole = step(false, false, &[0, 4], &a, &blocks);
+    assert!(relative(&step(false, false, &[0, 2, 4], &a, &blocks), &whole) < 1e-13);
+    let diagonal = Mat::from_fn(3, 3, |i, j| if i == j { a[(i, j)] } else { 0.0 });
+    let whole = step(false, false, &[0, 4], &diagonal, &g);
+    assert!(relative(&step(false, true, &[0, 4], &diagonal, &g), &whole) < 1e-13);
 }

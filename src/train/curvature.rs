@@ -144,22 +144,49 @@ pub(super) struct BatchCurvature<'a> {
 }
 
 impl BatchCurvature<'_> {
-    fn run(&mut self, question: Question, first: &Params, more: &Params) -> Result<Vec<Tensor>> {
+    /// Answers from a batch and the state before it; `first` comes before the parameters before the update.
+    fn run(
+        &mut self,
+        question: Question,
+        first: &Params,
+        (batch, carry): (&Batch, &Params),
+    ) -> Result<Vec<Tensor>> {
         let started = Instant::now();
-        let form = self.network.form(self.batch, true);
-        let mut inputs = self.network.inputs(self.batch, form)?;
+        let form = self.network.form(batch, true);
+        let mut inputs = self.network.inputs(batch, form)?;
         inputs.insert("dropout_seed", Tensor::scalar(self.dropout_seed));
         let program = self.questions.program(self.network, question, form)?;
-        let out = program.run(&[first, more, &inputs, &self.carry, &self.at])?;
+        let out = program.run(&[first, &inputs, carry, &self.at])?;
         self.spent += started.elapsed();
         Ok(out)
     }
 
+    /// Some of the rows of the batch, and their state.
+    fn share(&self, share: f64, step: u64) -> Result<(Batch, Params)> {
+        let rows = Wanted::rows(share, self.batch.rows(), step);
+        if rows.len() == self.batch.rows() {
+            return Ok((self.batch.clone(), self.carry.clone()));
+        }
+        let by_step = |t: &Tensor| picked(t, 1, &rows);
+        let by_row = |t: &Tensor| picked(t, 0, &rows);
+        let batch = Batch {
+            x: by_step(&self.batch.x)?,
+            target: match self.network.at {
+                At::Last => by_row(&self.batch.target)?,
+                At::EveryStep => by_step(&self.batch.target)?,
+            },
+            mask: self.batch.mask.as_ref().map(by_step).transpose()?,
+            lengths: self.batch.lengths.as_ref().map(by_row).transpose()?,
+        };
+        let carry = self.carry.iter().map(|(name, t)| Ok((name.to_string(), by_row(t)?)));
+        Ok((batch, carry.collect::<Result<_>>()?))
+    }
+
     /// Noise for drawn targets, or signs of rows.
-    fn noise(&self, step: u64) -> Result<Params> {
+    fn noise(&self, step: u64, batch: &Batch) -> Result<Params> {
         let mut rng = ChaCha8Rng::seed_from_u64(self.seed ^ step.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let spec = &self.network.spec;
-        let (steps, rows) = (self.batch.steps(), self.batch.rows());
+        let (steps, rows) = (batch.steps(), batch.rows());
         let mut more = Params::new();
         let unit = |rng: &mut ChaCha8Rng| (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         match self.questions.wanted.targets {
@@ -190,8 +217,9 @@ impl BatchCurvature<'_> {
     }
 
     fn statistics(&mut self, step: u64) -> Result<Moments> {
-        let noise = self.noise(step)?;
-        let mut out = self.run(Question::Statistics, &noise, &Params::new())?.into_iter();
+        let (batch, carry) = self.share(self.questions.wanted.stats_rows, step)?;
+        let noise = self.noise(step, &batch)?;
+        let mut out = self.run(Question::Statistics, &noise, (&batch, &carry))?.into_iter();
         let lost = || Error::config("kfac", "bug: an output is missing");
         let mut maps = Vec::new();
         for [a0, a1, g1] in self.questions.layout.clone() {
@@ -201,8 +229,8 @@ impl BatchCurvature<'_> {
             maps.push(MapMoments { a0, a1, g0, g1: next(g1)? });
         }
         let gradients = self.network.trainable().iter().cloned().zip(out).collect();
-        let (steps, rows) = (self.batch.steps(), self.batch.rows());
-        let lengths = match &self.batch.lengths {
+        let (steps, rows) = (batch.steps(), batch.rows());
+        let lengths = match &batch.lengths {
             Some(lengths) => {
                 let ends = lengths.as_slice::<i32>()?.iter().map(|&n| (n.max(0) as usize).min(steps));
                 Moments::lengths_of(ends)
@@ -212,7 +240,7 @@ impl BatchCurvature<'_> {
         Ok(Moments { maps, gradients, rows, lengths })
     }
 
-    fn all_products(&mut self, directions: &[&Params]) -> Result<Vec<f64>> {
+    fn all_products(&mut self, step: u64, directions: &[&Params]) -> Result<Vec<f64>> {
         let mut inputs = Params::new();
         for name in self.network.trainable() {
             for (k, direction) in directions.iter().enumerate() {
@@ -225,7 +253,8 @@ impl BatchCurvature<'_> {
             }
         }
         let n = directions.len();
-        let out = self.run(Question::Products(n), &inputs, &Params::new())?;
+        let (batch, carry) = self.share(self.questions.wanted.model_rows, step)?;
+        let out = self.run(Question::Products(n), &inputs, (&batch, &carry))?;
         let mut matrix = vec![0.0; n * n];
         let mut at = out.iter();
         for i in 0..n {
@@ -236,6 +265,24 @@ impl BatchCurvature<'_> {
         }
         Ok(matrix)
     }
+}
+
+/// The entries of `t` at these places of an axis.
+fn picked(t: &Tensor, axis: usize, places: &[usize]) -> Result<Tensor> {
+    let mut dims = t.dims().to_vec();
+    let Some(&n) = dims.get(axis) else { return Ok(t.clone()) };
+    let outer: usize = dims[..axis].iter().product();
+    let inner = dims[axis + 1..].iter().product::<usize>() * t.dtype().size();
+    dims[axis] = places.len();
+    let mut out = Tensor::zeros(t.dtype(), &dims)?;
+    let (from, to) = (t.as_bytes(), out.as_bytes_mut());
+    for o in 0..outer {
+        for (k, &place) in places.iter().enumerate() {
+            let (a, b) = ((o * places.len() + k) * inner, (o * n + place) * inner);
+            to[a..a + inner].copy_from_slice(&from[b..b + inner]);
+        }
+    }
+    Ok(out)
 }
 
 /// Errors of the engine stay what they are.
@@ -252,12 +299,13 @@ impl Curvature for BatchCurvature<'_> {
         self.statistics(step).map_err(asked)
     }
 
-    fn products(&mut self, directions: &[&Params]) -> retrograd_optim::Result<Vec<f64>> {
-        self.all_products(directions).map_err(asked)
+    fn products(&mut self, step: u64, directions: &[&Params]) -> retrograd_optim::Result<Vec<f64>> {
+        self.all_products(step, directions).map_err(asked)
     }
 
     fn loss(&mut self, params: &Params) -> retrograd_optim::Result<f64> {
-        let out = self.run(Question::Loss, params, &Params::new()).map_err(asked)?;
+        let (batch, carry) = (self.batch, self.carry.clone());
+        let out = self.run(Question::Loss, params, (batch, &carry)).map_err(asked)?;
         Ok(out.first().map_or(Ok(f64::NAN), Tensor::item)?)
     }
 

@@ -494,12 +494,12 @@ pub enum BlockKind {
 
 /// The blocks of a network's parameters, in their order, and the parameters without one.
 ///
-/// A linear map has Kronecker factors unless its inputs are more than `widest`; any other tensor of at most `full` real
+/// A linear map has Kronecker factors unless its inputs are more than `most_inputs`; any other tensor of at most `full` real
 /// numbers has the full matrix, a longer vector the diagonal, and what is left goes to Adam. `asked` overrides.
 pub(crate) fn choose(
     structure: &Structure,
     params: &Params,
-    widest: usize,
+    most_inputs: usize,
     full: usize,
     asked: &dyn Fn(&str) -> Option<BlockKind>,
 ) -> (Vec<Block>, Vec<String>) {
@@ -519,7 +519,7 @@ pub(crate) fn choose(
             Some(_) => continue,
             None => 1,
         };
-        let too_wide = inputs > widest && !spec.lookup;
+        let too_wide = inputs > most_inputs && !spec.lookup;
         if too_wide || !names.clone().all(|n| as_map(n)) {
             continue;
         }

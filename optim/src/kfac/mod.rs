@@ -7,10 +7,12 @@
 //!
 //! - [`approximation`]: the block of one map under three assumptions about time, and damping.
 //! - `block`: which parameters make a block, and what it remembers.
+//! - `background`: inverses computed beside training, to the same bits.
 //! - [`Plane`], [`Adaptation`]: how far to go, and how much to trust the model.
 //! - [`conjugate_gradients`]: the baseline that needs no blocks at all.
 
 pub mod approximation;
+pub(crate) mod background;
 pub(crate) mod block;
 mod conjugate;
 pub(crate) mod matrix;

@@ -37,7 +37,7 @@ pub struct Structure {
 }
 
 /// What statistics have to hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Wanted {
     /// Whether `A_1` and `G_1` are needed.
     pub lag: bool,
@@ -45,6 +45,24 @@ pub struct Wanted {
     pub widest: usize,
     /// Where targets come from.
     pub targets: Targets,
+    /// Share of a batch's rows that statistics are taken of.
+    pub stats_rows: f64,
+    /// Share of a batch's rows that products with the Gauss-Newton matrix are made with.
+    pub model_rows: f64,
+}
+
+/// Rows of a batch below which no share of it goes.
+const FEWEST_ROWS: usize = 16;
+
+impl Wanted {
+    /// The rows that make up a share of a batch of `rows`, in the update number `step`: next to each other, and other ones
+    /// from update to update. At least 16, where there are as many.
+    pub fn rows(share: f64, rows: usize, step: u64) -> Vec<usize> {
+        let wanted = (share * rows as f64).ceil() as usize;
+        let n = wanted.max(FEWEST_ROWS).min(rows);
+        let first = if n == rows { 0 } else { (step as usize).wrapping_mul(n) % rows };
+        (0..n).map(|i| (first + i) % rows).collect()
+    }
 }
 
 /// Where the targets come from whose gradients make the `G`.
@@ -111,12 +129,13 @@ pub(crate) fn lengths_of_map<'a>(lengths: &'a Lengths, map: &MapSpec) -> &'a Len
 
 /// What an optimiser may ask of the network and the batch at hand, at parameters of its choice.
 pub trait Curvature {
-    /// Statistics of the batch at the parameters before the update. `step` seeds the drawn targets.
+    /// Statistics of the batch (or of a share of its rows) at the parameters before the update. `step` seeds the drawn
+    /// targets.
     fn moments(&mut self, step: u64) -> Result<Moments>;
 
     /// `d_iᵀ F d_j` for every pair of directions, row by row: exact products with the Gauss-Newton matrix of the mean loss
-    /// of the batch, without damping. A parameter that a direction lacks has 0.
-    fn products(&mut self, directions: &[&Params]) -> Result<Vec<f64>>;
+    /// of the batch (or of a share of its rows), without damping. A parameter that a direction lacks has 0.
+    fn products(&mut self, step: u64, directions: &[&Params]) -> Result<Vec<f64>>;
 
     /// Mean loss of the batch at other parameters.
     fn loss(&mut self, params: &Params) -> Result<f64>;
@@ -134,7 +153,7 @@ impl Curvature for NoCurvature {
         Err(Error::Missing { what: "the statistics of a network".into() })
     }
 
-    fn products(&mut self, _: &[&Params]) -> Result<Vec<f64>> {
+    fn products(&mut self, _: u64, _: &[&Params]) -> Result<Vec<f64>> {
         Err(Error::Missing { what: "the curvature of a network".into() })
     }
 
@@ -144,5 +163,20 @@ impl Curvature for NoCurvature {
 
     fn loss_before(&self) -> f64 {
         f64::NAN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_of_rows_move_on() {
+        assert_eq!(Wanted::rows(1.0, 5, 3), [0, 1, 2, 3, 4]);
+        assert_eq!(Wanted::rows(0.1, 5, 3), [0, 1, 2, 3, 4], "never fewer than 16");
+        assert_eq!(Wanted::rows(0.5, 40, 0), (0..20).collect::<Vec<_>>());
+        assert_eq!(Wanted::rows(0.5, 40, 1), (20..40).collect::<Vec<_>>());
+        let wrapped: Vec<usize> = (32..40).chain(0..8).collect();
+        assert_eq!(Wanted::rows(0.25, 40, 2), wrapped);
     }
 }

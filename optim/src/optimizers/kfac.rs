@@ -1,14 +1,12 @@
 //! K-FAC for networks with recurrent maps.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use retrograd_engine::{Params, Tensor};
 
 use super::adam::Adam;
 use crate::elementwise::{check_like, not_differentiable};
 use crate::error::{Error, Result};
 use crate::kfac::approximation::Lengths;
+use crate::kfac::background::{Background, Task};
 use crate::kfac::block::{Block, Inversion, Place, WEIGHT, choose};
 use crate::kfac::vector::{add_scaled, dot, scaled};
 use crate::kfac::{Adaptation, Approximation, BlockKind, Curvature, Plane, Structure, Targets, Wanted};
@@ -40,7 +38,8 @@ use crate::table::Entry;
 /// Everything about the blocks is computed in double precision, blocks in parallel.
 ///
 /// Defaults: `option2`, λ = 1 adapted every 5 updates by 0.95⁵, decay 0.95, statistics at every update and inverses at
-/// every fifth, 5 updates at the start that only gather statistics, `step=quadratic`.
+/// every fifth, 5 updates at the start that only gather statistics, `step=quadratic`; statistics of an eighth of a batch's
+/// rows and products with a quarter of them, as Martens and Grosse take (section 8).
 ///
 /// State: averages and cached inverses of every block (`f64`), the last step or velocity `kfac.v`, `m` and `v` of
 /// parameters left to Adam, `/kfac.weight`, `/kfac.lambda`.
@@ -78,22 +77,31 @@ pub struct Kfac {
     pub adaptation: Option<Adaptation>,
     /// Decay of the averages.
     pub decay: f64,
+    /// Share of a batch's rows that statistics are taken of, at least 16 rows.
+    pub stats_rows: f64,
+    /// Share of a batch's rows that exact products are made with, at least 16 rows.
+    pub model_rows: f64,
     /// Updates between two statistics.
     pub stats_every: u64,
     /// Updates between two inversions.
     pub inverse_every: u64,
+    /// Updates from the beginning of an inversion to the first that uses it, during which another thread computes it.
+    pub inverse_lag: u64,
     /// Updates at the start that only gather statistics.
     pub burn_in: u64,
     /// Fisher-norm weight decay: this multiple of the parameter is added to the gradient before preconditioning.
     pub weight_decay: f64,
-    /// Most inputs of a map, and most outputs with one `G`.
+    /// Most outputs of a map with one `G`.
     pub widest: usize,
+    /// Most inputs of a map, above which it is left to Adam.
+    pub most_inputs: usize,
     /// Most real numbers of a full block.
     pub full: usize,
     /// Blocks by patterns of names.
     pub asked: Vec<(Select, BlockKind)>,
     blocks: Vec<Block>,
     left: Option<Vec<String>>,
+    background: Background,
 }
 
 /// How long a step is.
@@ -132,20 +140,41 @@ impl Default for Kfac {
             pi: true,
             adaptation: Some(Adaptation::default()),
             decay: 0.95,
+            stats_rows: 0.125,
+            model_rows: 0.25,
             stats_every: 1,
             inverse_every: 5,
+            inverse_lag: 0,
             burn_in: 5,
             weight_decay: 0.0,
-            widest: 512,
+            widest: 256,
+            most_inputs: 2048,
             full: 64,
             asked: Vec::new(),
             blocks: Vec::new(),
             left: None,
+            background: Background::default(),
         }
     }
 }
 
 const LAMBDA: &str = "/kfac.lambda";
+
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get())
+}
+
+/// Takes over cached inverses.
+fn adopt(found: Vec<(String, Tensor)>, tensors: &mut Params) -> Result<()> {
+    for (key, tensor) in found {
+        let shaped = match tensors.get(&key) {
+            Some(old) => tensor.reshape(old.dims())?,
+            None => tensor,
+        };
+        tensors.insert(key, shaped);
+    }
+    Ok(())
+}
 
 fn velocity(name: &str) -> String {
     format!("{name}/kfac.v")
@@ -174,6 +203,9 @@ impl Kfac {
         let mut all: Vec<Place> = self.blocks.iter().flat_map(|b| b.places(self.approximation)).collect();
         let blocked = self.blocked(params);
         all.extend(blocked.iter().map(|(name, t)| (velocity(name), t.dtype(), t.dims().to_vec())));
+        if self.inverse_lag > 0 {
+            all.extend(Task::places(self.blocks.iter().flat_map(|b| b.places(self.approximation))));
+        }
         if !self.blocks.is_empty() {
             all.extend([WEIGHT, LAMBDA].map(|k| (k.to_string(), retrograd_engine::DType::F64, vec![])));
         }
@@ -211,37 +243,28 @@ impl Kfac {
         Ok(moments.lengths)
     }
 
-    /// New cached inverses, blocks in parallel. Each is the same whoever computes it.
-    fn invert(&self, lengths: &Lengths, lambda: f64, tensors: &mut Params) -> Result<()> {
+    fn inversion(&self, lambda: f64) -> Inversion {
+        Inversion { approximation: self.approximation, lambda, power: self.damping_power, pi: self.pi }
+    }
+
+    /// Whether an inversion begins at this update, and whether one begun earlier is taken over.
+    fn due(&self, step: u64) -> (bool, bool) {
+        let Some(since) = step.checked_sub(self.burn_in) else { return (false, false) };
+        let phase = since % self.inverse_every;
+        (phase == 0, self.inverse_lag > 0 && since >= self.inverse_every && phase == self.inverse_lag)
+    }
+
+    /// Begins an inversion; without a lag, and the first one, ends it too.
+    fn begin(&self, first: bool, lengths: &Lengths, lambda: f64, tensors: &mut Params) -> Result<()> {
         let weight = Kfac::scalar(tensors, WEIGHT)?;
-        let how =
-            Inversion { approximation: self.approximation, lambda, power: self.damping_power, pi: self.pi };
-        let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-        let work = || {
-            while let Some(block) = self.blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let found = block.invert(how, lengths, weight, tensors);
-                if let Ok(mut done) = done.lock() {
-                    done.push(found);
-                }
-            }
-        };
-        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(self.blocks.len());
-        std::thread::scope(|scope| {
-            (1..threads).for_each(|_| {
-                scope.spawn(work);
-            });
-            work();
-        });
-        let done = done.into_inner().unwrap_or_default();
-        for found in done {
-            for (key, tensor) in found? {
-                let shaped = match tensors.get(&key) {
-                    Some(old) => tensor.reshape(old.dims())?,
-                    None => tensor,
-                };
-                tensors.insert(key, shaped);
-            }
+        let task = Task::now(&self.blocks, self.inversion(lambda), lengths, weight, tensors);
+        if first || self.inverse_lag == 0 {
+            return adopt(task.run(&self.blocks, threads())?, tensors);
         }
+        task.store(tensors)?;
+        // As it will be read back.
+        let task = Task::load(&self.blocks, self.inversion(lambda), tensors)?;
+        self.background.start(&self.blocks, task);
         Ok(())
     }
 
@@ -257,6 +280,7 @@ impl Kfac {
     /// The step of the blocked parameters, and what the model without damping says of it where somebody will ask.
     fn next_step(
         &self,
+        at: u64,
         grads: &Params,
         tensors: &mut Params,
         lr_scale: f64,
@@ -275,7 +299,7 @@ impl Kfac {
                 let delta = self.preconditioned(tensors, grads)?;
                 let resting = dot(&before, &before)? == 0.0;
                 let directions: &[&Params] = if resting { &[&delta] } else { &[&delta, &before] };
-                let f = curvature.products(directions)?;
+                let f = curvature.products(at, directions)?;
                 let n = directions.len();
                 let fisher = |i: usize, j: usize| if i < n && j < n { f[i * n + j] } else { 0.0 };
                 let damped = |i: usize, j: usize, a: &Params, b: &Params| -> Result<f64> {
@@ -333,7 +357,7 @@ impl Kfac {
             }
         };
         let predicted = match judged {
-            true => Some(dot(grads, &step)? + 0.5 * curvature.products(&[&step])?[0]),
+            true => Some(dot(grads, &step)? + 0.5 * curvature.products(at, &[&step])?[0]),
             false => None,
         };
         Ok((step, predicted))
@@ -365,7 +389,7 @@ impl Optimizer for Kfac {
             .with("step", if self.step == StepRule::Quadratic { "quadratic" } else { "fixed" })
             .with("momentum", self.momentum)
             .with("momentum_form", if self.momentum_form == MomentumForm::Adam { "adam" } else { "regular" })
-            .with("constraint", self.constraint)
+            .with("norm_constraint", self.constraint)
             .with("damping", self.damping)
             .with("damping_power", self.damping_power)
             .with("pi", self.pi)
@@ -374,11 +398,15 @@ impl Optimizer for Kfac {
             .with("lm_decay", lm.decay)
             .with("damping_min", lm.least)
             .with("decay", self.decay)
+            .with("stats_rows", self.stats_rows)
+            .with("model_rows", self.model_rows)
             .with("stats_every", self.stats_every)
             .with("inverse_every", self.inverse_every)
+            .with("inverse_lag", self.inverse_lag)
             .with("burn_in", self.burn_in)
             .with("weight_decay", self.weight_decay)
             .with("widest", self.widest)
+            .with("most_inputs", self.most_inputs)
             .with("full", self.full)
             .with("blocks", if asked.is_empty() { "auto".into() } else { asked.join(",") })
     }
@@ -396,21 +424,31 @@ impl Optimizer for Kfac {
         Range::NonNegative.check(owner, "lr", self.lr)?;
         Range::NonNegative.check(owner, "adam_lr", self.adam_lr)?;
         Range::Below1.check(owner, "momentum", self.momentum)?;
-        Range::NonNegative.check(owner, "constraint", self.constraint)?;
+        Range::NonNegative.check(owner, "norm_constraint", self.constraint)?;
         Range::NonNegative.check(owner, "damping", self.damping)?;
         Range::NonNegative.check(owner, "damping_power", self.damping_power)?;
         Range::Below1.check(owner, "decay", self.decay)?;
         Range::NonNegative.check(owner, "weight_decay", self.weight_decay)?;
+        for (key, share) in [("stats_rows", self.stats_rows), ("model_rows", self.model_rows)] {
+            Range::Positive.check(owner, key, share)?;
+            Range::Unit.check(owner, key, share)?;
+        }
         if let Some(lm) = self.adaptation {
             Range::Positive.check(owner, "lm_decay", lm.decay)?;
             Range::Unit.check(owner, "lm_decay", lm.decay)?;
             Range::NonNegative.check(owner, "damping_min", lm.least)?;
             Range::Positive.check(owner, "lm_every", lm.every as f64)?;
         }
+        if self.inverse_lag > 0 && self.inverse_lag >= self.inverse_every {
+            let (key, expected) =
+                ("inverse_lag".into(), format!("below inverse_every={}", self.inverse_every));
+            return Err(Error::Value { owner, key, expected, got: self.inverse_lag.to_string() });
+        }
         for (key, value) in [
             ("stats_every", self.stats_every as f64),
             ("inverse_every", self.inverse_every as f64),
             ("widest", self.widest as f64),
+            ("most_inputs", self.most_inputs as f64),
         ] {
             Range::Positive.check(owner, key, value)?;
         }
@@ -419,14 +457,15 @@ impl Optimizer for Kfac {
 
     fn bind(&mut self, structure: &Structure, params: &Params) -> Result<()> {
         let kind = |name: &str| self.asked.iter().find(|(s, _)| s.contains(name)).map(|(_, kind)| *kind);
-        let (blocks, left) = choose(structure, params, self.widest, self.full, &kind);
+        let (blocks, left) = choose(structure, params, self.most_inputs, self.full, &kind);
         (self.blocks, self.left) = (blocks, Some(left));
         Ok(())
     }
 
     fn wanted(&self) -> Option<Wanted> {
         let lag = self.approximation != Approximation::Independence;
-        Some(Wanted { lag, widest: self.widest, targets: self.targets })
+        let (stats_rows, model_rows) = (self.stats_rows, self.model_rows);
+        Some(Wanted { lag, widest: self.widest, targets: self.targets, stats_rows, model_rows })
     }
 
     fn describe(&self) -> Option<String> {
@@ -512,13 +551,17 @@ impl Optimizer for Kfac {
         }
         let mut tensors = state.tensors().clone();
         let started = step >= self.burn_in;
-        let invert = started && (step - self.burn_in).is_multiple_of(self.inverse_every);
+        let (invert, take_over) = self.due(step);
         let mut lambda = Kfac::scalar(&tensors, LAMBDA)?;
         if invert || step.is_multiple_of(self.stats_every) {
             let lengths = self.gather(step, curvature, &mut tensors)?;
             if invert {
-                self.invert(&lengths, lambda, &mut tensors)?;
+                self.begin(step == self.burn_in, &lengths, lambda, &mut tensors)?;
             }
+        }
+        if take_over {
+            let task = Task::load(&self.blocks, self.inversion(lambda), &tensors)?;
+            adopt(self.background.finish(&self.blocks, &task, threads())?, &mut tensors)?;
         }
         self.adam().update(&self.unblocked(grads), &mut adam_state, &mut moved, lr_scale)?;
         if started {
@@ -527,7 +570,7 @@ impl Optimizer for Kfac {
             }
             let judged = self.adaptation.is_some_and(|lm| (step - self.burn_in + 1).is_multiple_of(lm.every));
             let (delta, predicted) =
-                self.next_step(&mine, &mut tensors, lr_scale, lambda, judged, curvature)?;
+                self.next_step(step, &mine, &mut tensors, lr_scale, lambda, judged, curvature)?;
             if let Some((name, _)) = delta.iter().find(|(_, t)| !t.is_finite()) {
                 let (name, value) = (format!("step of {name}"), "not finite".into());
                 return Err(Error::NotFinite { name, index: 0, value });
@@ -589,7 +632,11 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
         OptionSpec::new("step", "quadratic", "quadratic (least point of the model), or fixed"),
         OptionSpec::new("momentum", "0.9", "momentum of step=fixed"),
         OptionSpec::new("momentum_form", "adam", "adam (on gradients), or regular (on steps), of step=fixed"),
-        OptionSpec::new("constraint", "0", "largest squared norm of a fixed step in the metric; 0 for none"),
+        OptionSpec::new(
+            "norm_constraint",
+            "0",
+            "largest squared norm of a fixed step in the metric; 0 for none",
+        ),
         OptionSpec::new("damping", "1", "first multiple of the identity added to the Fisher"),
         OptionSpec::new("damping_power", "1", "p of damping / T^p"),
         OptionSpec::new("pi", "true", "whether damping is balanced between the two factors"),
@@ -598,11 +645,23 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
         OptionSpec::new("lm_decay", "0.95", "factor of the damping per update"),
         OptionSpec::new("damping_min", "1e-8", "least damping"),
         OptionSpec::new("decay", "0.95", "decay of the averages of statistics"),
+        OptionSpec::new("stats_rows", "0.125", "share of a batch's rows in statistics, at least 16 rows"),
+        OptionSpec::new("model_rows", "0.25", "share of a batch's rows in exact products, at least 16 rows"),
         OptionSpec::new("stats_every", "1", "updates between two statistics"),
         OptionSpec::new("inverse_every", "5", "updates between two inversions"),
+        OptionSpec::new(
+            "inverse_lag",
+            "0",
+            "updates that an inversion is given on another thread, below inverse_every; 0 waits for it",
+        ),
         OptionSpec::new("burn_in", "5", "updates at the start that only gather statistics"),
         OptionSpec::new("weight_decay", "0", "multiple of the parameter added to its gradient"),
-        OptionSpec::new("widest", "512", "most inputs of a map, and most outputs with one factor"),
+        OptionSpec::new(
+            "widest",
+            "256",
+            "most outputs of a map with one factor; wider maps are cut into parts",
+        ),
+        OptionSpec::new("most_inputs", "2048", "most inputs of a map, above which it is left to Adam"),
         OptionSpec::new("full", "64", "most real numbers of a full block"),
         OptionSpec::new("blocks", "auto", "auto, or pattern:kind,... with kinds map, full, diagonal, adam"),
     ],
@@ -633,17 +692,21 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
             step: read.choice("step", &steps)?,
             momentum_form: read.choice("momentum_form", &forms)?,
             momentum: read.real("momentum")?,
-            constraint: read.real("constraint")?,
+            constraint: read.real("norm_constraint")?,
             damping: read.real("damping")?,
             damping_power: read.real("damping_power")?,
             pi: read.flag("pi")?,
             adaptation: read.flag("adapt")?.then_some(lm),
             decay: read.real("decay")?,
+            stats_rows: read.real("stats_rows")?,
+            model_rows: read.real("model_rows")?,
             stats_every: read.count("stats_every")?,
             inverse_every: read.count("inverse_every")?,
+            inverse_lag: read.count("inverse_lag")?,
             burn_in: read.count("burn_in")?,
             weight_decay: read.real("weight_decay")?,
             widest: read.count("widest")? as usize,
+            most_inputs: read.count("most_inputs")? as usize,
             full: read.count("full")? as usize,
             asked: asked(&read)?,
             ..Kfac::default()
