@@ -132,7 +132,7 @@ pub use error::{Error, Result};
 pub use matmul::matmul;
 pub use op::{Op, Ty};
 pub use params::Params;
-pub use plan::{Plan, PlanSummary, Program, RunOptions};
+pub use plan::{Plan, PlanSummary, Program, Rates, RunOptions};
 pub use profile::Profile;
 pub use scan::{Horizon, Scan, scan};
 pub use shape::{Dims, Lead, Shape};

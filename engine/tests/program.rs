@@ -152,3 +152,36 @@ fn no_plan_changes_a_bit() -> Result<()> {
     }
     Ok(())
 }
+
+/// Sizes beyond counting are refused by name, and those that can be counted are planned, without a run.
+#[test]
+fn sizes_of_any_size_are_planned_or_refused() -> Result<()> {
+    let (tape, outputs) = model(DType::F32, false, Horizon::Full, false)?;
+    let outputs = [&outputs[..1], &outputs[2..7]].concat();
+    for steps in [0, 1, 1 << 31, 1 << 40, 1 << 62, usize::MAX] {
+        for rows in [0, 1, 8, 1 << 31, 1 << 62, usize::MAX] {
+            for budget in [None, Some(1 << 26), Some(usize::MAX)] {
+                let options = RunOptions { budget, threads: Some(2), ..RunOptions::default() };
+                match Program::new(&tape, &outputs, options)?.plan(steps, rows) {
+                    Ok(plan) => assert!(budget.is_none_or(|b| plan.peak_bytes() <= b)),
+                    Err(Error::Overflow { what, sizes }) => assert!(!what.is_empty() && !sizes.is_empty()),
+                    Err(Error::Budget { smallest, .. }) => assert!(smallest > 1 << 26, "T={steps} N={rows}"),
+                    Err(other) => panic!("T={steps} N={rows} {budget:?}: {other}"),
+                }
+            }
+        }
+    }
+    // A million million steps in 64 MiB.
+    let options = RunOptions { budget: Some(64 << 20), threads: Some(2), ..RunOptions::default() };
+    let plan = Program::new(&tape, &outputs, options)?.plan(1_000_000_000_000, 1)?;
+    assert!(plan.peak_bytes() <= 64 << 20);
+    Ok(())
+}
+
+#[test]
+fn memory_that_is_not_there_is_an_error() {
+    let Err(Error::OutOfMemory { bytes, .. }) = Tensor::zeros(DType::F64, [1usize << 56]) else {
+        panic!("there are not that many bytes")
+    };
+    assert_eq!(bytes, 1 << 59);
+}

@@ -18,6 +18,7 @@ mod parse;
 mod plan;
 mod profile;
 mod tour;
+mod tradeoff;
 mod train;
 
 use std::process::ExitCode;

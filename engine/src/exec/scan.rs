@@ -7,8 +7,9 @@ use super::frame::{Arena, Frame, Loc};
 use crate::cpu::{Isa, Pool};
 use crate::dtype::DType;
 use crate::plan::ir::{Buf, BufKind, Operand};
-use crate::plan::memory::{Memory, PairSlots, ScanSlots, Slot, StepSlots, segment, tile_rows};
+use crate::plan::memory::{Memory, PairSlots, ScanSlots, Slot, StepSlots, tile_rows};
 use crate::plan::outer::{Outer, Role, ScanItem};
+use crate::plan::record_bytes;
 use crate::plan::step::{External, Stage, StepProgram};
 use crate::profile::{Clock, Own, Pass, Times, first_site};
 use crate::schedule::Action;
@@ -173,7 +174,10 @@ impl Tile<'_, '_> {
             .collect();
         let site = first_site(run.item, pass);
         self.lap(Own::Bind as usize, 0);
-        let streams = pair.is_some_and(|p| p.tile >= STREAM_FROM);
+        let streams = pair.is_some_and(|p| {
+            let steps = if pass == Pass::Record { p.cut.leaf } else { p.cut.longest() };
+            record_bytes(p, steps) >= STREAM_FROM
+        });
         Bound { program, site, frame: Frame { locs, streams }, segment }
     }
 
@@ -219,12 +223,12 @@ impl Tile<'_, '_> {
                     match action {
                         Action::Advance { from, to } => {
                             if let Some(sweep) = &sweep {
-                                let (a, b) = segment(from, to, pair.leaf, steps, item.reverse);
+                                let (a, b) = pair.cut.bounds(from, to, item.reverse);
                                 self.advance(sweep, &slots.current, a, b);
                             }
                         }
                         Action::Record { from, to } => {
-                            let (a, b) = segment(from, to, pair.leaf, steps, item.reverse);
+                            let (a, b) = pair.cut.bounds(from, to, item.reverse);
                             self.advance(&main, &slots.current, a, b);
                         }
                         other => self.mark(pair, &slots.current, &item.run, other),
@@ -242,7 +246,7 @@ impl Tile<'_, '_> {
                 // The recorded scan walks the other way.
                 let forward_reverse = !item.reverse;
                 for action in pair.schedule.backward_actions() {
-                    let bounds = |from, to| segment(from, to, pair.leaf, steps, forward_reverse);
+                    let bounds = |from, to| pair.cut.bounds(from, to, forward_reverse);
                     match (action, &replay) {
                         (Action::Backward { from, to }, _) => {
                             let (a, b) = bounds(from, to);
@@ -308,6 +312,7 @@ impl Tile<'_, '_> {
         let slots = |from: usize, to: usize| if p.reverse { (to - from, 0) } else { (0, to - from) };
         let (enter, leave) = slots(a, b);
         self.states(bound, &frame, current, enter, true, true);
+        let mut left = None;
         self.chunks(a, b, p.reverse, |from, to| {
             for (i, buf) in p.bufs.iter().enumerate() {
                 let in_chunk = match buf.kind {
@@ -320,10 +325,16 @@ impl Tile<'_, '_> {
                 }
             }
             let (enter, leave) = slots(from, to);
-            self.states(bound, &frame, current, enter, true, false);
+            match left {
+                None => self.states(bound, &frame, current, enter, true, false),
+                Some(left) => self.carry_over(bound, &frame, left, enter),
+            }
             self.stages(bound, &frame, from, to);
-            self.states(bound, &frame, current, leave, false, false);
+            left = Some(leave);
         });
+        if let Some(left) = left {
+            self.states(bound, &frame, current, left, false, false);
+        }
         self.states(bound, &frame, current, leave, false, true);
     }
 
@@ -367,6 +378,17 @@ impl Tile<'_, '_> {
             let buf = &p.bufs[b];
             moved +=
                 if enter { self.copy(&here, 0, &ring, at, buf) } else { self.copy(&ring, at, &here, 0, buf) };
+        }
+        self.lap(Own::States as usize, moved);
+    }
+
+    /// Copies the states in the chunk's ring from the slot in which the last chunk left them.
+    fn carry_over(&self, bound: &Bound<'_>, frame: &Frame, left: usize, enter: usize) {
+        let p = bound.program;
+        let mut moved = 0;
+        for (_, &b) in p.states.iter().filter(|(k, _)| !bound.segment.contains(k)) {
+            let ring = Loc { origin: 0, ..frame.locs[b] };
+            moved += self.copy(&ring, left, &ring, enter, &p.bufs[b]);
         }
         self.lap(Own::States as usize, moved);
     }

@@ -55,6 +55,8 @@ pub(crate) struct ScanItem {
     pub(crate) mixes_rows: bool,
     /// Bytes of the recorded states of one row (of the scan it is the adjoint of).
     pub(crate) state_bytes: usize,
+    /// Bytes of the largest matrix that its steps multiply by (of the scan it is the adjoint of).
+    pub(crate) matrix_bytes: usize,
     pub(crate) label: String,
     /// Adjoint step: values of the forward step that it computes again.
     pub(crate) rebuilt: Vec<String>,
@@ -76,6 +78,8 @@ pub(crate) struct Pair {
     /// Type, width and whether it has rows.
     pub(crate) kept: Vec<(DType, usize, bool)>,
     pub(crate) keep_names: Vec<String>,
+    /// Bytes, for a row and step, of all values that the adjoint reads.
+    pub(crate) everything: usize,
 }
 
 /// A lowered program, for any number of steps and rows.
@@ -495,6 +499,7 @@ fn decide(
                 .map(|v| (fnode(v).ty.dtype, fnode(v).ty.shape.width(), fnode(v).ty.shape.lead.has_n()))
                 .collect(),
             keep_names: kept.keeps.iter().map(|v| name_of(fnode(v))).collect(),
+            everything: kept.everything,
         });
         let demand = PairDemand { pair: pairs.len() - 1, keeps: kept.keeps, carries };
         forward = Some((f.index, demand));
@@ -564,6 +569,17 @@ fn request<'a>(op: &'a ScanOp, d: &ScanDecision, isa: Isa, outputs: bool, record
     r
 }
 
+/// Bytes of the largest matrix from outside that a step multiplies by.
+fn matrix(step: &Step) -> usize {
+    let of = |node: &Node| match &node.kind {
+        NodeKind::Op(op) if matches!(op.class(), Class::MatMul(_)) => {
+            step.nodes[node.inputs[1].index as usize].ty.entry_bytes()
+        }
+        _ => 0,
+    };
+    step.nodes.iter().map(of).max().unwrap_or(0)
+}
+
 fn lower_scan(
     tape: &Tape,
     i: u32,
@@ -600,11 +616,11 @@ fn lower_scan(
     let mut replay = None;
     let states =
         |op: &ScanOp| op.step.ports[..op.step.carries.len()].iter().map(|p| p.ty.entry_bytes()).sum();
-    let mut state_bytes: usize = states(op);
+    let (mut state_bytes, mut matrix_bytes): (usize, usize) = (states(op), matrix(&op.step));
     if let Some((f, pair)) = &d.forward {
         role = Role::Adjoint(pair.pair);
         let fop = scan_of(tape, *f).ok_or_else(|| Error::argument("plan", "bug: not a scan"))?;
-        state_bytes = states(fop);
+        (state_bytes, matrix_bytes) = (states(fop), matrix(&fop.step));
         let fd = &decisions[f];
         let (advance, record) = (plan(fop, fd, false, false)?, plan(fop, fd, false, true)?);
         let fnode = &tape.nodes[*f as usize];
@@ -673,6 +689,7 @@ fn lower_scan(
         reverse: op.reverse,
         mixes_rows: mixes,
         state_bytes,
+        matrix_bytes,
         label: node.label.clone().unwrap_or_else(|| "scan".into()),
         rebuilt: d.rebuilt.clone(),
     })

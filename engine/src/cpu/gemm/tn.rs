@@ -9,6 +9,10 @@ use crate::cpu::simd::Vector;
 
 /// Rows of `a` and `b` taken together; their packed columns stay in the L1 cache.
 const ROWS: usize = 64;
+/// The same where the result is larger than [`LARGE`] bytes: it is read and written for every such block of rows, and
+/// comes from further away than the packed columns.
+const LARGE_ROWS: usize = 256;
+const LARGE: usize = 1 << 19;
 /// Columns of `a` packed together, a multiple of every tile height.
 const A_COLS: usize = 192;
 
@@ -132,12 +136,14 @@ impl<R: Real> Kernel<R> for TnArgs<R> {
 #[inline(always)]
 unsafe fn wide<V: Vector>(t: &TnArgs<V::Scalar>) {
     let panel_cols = V::PANEL * V::LANES;
-    let mut packed_b = [const { MaybeUninit::<V>::uninit() }; ROWS * 4];
-    let mut packed_a = [const { MaybeUninit::<V::Scalar>::uninit() }; ROWS * A_COLS];
+    let mut packed_b = [const { MaybeUninit::<V>::uninit() }; LARGE_ROWS * 4];
+    let mut packed_a = [const { MaybeUninit::<V::Scalar>::uninit() }; LARGE_ROWS * A_COLS];
+    let large = t.m * t.n * size_of::<V::Scalar>() > LARGE;
+    let block = if large { LARGE_ROWS } else { ROWS };
     let mut r = 0;
     let mut accumulate = t.accumulate;
     loop {
-        let rows = ROWS.min(t.rows - r);
+        let rows = block.min(t.rows - r);
         let mut i0 = 0;
         while i0 < t.m {
             let m = A_COLS.min(t.m - i0);
