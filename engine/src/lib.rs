@@ -61,6 +61,10 @@
 //! **Gradients of parameters** are sums over time of products. They are on no path from state to state, so each is
 //! one contraction over the rows and steps of a chunk, not one for each step.
 //!
+//! **Curvature.** The adjoint of a linear map meets both its inputs and its cotangents, for a whole chunk of time at
+//! once. [`statistics`] records their second moments there, within a step and from one step to the next, under the same
+//! plans; [`curvature`] records products with the Gauss-Newton matrix through scans, by [`jvp`] and [`vjp()`].
+//!
 //! **Kept, rebuilt, replayed.** The adjoint reads values of the step. The cheapest set of values, in bytes, that
 //! spares it every expensive operation is *kept*; what can be had from those by cheap operations is *rebuilt*, for
 //! a chunk of steps at once. Under a byte budget ([`RunOptions::budget`]) only the states may be kept and
@@ -103,6 +107,7 @@
 pub mod autodiff;
 pub mod core_ops;
 pub mod cpu;
+pub mod curvature;
 pub mod dtype;
 pub mod error;
 mod exec;
@@ -121,6 +126,7 @@ pub mod scan;
 pub mod schedule;
 pub mod shape;
 pub mod state;
+pub mod statistics;
 pub mod storage;
 pub mod tape;
 pub mod tensor;
