@@ -223,11 +223,11 @@ fn what_is_not_understood_does_not_load() {
     let message = run(kernel, 1, 1, 1).map_err(|e| e.to_string());
     assert_eq!(
         message,
-        Err("module atomics: line 25: the emulator does not know atom.global.add.u32".to_owned())
+        Err("module atomics: line 27: the emulator does not know atom.global.add.u32".to_owned())
     );
     let kernel = module!("nowhere", "bra NOWHERE;");
     let message = run(kernel, 1, 1, 1).map_err(|e| e.to_string());
-    assert_eq!(message, Err("module nowhere: line 25: no label NOWHERE".to_owned()));
+    assert_eq!(message, Err("module nowhere: line 27: no label NOWHERE".to_owned()));
 }
 
 #[test]
