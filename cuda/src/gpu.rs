@@ -31,10 +31,20 @@ impl Gpu {
         }
     }
 
-    /// The device that interprets the kernels' PTX on the processor, with bounds and races checked. Millions of
-    /// times slower than a chip: for tests.
+    /// The device that interprets the kernels' PTX on the processor, with bounds and races checked; its blocks have
+    /// as much shared memory as an H100's. Many thousand times slower than a chip: for tests.
     pub fn emulated() -> Gpu {
-        Gpu { driver: Rc::new(Emulator::new()) }
+        Gpu::emulated_with(227 << 10)
+    }
+
+    /// The same with another amount of shared memory, which decides between variants of some kernels.
+    pub fn emulated_with(shared_bytes: u32) -> Gpu {
+        Gpu { driver: Rc::new(Emulator::new(shared_bytes)) }
+    }
+
+    /// PTX instructions that all threads of the emulated device have executed; `None` on a real one.
+    pub fn instructions(&self) -> Option<u64> {
+        self.driver.instructions()
     }
 
     /// What the device is.

@@ -62,6 +62,14 @@ pub enum Arg {
 }
 
 impl Arg {
+    /// The address `elements` numbers of four bytes further on.
+    pub(crate) fn offset(self, elements: usize) -> Arg {
+        match self {
+            Arg::Address(address) => Arg::Address(address + 4 * elements as u64),
+            other => other,
+        }
+    }
+
     /// The value in the low bytes, and the number of bytes.
     pub(crate) fn bits(self) -> (u64, usize) {
         match self {
@@ -113,4 +121,8 @@ pub(crate) trait Driver: std::fmt::Debug {
     fn launch(&self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()>;
     /// Waits for everything that was started.
     fn synchronize(&self) -> Result<()>;
+    /// Instructions of all threads so far, where they are counted.
+    fn instructions(&self) -> Option<u64> {
+        None
+    }
 }

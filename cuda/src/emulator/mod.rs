@@ -31,7 +31,7 @@ use block::Blocks;
 use memory::Buffers;
 use program::Program;
 
-/// The emulated device: as much shared memory as an H100 has, and 4 GiB.
+/// The emulated device, with 4 GiB.
 #[derive(Debug)]
 pub(crate) struct Emulator {
     description: Description,
@@ -43,21 +43,22 @@ struct State {
     buffers: Buffers,
     modules: HashMap<&'static str, HashMap<String, Program>>,
     launches: u64,
+    instructions: u64,
 }
 
 impl Emulator {
-    /// A device without buffers.
-    pub(crate) fn new() -> Emulator {
+    /// A device without buffers, whose blocks have so much shared memory.
+    pub(crate) fn new(shared_bytes: u32) -> Emulator {
         let description = Description {
             name: "emulated device".into(),
             compute: (9, 0),
             driver: 0,
             memory_bytes: 4 << 30,
-            shared_bytes: 227 << 10,
+            shared_bytes,
             multiprocessors: 1,
             emulated: true,
         };
-        let state = State { buffers: Buffers::new(), modules: HashMap::new(), launches: 0 };
+        let state = State { buffers: Buffers::new(), modules: HashMap::new(), launches: 0, instructions: 0 };
         Emulator { description, state: RefCell::new(state) }
     }
 }
@@ -155,7 +156,13 @@ impl Driver for Emulator {
         for block in 0..grid.blocks.0 * grid.blocks.1 {
             blocks.run(block)?;
         }
+        let instructions = blocks.instructions;
+        state.instructions += instructions;
         Ok(())
+    }
+
+    fn instructions(&self) -> Option<u64> {
+        Some(self.state.borrow().instructions)
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -3,8 +3,14 @@
 //! The PTX is made ahead of time by `cuda/kernels/build` and checked in; `tests/sources.rs` holds it to the hash of
 //! its sources.
 
+mod dense;
+pub mod gru;
+pub mod irnn;
 pub mod kru;
+pub mod lstm;
+pub mod matmul;
 pub mod reduce;
+pub mod rnn;
 
 use crate::driver::Module;
 use crate::error::{Error, Result};
@@ -29,9 +35,14 @@ macro_rules! modules {
 }
 
 modules! {
+    GRU = "gru";
+    IRNN = "irnn";
     KRU = "kru";
     KRU_CHAIN = "kru_chain";
+    LSTM = "lstm";
+    MATMUL = "matmul";
     REDUCE = "reduce";
+    RNN = "rnn";
 }
 
 /// Number of elements of an argument, which is checked by [`Expect::of`].
@@ -40,6 +51,8 @@ pub(crate) struct Expect {
     kernel: &'static str,
     argument: String,
     elements: u64,
+    /// Whether more elements are welcome too.
+    or_more: bool,
 }
 
 impl Expect {
@@ -48,7 +61,7 @@ impl Expect {
         let product = sizes.iter().try_fold(1u64, |p, s| p.checked_mul(*s as u64)).filter(|p| *p < 1 << 60);
         let argument = format!("{argument}={}", crate::error::times(sizes));
         match product {
-            Some(elements) => Ok(Expect { kernel, argument, elements }),
+            Some(elements) => Ok(Expect { kernel, argument, elements, or_more: false }),
             None => Err(Error::Unsupported {
                 kernel,
                 argument: "number of elements",
@@ -58,10 +71,15 @@ impl Expect {
         }
     }
 
+    /// An argument of at least so many elements.
+    pub(crate) fn at_least(kernel: &'static str, argument: &str, elements: usize) -> Result<Expect> {
+        Ok(Expect { or_more: true, ..Expect::new(kernel, argument, &[elements])? })
+    }
+
     /// Checks a buffer. Errors: another number of elements.
     pub(crate) fn of<T: Pod>(self, buffer: &Buffer<T>) -> Result<()> {
         let got = buffer.len() as u64;
-        if got == self.elements {
+        if got == self.elements || self.or_more && got > self.elements {
             return Ok(());
         }
         Err(Error::Size { kernel: self.kernel, argument: self.argument, expected: self.elements, got })
