@@ -297,7 +297,7 @@ fn agree_with_the_cpu_on_the_emulated_device() -> Outcome {
 
 #[test]
 fn agree_where_matrices_do_not_fit_in_shared_memory() -> Outcome {
-    large(&Gpu::emulated_with(3 << 10), 17)?;
+    large(&Gpu::emulated_with(6 << 10), 37)?;
     // 4·131 results for 512 threads.
     lstm(&Gpu::emulated_with(16 << 10), "many gates", Case { hidden: 131, steps: 1, rows: 1, ..CASE })
 }
