@@ -97,7 +97,8 @@ fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
 fn every_command_has_help_with_examples() {
     let program = Program::new();
     let help = program.ok(&["--help"]);
-    for command in ["train", "eval", "list", "explain", "gradcheck", "bench", "data", "completions"] {
+    for command in ["train", "eval", "list", "explain", "gradcheck", "bench", "data", "device", "completions"]
+    {
         assert!(help.contains(command), "{command}");
         let help = program.ok(&[command, "--help"]);
         assert!(help.contains("Examples:") && help.contains("--json"), "{command}: {help}");

@@ -7,6 +7,8 @@
 mod bench;
 mod completions;
 mod data;
+#[cfg(feature = "cuda")]
+mod device;
 mod eval;
 mod explain;
 mod gradcheck;
@@ -17,6 +19,8 @@ mod output;
 mod parse;
 mod plan;
 mod profile;
+#[cfg(feature = "cuda")]
+mod sequence;
 mod tour;
 mod train;
 
@@ -68,6 +72,9 @@ enum Command {
     Bench(bench::Args),
     /// List the data sets, where they are published, and fetch the free ones
     Data(data::Args),
+    /// Show the GPU, and time the kernels that run whole sequences on it
+    #[cfg(feature = "cuda")]
+    Device(device::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -88,6 +95,8 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Gradcheck(args)) => gradcheck::run(args, &out),
         Some(Command::Bench(args)) => bench::run(args, &out),
         Some(Command::Data(args)) => data::run(args, &out),
+        #[cfg(feature = "cuda")]
+        Some(Command::Device(args)) => device::run(args, &out),
         Some(Command::Completions(args)) => completions::run(args, &out),
     };
     out.finish(result)
