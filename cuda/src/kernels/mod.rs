@@ -3,6 +3,7 @@
 //! The PTX is made ahead of time by `cuda/kernels/build` and checked in; `tests/sources.rs` holds it to the hash of
 //! its sources.
 
+pub mod adam;
 mod dense;
 pub mod gru;
 pub mod irnn;
@@ -11,6 +12,7 @@ pub mod lstm;
 pub mod matmul;
 pub mod reduce;
 pub mod rnn;
+pub mod softmax;
 
 use crate::driver::Module;
 use crate::error::{Error, Result};
@@ -35,6 +37,7 @@ macro_rules! modules {
 }
 
 modules! {
+    ADAM = "adam";
     GRU = "gru";
     IRNN = "irnn";
     KRU = "kru";
@@ -43,6 +46,7 @@ modules! {
     MATMUL = "matmul";
     REDUCE = "reduce";
     RNN = "rnn";
+    SOFTMAX = "softmax";
 }
 
 /// Number of elements of an argument, which is checked by [`Expect::of`].
