@@ -1,5 +1,7 @@
 //! What is said where there is no driver, and no device. These run everywhere and are decided by what is there.
 
+#![allow(clippy::panic)]
+
 use retrograd_cuda::{Error, Gpu};
 
 /// Whether the loader finds a driver, asked by another way than the crate does.

@@ -1,7 +1,7 @@
 //! What the crate asks of a device, and nothing more.
 //!
-//! Two things answer: the driver of the machine ([`Real`](real::Real)) and a device emulated on the processor
-//! ([`Emulator`](crate::emulator::Emulator)) that interprets the same PTX.
+//! Two things answer: the driver of the machine, and a device emulated on the processor that interprets the same PTX
+//! ([`emulator`](crate::emulator)).
 
 #[cfg(target_os = "linux")]
 pub(crate) mod real;

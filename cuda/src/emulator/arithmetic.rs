@@ -260,7 +260,7 @@ fn compare(relation: &str, ty: &str) -> Option<Alu> {
         ($F:ty) => {
             match relation {
                 "eq" => op!(|a: $F, b: $F| a == b),
-                "ne" => op!(|a: $F, b: $F| a < b || a > b),
+                "ne" => op!(|a: $F, b: $F| a != b && !a.is_nan() && !b.is_nan()),
                 "lt" => op!(|a: $F, b: $F| a < b),
                 "le" => op!(|a: $F, b: $F| a <= b),
                 "gt" => op!(|a: $F, b: $F| a > b),

@@ -18,6 +18,7 @@ mod memory;
 mod parse;
 mod program;
 #[cfg(test)]
+#[allow(clippy::panic)]
 mod tests;
 
 use std::cell::RefCell;

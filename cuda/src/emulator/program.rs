@@ -262,7 +262,7 @@ impl Names {
                 inst.run = Run::Barrier;
             }
             "shfl" => self.shuffle(s, &parts, &mut inst)?,
-            "cvta" => self.to_generic(s, &parts, &mut inst)?,
+            "cvta" => self.generic_address(s, &parts, &mut inst)?,
             "mov" if matches!(s.operands.get(1), Some(Operand::Vector(_))) => {
                 return Err(format!("{} of a vector", s.op));
             }
@@ -347,7 +347,12 @@ impl Names {
     }
 
     /// `cvta[.to].space`: generic addresses of buffers are their addresses; shared and local memory have a window.
-    fn to_generic(&mut self, s: &Statement, parts: &[&str], inst: &mut Instruction) -> Result<(), String> {
+    fn generic_address(
+        &mut self,
+        s: &Statement,
+        parts: &[&str],
+        inst: &mut Instruction,
+    ) -> Result<(), String> {
         let to = parts.contains(&"to");
         let window = match () {
             () if parts.contains(&"shared") => SHARED_WINDOW,
