@@ -105,6 +105,7 @@ fn every_command_has_help_with_examples() {
         "gradcheck",
         "bench",
         "data",
+        "device",
         "diagnose",
         "reproduce",
         "completions",
