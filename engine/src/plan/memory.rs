@@ -445,7 +445,8 @@ fn pair_slots(
             .map_err(|e| Error::argument("plan", format!("bug: schedule of {n} segments: {e}")))?
     };
     let states = pair.states.iter();
-    let (states, at) = line_up(states.map(|(&k, &(d, w))| (k, d, Some(longest + 1), Some(of_tile), w)), 0)?;
+    let (states, at) =
+        line_up(states.map(|(&k, &(d, w))| (k, d, Some(longest.saturating_add(1)), Some(of_tile), w)), 0)?;
     let kept = pair.kept.iter().enumerate();
     let (kept, at) = line_up(kept.map(|(k, &(d, w, r))| (k, d, Some(longest), r.then_some(of_tile), w)), at)?;
     let slots = if n <= 1 { 0 } else { segments.slots };
