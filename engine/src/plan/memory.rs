@@ -16,11 +16,14 @@ use crate::schedule::Schedule;
 /// Bytes every offset is a multiple of.
 const ALIGN: usize = 64;
 
+/// No block is so large: then the sums of a few thousand of them can be counted.
+const LARGEST: usize = isize::MAX as usize >> 12;
+
 fn checked(what: &str, factors: &[usize]) -> Result<usize> {
     factors
         .iter()
         .try_fold(1usize, |n, &f| n.checked_mul(f))
-        .filter(|&n| n < isize::MAX as usize / 2)
+        .filter(|&n| n < LARGEST)
         .ok_or_else(|| Error::Overflow { what: what.into(), sizes: format!("{factors:?}") })
 }
 
@@ -62,7 +65,7 @@ pub(crate) fn chunk_steps(rows_of_tile: usize, state_bytes: usize, matrix_bytes:
     if matrix_bytes > CACHE {
         return (256 / rows).next_power_of_two().clamp(4, 64);
     }
-    let few = CACHE / state_bytes.saturating_mul(5 * rows).max(1);
+    let few = CACHE / state_bytes.saturating_mul(rows).saturating_mul(5).max(1);
     (192 / rows).next_power_of_two().min((few + 1).next_power_of_two() / 2).clamp(4, 64)
 }
 
