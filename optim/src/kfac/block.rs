@@ -12,7 +12,7 @@ use retrograd_engine::{DType, Params, Tensor};
 use super::approximation::{Approximation, Culprit, Damping, Inverse, Lengths, Unfit, mean_length};
 use super::matrix::{composite, loaded, matrix, stored};
 use super::structure::{MapSpec, Moments, Structure, lengths_of_map};
-use crate::elementwise::with_real;
+use crate::elementwise::{Real, with_real};
 use crate::error::{Error, Result};
 
 /// The running weight of all averages, among the state's tensors.
@@ -321,7 +321,7 @@ fn blend(key: &str, average: &mut Tensor, sum: &Tensor, decay: f64, share: f64) 
         return with_real!(sum, key, R => {
             let terms = sum.components::<R>()?;
             for (a, &x) in average.components_mut::<f64>()?.iter_mut().zip(terms) {
-                *a = *a * decay + x as f64 * share;
+                *a = *a * decay + x.wide() * share;
             }
             Ok(())
         });

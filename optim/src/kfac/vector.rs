@@ -2,7 +2,7 @@
 
 use retrograd_engine::Params;
 
-use crate::elementwise::{check_like, with_real};
+use crate::elementwise::{Real, check_like, with_real};
 use crate::error::{Error, Result};
 
 /// `Σ a b` over real components, in double precision; a tensor that `b` lacks counts 0.
@@ -13,7 +13,7 @@ pub(crate) fn dot(a: &Params, b: &Params) -> Result<f64> {
         check_like(|| format!("direction `{name}`"), a, b)?;
         sum += with_real!(a, name, R => {
             let pairs = a.components::<R>()?.iter().zip(b.components::<R>()?);
-            Ok::<_, Error>(pairs.map(|(&a, &b)| a as f64 * b as f64).sum::<f64>())
+            Ok::<_, Error>(pairs.map(|(&a, &b)| a.wide() * b.wide()).sum::<f64>())
         })?;
     }
     Ok(sum)
@@ -26,7 +26,7 @@ pub(crate) fn add_scaled(y: &mut Params, x: &Params, s: f64) -> Result<()> {
         check_like(|| format!("direction `{name}`"), y, x)?;
         with_real!(y, name, R => {
             for (y, &x) in y.components_mut::<R>()?.iter_mut().zip(x.components::<R>()?) {
-                *y += (s * x as f64) as R;
+                *y += R::of(s * x.wide());
             }
             Ok::<_, Error>(())
         })?;
@@ -39,7 +39,7 @@ pub(crate) fn scaled(x: &Params, s: f64) -> Result<Params> {
     let mut y = x.clone();
     for (name, y) in y.iter_mut() {
         with_real!(y, name, R => {
-            y.components_mut::<R>()?.iter_mut().for_each(|y| *y = (s * *y as f64) as R);
+            y.components_mut::<R>()?.iter_mut().for_each(|y| *y = R::of(s * y.wide()));
             Ok::<_, Error>(())
         })?;
     }
