@@ -43,9 +43,9 @@ fn a_converged_irnn_neither_grows_nor_shrinks() {
     let folder = dir.path().join("irnn");
     let set = [
         "solver=damped",
-        "K=200",
+        "K=30",
         "rate=0.7",
-        "tolerance=1e-11",
+        "tolerance=1e-10",
         "activation=sigmoid",
         "twice=false",
         "recurrent_init=uniform:0.1",

@@ -18,8 +18,11 @@ fn small(task: &str) -> Vec<&'static str> {
             vec!["train=2", "valid=1", "test=1", "batch=8", "chunk=30", "eval_batch=1"]
         }
         "noisymnist" => rows(&["T=40"]),
+        // A thousand steps of four rows are enough to see.
+        "mnist" | "psmnist" => rows(&["train=4", "batch=4"]),
         // Of these sets only a part may be here.
-        "cifar" | "rowcifar" => rows(&["set=part"]),
+        "cifar" => rows(&["set=part", "train=4", "batch=4"]),
+        "rowcifar" => rows(&["set=part"]),
         "noisycifar" => rows(&["set=part", "T=40"]),
         "dsa-19" => rows(&["people=2", "segments=4"]),
         "timit" => vec!["held-out=2", "train=2", "valid=1", "test=1", "batch=2", "eval_batch=1"],

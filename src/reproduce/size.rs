@@ -14,7 +14,7 @@ pub struct Sized {
 /// Largest hidden size that is tried.
 const LARGEST: usize = 1 << 14;
 /// Sizes around the best that are tried one by one: some operators have few sizes.
-const AROUND: usize = 24;
+const AROUND: usize = 4;
 
 /// The hidden size at which `count` comes nearest to `target`; of two that are as near the smaller. `count` is about
 /// increasing, and an error at sizes that a network cannot have.
