@@ -60,13 +60,16 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let what = gpu.describe();
     let memory = format_bytes(usize::try_from(what.memory_bytes).unwrap_or(usize::MAX));
     let (major, minor) = what.compute;
-    out.line(format!(
-        "{}, compute capability {major}.{minor}, {memory}, {} multiprocessors, driver for CUDA {}.{}",
-        what.name,
-        what.multiprocessors,
-        what.driver / 1000,
-        what.driver % 1000 / 10,
-    ));
+    let (processors, driver) = (what.multiprocessors, what.driver);
+    out.line(match what.emulated {
+        true => format!("{}, {memory}, interpreting PTX on the CPU", what.name),
+        false => format!(
+            "{}, compute capability {major}.{minor}, {memory}, {processors} multiprocessors, driver for CUDA {}.{}",
+            what.name,
+            driver / 1000,
+            driver % 1000 / 10,
+        ),
+    });
     let mut report = json!({
         "device": what.name, "compute": format!("{major}.{minor}"), "memory_bytes": what.memory_bytes,
         "multiprocessors": what.multiprocessors, "shared_bytes": what.shared_bytes, "driver": what.driver,

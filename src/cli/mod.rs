@@ -34,7 +34,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use output::{Output, Report};
 
 /// Result of a command.
-pub(crate) type Result<T> = std::result::Result<T, retrograd::Error>;
+pub(crate) type Result<T, E = retrograd::Error> = std::result::Result<T, E>;
 
 const ABOUT: &str = "Reverse-mode differentiation that walks backwards in time: trains recurrent networks, \
                      plans their memory, checks their gradients.";

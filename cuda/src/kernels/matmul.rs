@@ -89,7 +89,7 @@ pub fn matmul(
 ) -> Result<()> {
     let (m, n, _) = inner(&a, &b)?;
     Expect::new("matmul", "c [M,N]", &[m, n])?.of(c)?;
-    launch(gpu, a, b, bias, c, 1)
+    launch(gpu, a, b, bias, (c, 0), 1)
 }
 
 fn launch(
@@ -97,7 +97,7 @@ fn launch(
     a: Matrix<'_>,
     b: Matrix<'_>,
     bias: Option<&Buffer<f32>>,
-    c: &mut Buffer<f32>,
+    (c, offset): (&mut Buffer<f32>, usize),
     parts: usize,
 ) -> Result<()> {
     let (m, n, k) = inner(&a, &b)?;
@@ -105,7 +105,7 @@ fn launch(
     b.check("b [K,N]")?;
     Expect::new("matmul", "bias [N]", &[n])?.of_any(bias)?;
     let tiles = fit::<i32>("matmul", "number of tiles", m.div_ceil(TILE) * n.div_ceil(TILE))?;
-    let mut args = vec![a.input(), b.input(), super::kru::optional(bias), c.output()];
+    let mut args = vec![a.input(), b.input(), super::kru::optional(bias), c.output().offset(offset)];
     args.extend([m, n, k, a.stride, b.stride].map(|n| Arg::I64(n as i64)));
     args.extend([a.across, b.across].map(|across| Arg::I32(across.into())));
     let kernel = Kernel { module: &MATMUL, name: "matmul" };
@@ -129,7 +129,11 @@ pub(crate) fn accumulate(
 ) -> Result<()> {
     let (m, n, k) = inner(&a, &b)?;
     let parts = parts(k);
+    if parts == 1 && stride == n {
+        Expect::at_least("matmul", "c [M,N]", m * n + offset)?.of(c)?;
+        return launch(gpu, a, b, None, (c, offset), 1);
+    }
     Expect::new("matmul", "room", &[m * n * parts])?.of(room)?;
-    launch(gpu, a, b, None, room, parts)?;
+    launch(gpu, a, b, None, (room, 0), parts)?;
     sum_rows_into(gpu, parts, m * n, room, c, (n.max(1), stride, offset))
 }
