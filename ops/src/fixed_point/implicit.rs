@@ -77,6 +77,11 @@ impl Op for Implicit {
     fn jvp(&self, tape: &mut Tape, io: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
         let (image, fixed) = (io.inputs[0], io.inputs[1]);
         let Some(image_dot) = x_dots[0] else { return Ok(None) };
+        // The fixed point has no tangent of its own, but for the one that is solved for below: what is asked for then is
+        // that of the image, and tangents that go further on from it are not wanted.
+        if x_dots[1].is_some() {
+            return Ok(None);
+        }
         let through_f = |tape: &mut Tape, u: Var| Ok(jvp(tape, &[image], &[(fixed, u)])?[0]);
         Ok(Some(self.resolve(tape, image_dot, through_f)?))
     }
