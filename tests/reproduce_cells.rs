@@ -20,7 +20,7 @@ fn json(dir: &std::path::Path, more: &[&str]) -> Value {
 #[test]
 fn a_few_updates_of_two_networks() {
     let dir = tempfile::tempdir().unwrap();
-    let few = ["--task", "denoise", "--only", "GRU", "--only", "nru", "--updates", "100"];
+    let few = ["--task", "denoise", "--only", "GRU", "--only", "janet", "--updates", "100"];
     let first = json(dir.path(), &few);
     let networks = first["tasks"][0]["networks"].as_array().unwrap();
     assert_eq!(networks.len(), 2);
@@ -32,7 +32,7 @@ fn a_few_updates_of_two_networks() {
     }
     let table = std::fs::read_to_string(dir.path().join("cells/denoise.md")).unwrap();
     assert!(
-        table.contains("| GRU |") && table.contains("| NRU |") && table.contains("not within 100"),
+        table.contains("| GRU |") && table.contains("| JANET |") && table.contains("not within 100"),
         "{table}"
     );
     let picture = std::fs::read_to_string(dir.path().join("cells/denoise.svg")).unwrap();

@@ -122,7 +122,8 @@ pub struct Solution {
 /// is not computed.
 ///
 /// Shapes: `z0 [.., a, ..] -> z` of the shape of `f(z0)`, which must have the same ordinary axes, at least one.
-/// Rule: see [`Gradient`]. Implicit gradients cannot be differentiated again: that is an error, not a wrong number.
+/// Rule: see [`Gradient`]. Implicit gradients cannot be differentiated again: that is an error (a tangent of theirs is NaN),
+/// not a wrong number.
 /// Domain: Anderson and Broyden are for real numbers.
 /// Errors: no steps; a `memory`, `mixing`, `rate` or `tolerance` out of its range; an `f` whose result is of another
 /// type or size than `z`; what `f` returns.

@@ -12,7 +12,7 @@ use smallvec::smallvec;
 use super::Solver;
 use super::solvers::{distance, solve};
 use crate::rule::pointwise_op;
-use crate::{add, le};
+use crate::{add, le, mul};
 
 /// `image = f(fixed)` with the gradient of the fixed point that `fixed` is. `fixed` has no gradient of its own.
 pub(super) fn implicit(
@@ -109,10 +109,15 @@ impl Op for Once {
     pointwise_op!("fixed_point_adjoint");
 
     fn vjp(&self, _: &mut Tape, _: Io<'_>, _: Var) -> Result<Cotangents> {
-        Once::refuse()
+        let what =
+            "implicit gradients cannot be differentiated again; Gradient::Unrolled and Gradient::Phantom can";
+        Err(Error::argument("fixed_point", what))
     }
 
-    fn jvp(&self, _: &mut Tape, _: Io<'_>, _: &[Option<Var>]) -> Result<Option<Var>> {
-        Once::refuse()
+    /// Tangents of a whole tape are recorded whether or not anybody wants them, so this one is NaN instead of an error.
+    fn jvp(&self, tape: &mut Tape, _: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
+        let Some(dot) = x_dots[0] else { return Ok(None) };
+        let nan = tape.scalar(dot, f64::NAN)?;
+        mul(tape, dot, nan).map(Some)
     }
 }

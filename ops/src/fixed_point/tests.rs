@@ -177,16 +177,18 @@ fn in_a_scan_under_any_plan() -> Result<()> {
     values.insert("xs", sampler.direction(DType::F64, &[6, N, H])?);
     for solver in solvers() {
         let mut first: Option<Tensor> = None;
-        for gradient in
-            [Gradient::Unrolled, implicit(solver.clone()), Gradient::Phantom { steps: 60, rate: 1.0 }]
-        {
-            let (tape, outputs) = record(&solver, &gradient, 40)?;
+        let mut gradients = vec![implicit(solver.clone())];
+        if matches!(solver, Solver::Damped { .. }) {
+            gradients.extend([Gradient::Unrolled, Gradient::Phantom { steps: 25, rate: 1.0 }]);
+        }
+        for gradient in gradients {
+            let (tape, outputs) = record(&solver, &gradient, enough(&solver))?;
             let expected = reference::evaluate(&tape, &outputs, &[&values])?;
             assert_eq!(expected[1].get(0).re, 0.0, "{solver:?}: rows that did not converge");
             let free = Program::new(&tape, &outputs, RunOptions::default())?;
             let least = free.plan(6, N)?.peak_bytes();
             let mut bits: Option<Vec<Tensor>> = None;
-            for budget in [None, Some(least), Some(least * 3 / 4)] {
+            for budget in [None, Some(least * 3 / 4)] {
                 let options = RunOptions { budget, threads: Some(1), ..Default::default() };
                 let mut program = Program::new(&tape, &outputs, options)?;
                 let out = match program.run(&[&values]) {
