@@ -68,7 +68,10 @@ pub enum Error {
         what: String,
     },
     /// A memory budget that no plan can meet.
-    #[error("budget of {budget} bytes is too small: this run needs at least {smallest} bytes; {dominant}")]
+    #[error(
+        "a budget of {} is too small: this run needs at least {} ({smallest} bytes); {dominant}",
+        crate::plan::bytes(*.budget), crate::plan::bytes(*.smallest)
+    )]
     Budget {
         /// Budget asked for, bytes.
         budget: usize,
@@ -76,6 +79,14 @@ pub enum Error {
         smallest: usize,
         /// What most of the smallest budget is for.
         dominant: String,
+    },
+    /// Memory that the system does not have.
+    #[error("out of memory: {what} needs {}", crate::plan::bytes(*.bytes))]
+    OutOfMemory {
+        /// What it was for.
+        what: String,
+        /// Bytes asked for.
+        bytes: usize,
     },
     /// Sizes whose product cannot be counted or stored.
     #[error("{what}: {sizes} elements overflow")]

@@ -64,7 +64,7 @@ use std::fmt;
 
 pub use binomial::{advances, reach, repetitions, split};
 pub use check::{ScheduleError, Stats, check};
-pub use choose::{Choice, Footprint};
+pub use choose::{Choice, Costs, Footprint};
 
 /// One thing to do. `from`, `to` and `step` count segments: `step` is the state before segment `step`, and
 /// `from..to` the segments in between.

@@ -1,15 +1,18 @@
 //! `retrograd bench`: seconds, bytes and flops of a network on a random batch, and what the time goes to.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use retrograd::engine::Profile;
 use retrograd::engine::cpu::{Denormals, Isa, Pool, product_peak};
+use retrograd::engine::plan::{RATES_VARIABLE, Rates};
 use retrograd::run::progress::format_bytes;
-use retrograd::{Error, Params, Program, Tensor, grad, optim};
+use retrograd::{Error, Params, Program, Tape, Tensor, Var, grad, optim};
 use serde_json::{Value, json};
 
 use super::network::NetworkArgs;
 use super::profile::Shares;
+use super::tradeoff::Tradeoff;
 use super::{Output, Report, Result, parse, profile};
 
 const EXAMPLES: &str = "\
@@ -23,7 +26,8 @@ Examples:
   retrograd bench --cell kru --hidden 512 --steps 784 --batch 20
   retrograd bench --cell lstm --hidden 128 --input 10 --output 10 --steps 1000 --batch 20 --runs 20 --json
   retrograd bench --cell lstm --operator kron --budget 16MiB --threads 1
-  retrograd bench --cell kru --hidden 512 --profile";
+  retrograd bench --cell kru --hidden 512 --profile
+  retrograd bench --cell lstm --hidden 128 --steps 1000 --batch 100 --sweep-budget --svg curve.svg";
 
 /// Instructions that `--profile` lists.
 const TOP: usize = 15;
@@ -43,6 +47,15 @@ pub(crate) struct Args {
     /// List the instructions of forward+backward that take longest
     #[arg(long)]
     profile: bool,
+    /// Instead, measure the plans of so many budgets from the smallest that works to none, in turn
+    #[arg(long, value_name = "POINTS", num_args = 0..=1, default_missing_value = "10", value_parser = parse::positive)]
+    sweep_budget: Option<usize>,
+    /// Measure how fast this machine is too, as the variable RETROGRAD_RATES by which plans are chosen
+    #[arg(long)]
+    rates: bool,
+    /// Draw what --sweep-budget measured into this file
+    #[arg(long, value_name = "FILE", requires = "sweep_budget")]
+    svg: Option<PathBuf>,
 }
 
 /// What was measured of one program.
@@ -99,9 +112,17 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let mut params = std::mem::take(&mut recorded.params);
     let loss = recorded.loss;
     let pool = Pool::new(network.threads, Denormals::default())?;
-    let peak = product_peak(Isa::select()?, network.dtype.dtype(), &pool);
+    let isa = Isa::select()?;
+    let peak = product_peak(isa, network.dtype.dtype(), &pool);
+    let rates = args.rates.then(|| Rates::measure(isa, network.dtype.dtype(), &pool).to_string());
+    if let Some(rates) = &rates {
+        out.line(format!("{RATES_VARIABLE}={rates}"));
+    }
     let mut outputs = vec![loss];
     outputs.extend(grad(&mut recorded.tape, loss, &wrt)?);
+    if let Some(points) = args.sweep_budget {
+        return sweep(args, out, &recorded.tape, &outputs, &[&params, &batch], points);
+    }
     let compile = |outputs: &[retrograd::Var]| Program::new(&recorded.tape, outputs, network.options());
 
     let mut forward = compile(&[loss])?;
@@ -174,6 +195,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         "runs": args.runs,
         "optimizer": args.optimizer,
         "product_peak_flops_per_second": peak,
+        "rates": rates,
         "forward": forward.json(peak),
         "forward_backward": both.json(peak),
         "training_step": step.json(peak),
@@ -181,6 +203,41 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
             both.profile.top(TOP).into_iter().map(|l| profile::line(&both.profile, l)).collect::<Vec<_>>()
         }),
     })))
+}
+
+/// Measures plans of several budgets.
+fn sweep(
+    args: &Args,
+    out: &Output,
+    tape: &Tape,
+    outputs: &[Var],
+    values: &[&Params],
+    points: usize,
+) -> Result<Report> {
+    let network = &args.network;
+    let size = (network.steps, network.batch);
+    let program = Program::new(tape, outputs, network.options())?;
+    let chosen = program.plan(size.0, size.1)?;
+    let mut curve = Tradeoff::plan(&program, size, points)?;
+    drop(program);
+    curve.measure(tape, outputs, &network.options(), values, args.runs)?;
+    out.line(format!(
+        "{}, {} units, {} inputs, {} outputs; T={} steps, N={} rows, {}, {} rounds",
+        network.name()?,
+        network.hidden,
+        network.input,
+        network.output,
+        size.0,
+        size.1,
+        network.dtype.dtype(),
+        args.runs,
+    ));
+    curve.print(out, &chosen);
+    if let Some(file) = &args.svg {
+        curve.draw(file, &network.name()?, &chosen)?;
+        out.line(format!("drawn in {}", file.display()));
+    }
+    Ok(Report::new(json!({ "network": network.json()?, "rounds": args.runs, "tradeoff": curve.json() })))
 }
 
 fn measure(

@@ -8,6 +8,7 @@ use retrograd::{Error, Params, Program, grad};
 use serde_json::json;
 
 use super::network::NetworkArgs;
+use super::tradeoff::Tradeoff;
 use super::{Output, Report, Result, plan as plan_json, profile as profile_json};
 
 const EXAMPLES: &str = "\
@@ -16,6 +17,7 @@ Examples:
   retrograd explain --cell lstm --operator kron --steps 1000 --batch 32 --budget 8MiB
   retrograd explain --cell gru --forward
   retrograd explain --cell kru --svg plan.svg
+  retrograd explain --cell gru --steps 1000 --batch 32 --budget 4MiB --tradeoff curve.svg
   retrograd explain --cell kru --hidden 512 --time --svg plan.svg";
 
 /// Arguments of `retrograd explain`.
@@ -33,7 +35,13 @@ pub(crate) struct Args {
     /// Draw the plan into this file
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    /// Draw bytes against expected time into this file: the plans from the smallest budget to none
+    #[arg(long, value_name = "FILE")]
+    tradeoff: Option<PathBuf>,
 }
+
+/// Plans of the trade of bytes for time.
+const POINTS: usize = 16;
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
@@ -60,6 +68,18 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
             .sum::<usize>()
     ));
     out.line(text.trim_end());
+    let curve = if args.tradeoff.is_some() || network.budget.is_some() {
+        let curve = Tradeoff::plan(&program, (network.steps, network.batch), POINTS)?;
+        out.line("");
+        curve.print(out, &plan);
+        Some(curve)
+    } else {
+        None
+    };
+    if let (Some(file), Some(curve)) = (&args.tradeoff, &curve) {
+        curve.draw(file, &network.name()?, &plan)?;
+        out.line(format!("drawn in {}", file.display()));
+    }
     let profile =
         if args.time { Some(timed(&mut program, &[&recorded.params, &network.batch()?])?) } else { None };
     if let Some(profile) = &profile {
@@ -81,6 +101,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         "rebuilds_everything": plan.rebuilds_everything(),
         "plan": plan_json::summary(&plan.summary()),
         "time": profile.as_ref().map(profile_json::profile),
+        "tradeoff": curve.as_ref().map(Tradeoff::json),
         "text": text,
         "svg": args.svg,
     })))

@@ -22,6 +22,7 @@ mod profile;
 #[cfg(feature = "cuda")]
 mod sequence;
 mod tour;
+mod tradeoff;
 mod train;
 
 use std::process::ExitCode;

@@ -28,6 +28,7 @@ pub struct Series {
 ///     title: "adding, T = 100".into(),
 ///     x_label: "step".into(),
 ///     y_label: "mean squared error".into(),
+///     log_x: false,
 ///     log_y: true,
 ///     series: vec![Series { name: "train".into(), points: vec![(0.0, 0.4), (10.0, 0.1), (20.0, 0.02)] }],
 ///     baseline: Some(("constant prediction".into(), 0.167)),
@@ -42,6 +43,8 @@ pub struct Chart {
     pub x_label: String,
     /// Beside the vertical axis.
     pub y_label: String,
+    /// Logarithmic horizontal axis.
+    pub log_x: bool,
     /// Logarithmic vertical axis; values that are not positive are then left out.
     pub log_y: bool,
     /// The curves, in the order of the legend.
@@ -87,10 +90,12 @@ impl Chart {
 
     fn draw(&self, out: &mut String) -> std::fmt::Result {
         let usable = |y: f64| y.is_finite() && (!self.log_y || y > 0.0);
-        let points = || self.series.iter().flat_map(|s| &s.points).filter(|p| p.0.is_finite() && usable(p.1));
+        let along = |x: f64| x.is_finite() && (!self.log_x || x > 0.0);
+        let points = || self.series.iter().flat_map(|s| &s.points).filter(|p| along(p.0) && usable(p.1));
         let baseline = self.baseline.as_ref().filter(|b| usable(b.1));
         let empty = points().next().is_none();
-        let x = Axis::linear(points().map(|p| p.0), LEFT, RIGHT, 0.0);
+        let xs = points().map(|p| p.0);
+        let x = if self.log_x { Axis::log(xs, LEFT, RIGHT) } else { Axis::linear(xs, LEFT, RIGHT, 0.0) };
 
         let legend = self.legend();
         let top = 52.0 + LEGEND_ROW * legend.last().map_or(0.0, |e| e.row + 1.0);
@@ -447,7 +452,7 @@ mod tests {
             let series = vec![Series { name: text.clone(), points }];
             let chart = Chart {
                 title: text.clone(), x_label: text.clone(), y_label: text.clone(),
-                log_y, series, baseline: Some((text, baseline)),
+                log_x: false, log_y, series, baseline: Some((text, baseline)),
             };
             for xy in places(&chart.to_svg()).chunks(2) {
                 prop_assert!((LEFT - 0.1..=RIGHT + 0.1).contains(&xy[0]), "{xy:?}");

@@ -347,6 +347,7 @@ impl Session {
             title: format!("{}, {} with {} units", task.name, config.network(), config.hidden),
             x_label: "update".into(),
             y_label: task.metric.name().into(),
+            log_x: false,
             log_y: !task.metric.larger_is_better(),
             series: vec![
                 Series { name: "training".into(), points: train },

@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::call::{Context, Span, run_call};
+use super::call::{Context, Span, run_share};
 use super::frame::{Arena, Frame, Loc};
+use super::team::{Member, Team};
 use crate::cpu::{Isa, Pool};
 use crate::dtype::DType;
 use crate::plan::ir::{Buf, BufKind, Operand};
-use crate::plan::memory::{Memory, PairSlots, ScanSlots, Slot, StepSlots, segment, tile_rows};
+use crate::plan::memory::{Memory, PairSlots, ScanSlots, Slot, StepSlots, tile_rows};
 use crate::plan::outer::{Outer, Role, ScanItem};
+use crate::plan::record_bytes;
 use crate::plan::step::{External, Stage, StepProgram};
 use crate::profile::{Clock, Own, Pass, Times, first_site};
 use crate::schedule::Action;
@@ -33,6 +35,7 @@ pub(crate) struct ScanRun<'a> {
 struct Tile<'a, 'b> {
     run: &'b ScanRun<'a>,
     lane: usize,
+    member: Member<'b>,
     tile: usize,
     first_row: usize,
     rows: usize,
@@ -54,13 +57,13 @@ struct Bound<'p> {
 pub(crate) fn run_scan(run: &ScanRun<'_>, pool: &Pool) {
     let s = run.slots;
     let start = || run.times.map(|times| (times, times.start()));
-    pool.run(s.lanes, |lane| {
+    let tiles = |lane: usize, member: Member<'_>| {
         let clock = start();
         let mut tile = lane;
         while tile < s.tiles {
             let (first_row, rows) = tile_rows(run.memory.rows, s.tiles, tile);
             let clock = clock.as_ref().map(|(_, clock)| clock);
-            let tile_run = Tile { run, lane, tile, first_row, rows, clock };
+            let tile_run = Tile { run, lane, member, tile, first_row, rows, clock };
             tile_run.clear_sums();
             tile_run.lap(Own::Clear as usize, s.tile as u64);
             tile_run.run();
@@ -69,7 +72,13 @@ pub(crate) fn run_scan(run: &ScanRun<'_>, pool: &Pool) {
         if let Some((times, clock)) = clock {
             times.add(clock);
         }
-    });
+    };
+    if s.members > 1 {
+        let team = Team::new(s.members);
+        pool.together(|index| team.run(index, |member| tiles(0, member)));
+    } else {
+        pool.run(s.lanes, |lane| tiles(lane, Member::ALONE));
+    }
     let clock = start();
     collect(run);
     if let Some((times, clock)) = clock {
@@ -103,8 +112,11 @@ impl Tile<'_, '_> {
 
     fn clear_sums(&self) {
         let s = self.run.slots;
-        // SAFETY: the tile's own block, `slots.tile` bytes long.
-        unsafe { std::ptr::write_bytes(self.run.arena.0.add(self.sums_base()), 0, s.tile) };
+        if self.member.leads() {
+            // SAFETY: the tile's own block, `slots.tile` bytes long.
+            unsafe { std::ptr::write_bytes(self.run.arena.0.add(self.sums_base()), 0, s.tile) };
+        }
+        self.member.meet();
     }
 
     fn span(&self, a: usize, b: usize, reverse: bool) -> Span {
@@ -173,7 +185,10 @@ impl Tile<'_, '_> {
             .collect();
         let site = first_site(run.item, pass);
         self.lap(Own::Bind as usize, 0);
-        let streams = pair.is_some_and(|p| p.tile >= STREAM_FROM);
+        let streams = pair.is_some_and(|p| {
+            let steps = if pass == Pass::Record { p.cut.leaf } else { p.cut.longest() };
+            record_bytes(p, steps) >= STREAM_FROM
+        });
         Bound { program, site, frame: Frame { locs, streams }, segment }
     }
 
@@ -210,6 +225,7 @@ impl Tile<'_, '_> {
             let buf = &item.run.bufs[item.run.states[&k]];
             moved += self.copy(&from, 0, &to, 0, buf);
         }
+        self.member.meet();
         self.lap(Own::States as usize, moved);
         match (item.role, pair_of(run)) {
             (Role::Forward(_), Some(pair)) => {
@@ -219,12 +235,12 @@ impl Tile<'_, '_> {
                     match action {
                         Action::Advance { from, to } => {
                             if let Some(sweep) = &sweep {
-                                let (a, b) = segment(from, to, pair.leaf, steps, item.reverse);
+                                let (a, b) = pair.cut.bounds(from, to, item.reverse);
                                 self.advance(sweep, &slots.current, a, b);
                             }
                         }
                         Action::Record { from, to } => {
-                            let (a, b) = segment(from, to, pair.leaf, steps, item.reverse);
+                            let (a, b) = pair.cut.bounds(from, to, item.reverse);
                             self.advance(&main, &slots.current, a, b);
                         }
                         other => self.mark(pair, &slots.current, &item.run, other),
@@ -242,7 +258,7 @@ impl Tile<'_, '_> {
                 // The recorded scan walks the other way.
                 let forward_reverse = !item.reverse;
                 for action in pair.schedule.backward_actions() {
-                    let bounds = |from, to| segment(from, to, pair.leaf, steps, forward_reverse);
+                    let bounds = |from, to| pair.cut.bounds(from, to, forward_reverse);
                     match (action, &replay) {
                         (Action::Backward { from, to }, _) => {
                             let (a, b) = bounds(from, to);
@@ -269,6 +285,7 @@ impl Tile<'_, '_> {
             let buf = &item.run.bufs[item.run.states[k]];
             moved += self.copy(&from, 0, &self.outer_loc(out), 0, buf);
         }
+        self.member.meet();
         self.lap(Own::States as usize, moved);
     }
 
@@ -287,6 +304,7 @@ impl Tile<'_, '_> {
                 _ => {}
             }
         }
+        self.member.meet();
         self.lap(Own::Checkpoints as usize, moved);
     }
 
@@ -308,6 +326,7 @@ impl Tile<'_, '_> {
         let slots = |from: usize, to: usize| if p.reverse { (to - from, 0) } else { (0, to - from) };
         let (enter, leave) = slots(a, b);
         self.states(bound, &frame, current, enter, true, true);
+        let mut left = None;
         self.chunks(a, b, p.reverse, |from, to| {
             for (i, buf) in p.bufs.iter().enumerate() {
                 let in_chunk = match buf.kind {
@@ -320,10 +339,16 @@ impl Tile<'_, '_> {
                 }
             }
             let (enter, leave) = slots(from, to);
-            self.states(bound, &frame, current, enter, true, false);
+            match left {
+                None => self.states(bound, &frame, current, enter, true, false),
+                Some(left) => self.carry_over(bound, &frame, left, enter),
+            }
             self.stages(bound, &frame, from, to);
-            self.states(bound, &frame, current, leave, false, false);
+            left = Some(leave);
         });
+        if let Some(left) = left {
+            self.states(bound, &frame, current, left, false, false);
+        }
         self.states(bound, &frame, current, leave, false, true);
     }
 
@@ -368,25 +393,42 @@ impl Tile<'_, '_> {
             moved +=
                 if enter { self.copy(&here, 0, &ring, at, buf) } else { self.copy(&ring, at, &here, 0, buf) };
         }
+        self.member.meet();
+        self.lap(Own::States as usize, moved);
+    }
+
+    /// Copies the states in the chunk's ring from the slot in which the last chunk left them.
+    fn carry_over(&self, bound: &Bound<'_>, frame: &Frame, left: usize, enter: usize) {
+        let p = bound.program;
+        let mut moved = 0;
+        for (_, &b) in p.states.iter().filter(|(k, _)| !bound.segment.contains(k)) {
+            let ring = Loc { origin: 0, ..frame.locs[b] };
+            moved += self.copy(&ring, left, &ring, enter, &p.bufs[b]);
+        }
+        self.member.meet();
         self.lap(Own::States as usize, moved);
     }
 
     fn stages(&self, bound: &Bound<'_>, frame: &Frame, from: usize, to: usize) {
         let p = bound.program;
         let s = self.run.slots;
-        let len = (s.lane - s.scratch) / 8;
-        // SAFETY: the end of the lane's own workspace.
-        let scratch: &mut [u64] = unsafe {
-            std::slice::from_raw_parts_mut(self.run.arena.0.add(self.work() + s.scratch).cast(), len)
-        };
+        let len = s.scratch_bytes / 8;
+        let start = self.work() + s.scratch + self.member.index() * s.scratch_bytes;
+        // SAFETY: the member's own part of the end of the lane's workspace.
+        let scratch: &mut [u64] =
+            unsafe { std::slice::from_raw_parts_mut(self.run.arena.0.add(start).cast(), len) };
         let cx = |a, b| Context { frame, bufs: &p.bufs, isa: self.run.isa, span: self.span(a, b, p.reverse) };
         let mut first = bound.site;
         for stage in &p.stages {
             let mut run = |cx: Context<'_>| {
                 for (i, call) in stage.calls().iter().enumerate() {
-                    run_call(&cx, call, scratch);
+                    run_share(&cx, call, scratch, self.member);
+                    self.member.meet();
                     if let Some(clock) = self.clock {
-                        clock.lap(first + i, 1, cx.span.entries(call.over));
+                        // A shared call counts once, its time on every thread.
+                        let (calls, entries) =
+                            if self.member.leads() { (1, cx.span.entries(call.over)) } else { (0, 0) };
+                        clock.lap(first + i, calls, entries);
                     }
                 }
             };
@@ -408,8 +450,9 @@ impl Tile<'_, '_> {
     /// Copies this tile's rows of one slot. Returns the bytes read and written.
     fn copy(&self, from: &Loc, from_slot: usize, to: &Loc, to_slot: usize, buf: &Buf) -> u64 {
         let size = buf.dtype.real().size();
+        let (first, last) = self.member.part(self.rows, 1);
         for plane in 0..buf.dtype.planes() {
-            for r in 0..self.rows {
+            for r in first..last {
                 let a = plane * from.plane + from_slot * from.step + r * from.row;
                 let b = plane * to.plane + to_slot * to.step + r * to.row;
                 // SAFETY: rows of blocks that do not overlap.
@@ -422,7 +465,7 @@ impl Tile<'_, '_> {
                 }
             }
         }
-        2 * (buf.dtype.planes() * self.rows * buf.width * size) as u64
+        2 * (buf.dtype.planes() * (last - first) * buf.width * size) as u64
     }
 }
 

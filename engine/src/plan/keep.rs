@@ -7,7 +7,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::lower::scales;
 use super::step::Saved;
+use crate::op::Class;
 use crate::scan::Step;
 use crate::tape::{NodeKind, Var};
 
@@ -26,6 +28,8 @@ pub(crate) struct Kept {
     pub(crate) keeps: Vec<Var>,
     /// What they replace in the adjoint step.
     pub(crate) saved: HashMap<u32, Saved>,
+    /// Bytes, for a row and step, of all values that the adjoint reads.
+    pub(crate) everything: usize,
 }
 
 /// Decides for a step, its adjoint, and the nodes of the adjoint that are needed at all.
@@ -41,10 +45,6 @@ pub(crate) fn choose(forward: &Step, adjoint: &Step, live: &[bool], keep: Keep) 
             saved.insert(i as u32, Saved::State { carry, after: true });
         }
     }
-    if keep == Keep::States {
-        return Kept { keeps: Vec::new(), saved };
-    }
-
     // Rebuilt nodes that are needed, directly by the adjoint proper or to rebuild one that is.
     let rebuilt = |i: usize| adjoint.rebuilds[i].is_some() && !saved.contains_key(&(i as u32));
     let n = adjoint.nodes.len();
@@ -63,6 +63,10 @@ pub(crate) fn choose(forward: &Step, adjoint: &Step, live: &[bool], keep: Keep) 
             node.inputs.iter().for_each(|&v| used(v));
         }
     }
+    let everything = read(forward, adjoint, live, &direct, &saved);
+    if keep == Keep::States {
+        return Kept { keeps: Vec::new(), saved, everything };
+    }
     let mut needed: Vec<bool> = (0..n).map(|i| live[i] && direct[i] && rebuilt(i)).collect();
     for i in (0..n).rev() {
         if needed[i] {
@@ -80,10 +84,9 @@ pub(crate) fn choose(forward: &Step, adjoint: &Step, live: &[bool], keep: Keep) 
     let mut flow = Flow::new(2 * n + 2);
     for i in (0..n).filter(|&i| needed[i]) {
         let node = &adjoint.nodes[i];
-        // Ties in bytes go to fewer values.
-        flow.edge(2 * i, 2 * i + 1, node.ty.entry_bytes() as u64 * 64 + 1);
+        flow.edge(2 * i, 2 * i + 1, node.ty.entry_bytes() as u64);
         let cheap = match &node.kind {
-            NodeKind::Op(op) => op.is_cheap(),
+            NodeKind::Op(op) => op.is_cheap() || scales(&adjoint.nodes, node).is_some(),
             _ => true,
         };
         if !cheap {
@@ -105,7 +108,37 @@ pub(crate) fn choose(forward: &Step, adjoint: &Step, live: &[bool], keep: Keep) 
         saved.insert(i as u32, Saved::Kept(keeps.len()));
         keeps.push(Var { tape: forward.id, index: f });
     }
-    Kept { keeps, saved }
+    Kept { keeps, saved, everything }
+}
+
+/// Bytes of the values of the forward step, for a row and step, that the adjoint proper reads: of a view, those of
+/// what it views; of a state, before and after a step, once.
+fn read(
+    forward: &Step,
+    adjoint: &Step,
+    live: &[bool],
+    direct: &[bool],
+    saved: &HashMap<u32, Saved>,
+) -> usize {
+    let mut wanted = direct.to_vec();
+    let mut states = vec![false; forward.carries.len()];
+    let mut bytes = 0;
+    for (i, node) in adjoint.nodes.iter().enumerate().rev().filter(|(i, _)| live[*i]) {
+        let view =
+            matches!(&node.kind, NodeKind::Op(op) if matches!(op.class(), Class::Layout(_) | Class::Expand));
+        match saved.get(&(i as u32)) {
+            _ if !wanted[i] => {}
+            Some(Saved::State { carry, .. }) => states[*carry] = true,
+            _ if adjoint.rebuilds[i].is_none() => {}
+            _ if view => node.inputs.iter().for_each(|v| wanted[v.index as usize] = true),
+            _ if matches!(node.kind, NodeKind::Op(_)) && node.ty.shape.lead.has_n() => {
+                bytes += node.ty.entry_bytes();
+            }
+            _ => {}
+        }
+    }
+    let of_states = forward.carries.iter().zip(&states).filter(|(_, used)| **used);
+    bytes + of_states.map(|(c, _)| forward.nodes[c.output.index as usize].ty.entry_bytes()).sum::<usize>()
 }
 
 /// Maximum flow by shortest augmenting paths (Edmonds and Karp 1972); the graphs have tens of nodes.

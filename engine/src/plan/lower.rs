@@ -94,6 +94,13 @@ pub(crate) fn packed_buf(isa: Isa, dtype: DType, k: usize, m: usize, kind: BufKi
     Buf { kind, dtype, width, lead: Lead::Shared, unread: false, label: format!("packed {k}×{m}") }
 }
 
+/// The flags of a matrix product with rows of a single number: an outer product, which is pointwise.
+pub(crate) fn scales<'a>(nodes: &[Node], node: &'a Node) -> Option<&'a MatMul> {
+    let NodeKind::Op(op) = &node.kind else { return None };
+    let Class::MatMul(flags) = op.class() else { return None };
+    (nodes[node.inputs[0].index as usize].ty.shape.width() == 1).then_some(flags)
+}
+
 impl<'a> Lowerer<'a> {
     pub(crate) fn new(nodes: &'a [Node], live: &[bool], isa: Isa, in_step: bool) -> Lowerer<'a> {
         let mut users: HashMap<u32, Vec<u32>> = HashMap::new();
@@ -198,7 +205,9 @@ impl<'a> Lowerer<'a> {
     fn domain(&self, i: u32) -> Option<(Lead, usize, DType)> {
         let node = &self.nodes[i as usize];
         match &node.kind {
-            NodeKind::Op(op) if matches!(op.class(), Class::Pointwise(_)) => {
+            NodeKind::Op(op)
+                if matches!(op.class(), Class::Pointwise(_)) || scales(self.nodes, node).is_some() =>
+            {
                 let lead = node.ty.shape.lead;
                 let real = node.ty.dtype.real();
                 Some((lead, node.ty.shape.width(), real))
@@ -228,7 +237,11 @@ impl<'a> Lowerer<'a> {
                 }
             }
             level.insert(i, at);
-            let first = match domain {
+        }
+        self.delay(list, &mut level);
+        for &i in list {
+            let at = level[&i];
+            let first = match self.domain(i) {
                 Some(d) => *groups.entry((at, d)).or_insert(i),
                 None => i,
             };
@@ -244,6 +257,22 @@ impl<'a> Lowerer<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Moves a pointwise node to the level of its users where these are all pointwise over the same entries: there it
+    /// need not be written.
+    fn delay(&self, list: &[u32], level: &mut HashMap<u32, usize>) {
+        for &i in list.iter().rev() {
+            let Some(domain) = self.domain(i) else { continue };
+            if self.roots.contains(&i) || self.dest.contains_key(&i) {
+                continue;
+            }
+            let of = |u: &u32| level.get(u).copied().filter(|_| self.domain(*u) == Some(domain));
+            let users = self.users.get(&i).into_iter().flatten().map(of);
+            if let Some(Some(latest)) = users.min() {
+                level.insert(i, latest);
+            }
+        }
     }
 
     /// Lets the inputs of a concatenation be written in place where that is possible.
@@ -336,7 +365,6 @@ impl<'a> Lowerer<'a> {
         for &i in group {
             let node = &self.nodes[i as usize];
             let NodeKind::Op(op) = &node.kind else { continue };
-            let Class::Pointwise(body) = op.class() else { continue };
             let mut args = Vec::with_capacity(node.inputs.len());
             for v in node.inputs.clone() {
                 if let Some(&num) = nums.get(&v.index).filter(|_| inside.contains(&v.index)) {
@@ -367,7 +395,15 @@ impl<'a> Lowerer<'a> {
                     }
                 });
             }
-            let value = body.expr(&mut e, &args);
+            let value = match (op.class(), scales(self.nodes, node)) {
+                (Class::Pointwise(body), _) => body.expr(&mut e, &args),
+                (_, Some(flags)) => {
+                    let a = if flags.conj_a { e.conj(args[0]) } else { args[0] };
+                    let b = if flags.conj_b { e.conj(args[1]) } else { args[1] };
+                    e.mul(a, b)
+                }
+                _ => continue,
+            };
             nums.insert(i, value);
             names.push(op.name());
             let inputs: Vec<Ty> =

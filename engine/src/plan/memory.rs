@@ -11,7 +11,7 @@ use super::outer::{Item, Outer, Role, ScanItem};
 use super::step::StepProgram;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::schedule::{Footprint, Schedule};
+use crate::schedule::Schedule;
 
 /// Bytes every offset is a multiple of.
 const ALIGN: usize = 64;
@@ -28,9 +28,17 @@ pub(crate) fn aligned(bytes: usize) -> usize {
     bytes.div_ceil(ALIGN) * ALIGN
 }
 
+/// Rows from which reading a large matrix once for each tile of 32 of them is hidden behind the arithmetic.
+const MANY_ROWS: usize = 64;
+
+/// Whether threads share the calls of one tile: the matrix is larger than a thread's cache, and the rows are few.
+pub(crate) fn shares_calls(rows: usize, s: &ScanItem) -> bool {
+    s.matrix_bytes > CACHE && rows < MANY_ROWS
+}
+
 /// Number of tiles the rows are split into: about 32 rows a tile, at least two tiles for two threads.
-pub(crate) fn tiles(rows: usize, mixes: bool) -> usize {
-    if mixes || rows < 2 {
+pub(crate) fn tiles(rows: usize, s: &ScanItem) -> usize {
+    if s.mixes_rows || rows < 2 || shares_calls(rows, s) {
         return 1;
     }
     rows.div_ceil(32).next_power_of_two().clamp(2, 64).min(rows)
@@ -46,10 +54,14 @@ pub(crate) fn tile_rows(rows: usize, tiles: usize, tile: usize) -> (usize, usize
 const CACHE: usize = 1 << 20;
 
 /// Steps of a chunk: enough rows to keep the products busy, few enough to stay in the cache, where an adjoint step
-/// has about five values of the size of its states. The same for a scan and its adjoint under every plan, because
-/// sums over time are formed chunk by chunk.
-pub(crate) fn chunk_steps(rows_of_tile: usize, state_bytes: usize) -> usize {
+/// has about five values of the size of its states. A matrix that fills the cache alone wants more rows instead: its
+/// gradient is read and written once a chunk. The same for a scan and its adjoint under every plan, because sums over
+/// time are formed chunk by chunk.
+pub(crate) fn chunk_steps(rows_of_tile: usize, state_bytes: usize, matrix_bytes: usize) -> usize {
     let rows = rows_of_tile.max(1);
+    if matrix_bytes > CACHE {
+        return (256 / rows).next_power_of_two().clamp(4, 64);
+    }
     let few = CACHE / state_bytes.saturating_mul(5 * rows).max(1);
     (192 / rows).next_power_of_two().min((few + 1).next_power_of_two() / 2).clamp(4, 64)
 }
@@ -106,9 +118,53 @@ pub(crate) struct PairSlots {
     pub(crate) kept: Vec<Slot>,
     /// State `k` of checkpoint slot `s` is `checkpoints[k]` with `s` as its step.
     pub(crate) checkpoints: BTreeMap<usize, Slot>,
-    /// Steps of a segment.
-    pub(crate) leaf: usize,
+    pub(crate) cut: Cut,
     pub(crate) schedule: Schedule,
+}
+
+/// How the steps of a pair are cut into segments, in the order of the recorded scan: all of `leaf` steps but the
+/// last, which takes the rest. In time they are cut at multiples of the leaf from step 0.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    pub(crate) steps: usize,
+    pub(crate) leaf: usize,
+    pub(crate) segments: usize,
+}
+
+impl Cut {
+    fn new(steps: usize, segments: Segments) -> Cut {
+        let leaf = segments.leaf.min(steps).max(1);
+        let most = steps.div_ceil(leaf);
+        Cut { steps, leaf, segments: segments.count.clamp(1, most.max(1)).min(most) }
+    }
+
+    /// Leaves of the last segment.
+    fn tail(&self) -> usize {
+        self.steps.div_ceil(self.leaf).saturating_sub(self.segments.saturating_sub(1))
+    }
+
+    /// Steps of the longest segment.
+    pub(crate) fn longest(&self) -> usize {
+        self.tail().saturating_mul(self.leaf).min(self.steps).max(1)
+    }
+
+    /// The step before segment `segment`, for a scan that walks `reverse` or forward.
+    pub(crate) fn position(&self, segment: usize, reverse: bool) -> usize {
+        let leaves = if segment < self.segments { segment } else { self.steps.div_ceil(self.leaf) };
+        let visited = leaves.saturating_mul(self.leaf);
+        if reverse {
+            let all = self.steps.div_ceil(self.leaf).saturating_mul(self.leaf);
+            (all - visited).min(self.steps)
+        } else {
+            visited.min(self.steps)
+        }
+    }
+
+    /// First step of segments `from..to` in time, and the step after the last.
+    pub(crate) fn bounds(&self, from: usize, to: usize, reverse: bool) -> (usize, usize) {
+        let (a, b) = (self.position(from, reverse), self.position(to, reverse));
+        (a.min(b), a.max(b))
+    }
 }
 
 /// Places of a scan's working memory.
@@ -117,6 +173,8 @@ pub(crate) struct ScanSlots {
     pub(crate) tiles: usize,
     pub(crate) chunk: usize,
     pub(crate) lanes: usize,
+    /// Threads that share every call of the one tile; 1 if tiles are shared out instead.
+    pub(crate) members: usize,
     /// Start of the lanes' workspaces, and bytes from one to the next.
     pub(crate) work: usize,
     pub(crate) lane: usize,
@@ -127,7 +185,9 @@ pub(crate) struct ScanSlots {
     /// Current states, relative to a lane's workspace: of this scan, and of the one it replays.
     pub(crate) current: BTreeMap<usize, Slot>,
     pub(crate) replayed: BTreeMap<usize, Slot>,
+    /// Scratch memory of the first member, relative to a lane's workspace, and bytes of each member's.
     pub(crate) scratch: usize,
+    pub(crate) scratch_bytes: usize,
     /// Sums and stacks of each tile: start, bytes from one tile to the next, places relative to a tile's start.
     pub(crate) tile_base: usize,
     pub(crate) tile: usize,
@@ -152,9 +212,17 @@ pub(crate) struct Memory {
 /// How the recorded values of the run's pairs are held.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Segments {
-    /// Steps of a segment; `None` is the whole sequence.
-    pub(crate) leaf: Option<usize>,
+    /// Steps of every segment but the last, which takes the rest.
+    pub(crate) leaf: usize,
+    /// Number of segments.
+    pub(crate) count: usize,
+    /// Slots for checkpoints.
     pub(crate) slots: usize,
+}
+
+impl Segments {
+    /// The whole sequence is recorded.
+    pub(crate) const WHOLE: Segments = Segments { leaf: usize::MAX, count: 1, slots: 0 };
 }
 
 /// A block of memory to place: bytes, and the items during which it lives.
@@ -244,9 +312,9 @@ fn states_of(p: &StepProgram) -> impl Iterator<Item = (usize, &Buf)> {
 
 impl ScanSlots {
     fn new(outer: &Outer, s: &ScanItem, rows: usize, steps: usize, threads: usize) -> Result<ScanSlots> {
-        let tiles = tiles(rows, s.mixes_rows);
+        let tiles = tiles(rows, s);
         let of_tile = rows.div_ceil(tiles);
-        let chunk = chunk_steps(of_tile, s.state_bytes);
+        let chunk = chunk_steps(of_tile, s.state_bytes, s.matrix_bytes);
         let in_pair = |k: usize| match s.role {
             Role::Forward(p) | Role::Adjoint(p) => outer.pairs[p].states.contains_key(&k),
             Role::Plain => false,
@@ -280,8 +348,10 @@ impl ScanSlots {
             }
             None => (BTreeMap::new(), at),
         };
-        let scratch = at;
-        let lane = aligned(at + programs.iter().map(|p| p.scratch).max().unwrap_or(0) * 8);
+        let scratch = aligned(at);
+        let scratch_bytes = aligned(programs.iter().map(|p| p.scratch).max().unwrap_or(0) * 8);
+        let members = if shares_calls(rows, s) { threads } else { 1 };
+        let lane = aligned(at) + checked("scratch", &[scratch_bytes, members])?;
         let buf = |b: usize| &s.run.bufs[b];
         let (sums, at) = line_up(
             s.run.sums.iter().enumerate().map(|(i, c)| {
@@ -301,6 +371,8 @@ impl ScanSlots {
             tiles,
             chunk,
             lanes: threads.min(tiles),
+            members,
+            scratch_bytes,
             work: 0,
             lane,
             run,
@@ -322,12 +394,12 @@ impl ScanSlots {
 pub(crate) fn pair_rates(outer: &Outer, rows: usize) -> Result<(usize, usize)> {
     let (mut state, mut step) = (0, 0);
     for (p, pair) in outer.pairs.iter().enumerate() {
-        let tiles = tiles(rows, pair_mixes(outer, p));
-        let padded = tiles * rows.div_ceil(tiles);
+        let tiles = pair_tiles(outer, p, rows);
+        let padded = checked("rows", &[tiles, rows.div_ceil(tiles)])?;
         let entry: usize = pair.states.values().map(|(d, w)| d.size() * w).sum();
         let kept_rows: usize = pair.kept.iter().filter(|k| k.2).map(|(d, w, _)| d.size() * w).sum();
         let kept_shared: usize = pair.kept.iter().filter(|k| !k.2).map(|(d, w, _)| d.size() * w).sum();
-        state += checked("states", &[entry, padded])?;
+        state = checked("states", &[entry, padded])?.saturating_add(state);
         step += checked("recorded steps", &[entry + kept_rows, padded])? + kept_shared * tiles;
     }
     Ok((state, step))
@@ -341,15 +413,15 @@ fn recorded(outer: &Outer, p: usize) -> Option<&ScanItem> {
     })
 }
 
-fn pair_mixes(outer: &Outer, p: usize) -> bool {
-    recorded(outer, p).is_some_and(|s| s.mixes_rows)
+fn pair_tiles(outer: &Outer, p: usize, rows: usize) -> usize {
+    recorded(outer, p).map_or(1, |s| tiles(rows, s))
 }
 
 /// Largest chunk of the pairs: segments are a multiple of it.
 pub(crate) fn pair_chunk(outer: &Outer, rows: usize) -> usize {
     (0..outer.pairs.len())
         .filter_map(|p| recorded(outer, p))
-        .map(|s| chunk_steps(rows.div_ceil(tiles(rows, s.mixes_rows)), s.state_bytes))
+        .map(|s| chunk_steps(rows.div_ceil(tiles(rows, s)), s.state_bytes, s.matrix_bytes))
         .max()
         .unwrap_or(1)
 }
@@ -362,10 +434,10 @@ fn pair_slots(
     segments: Segments,
 ) -> Result<(PairSlots, usize)> {
     let pair = &outer.pairs[p];
-    let tiles = tiles(rows, pair_mixes(outer, p));
+    let tiles = pair_tiles(outer, p, rows);
     let of_tile = rows.div_ceil(tiles);
-    let leaf = segments.leaf.unwrap_or(steps).min(steps).max(1);
-    let n = steps.div_ceil(leaf);
+    let cut = Cut::new(steps, segments);
+    let (n, longest) = (cut.segments, cut.longest());
     let schedule = if n <= 1 {
         Schedule::keep(n)
     } else {
@@ -373,15 +445,15 @@ fn pair_slots(
             .map_err(|e| Error::argument("plan", format!("bug: schedule of {n} segments: {e}")))?
     };
     let states = pair.states.iter();
-    let (states, at) = line_up(states.map(|(&k, &(d, w))| (k, d, Some(leaf + 1), Some(of_tile), w)), 0)?;
+    let (states, at) = line_up(states.map(|(&k, &(d, w))| (k, d, Some(longest + 1), Some(of_tile), w)), 0)?;
     let kept = pair.kept.iter().enumerate();
-    let (kept, at) = line_up(kept.map(|(k, &(d, w, r))| (k, d, Some(leaf), r.then_some(of_tile), w)), at)?;
+    let (kept, at) = line_up(kept.map(|(k, &(d, w, r))| (k, d, Some(longest), r.then_some(of_tile), w)), at)?;
     let slots = if n <= 1 { 0 } else { segments.slots };
     let marks = pair.states.iter().filter(|_| slots > 0);
     let (checkpoints, at) = line_up(marks.map(|(&k, &(d, w))| (k, d, Some(slots), Some(of_tile), w)), at)?;
     let kept = kept.into_values().collect();
     let bytes = checked("recorded values", &[at, tiles])?;
-    Ok((PairSlots { offset: 0, tile: at, bytes, states, kept, checkpoints, leaf, schedule }, bytes))
+    Ok((PairSlots { offset: 0, tile: at, bytes, states, kept, checkpoints, cut, schedule }, bytes))
 }
 
 impl Memory {
@@ -474,32 +546,4 @@ impl Memory {
     pub(crate) fn peak_bytes(&self) -> usize {
         aligned(self.bytes) + self.output_bytes
     }
-}
-
-/// Steps of segments `from..to` in the order a scan visits them.
-pub(crate) fn segment(from: usize, to: usize, leaf: usize, steps: usize, reverse: bool) -> (usize, usize) {
-    if reverse {
-        // Segments are cut at multiples of the leaf from step 0; the last visited is the first in time.
-        let segments = steps.div_ceil(leaf);
-        let (a, b) = (segments - to, segments - from);
-        ((a * leaf).min(steps), (b * leaf).min(steps))
-    } else {
-        ((from * leaf).min(steps), (to * leaf).min(steps))
-    }
-}
-
-/// What a pair's memory costs for the choice of segments, beside everything else.
-pub(crate) fn footprint(outer: &Outer, steps: usize, rows: usize, fixed: usize) -> Result<Footprint> {
-    let (state_bytes, step_bytes) = pair_rates(outer, rows)?;
-    let granularity = pair_chunk(outer, rows);
-    Ok(Footprint {
-        steps,
-        state_bytes,
-        step_bytes,
-        // The states of a segment have one slot more than steps.
-        fixed_bytes: fixed + state_bytes,
-        granularity,
-        min_leaf: granularity,
-        max_leaf: steps,
-    })
 }

@@ -5,6 +5,8 @@
 //! place for given numbers of steps and rows (`memory`) and chooses how much of the time axis is held at once,
 //! so that the whole fits a budget. None of this changes a bit of a result.
 
+mod choose;
+mod cost;
 pub(crate) mod explain;
 pub(crate) mod ir;
 pub(crate) mod keep;
@@ -27,11 +29,15 @@ use crate::profile::{Profile, Sites, Times, Totals, profile};
 use crate::storage::Storage;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
+use choose::Chooser;
 use ir::{BufKind, Call, Instr, Place};
 use keep::Keep;
 use memory::{Memory, Segments};
 use outer::{Item, Outer, lower};
 
+pub(crate) use cost::record_bytes;
+pub use cost::{RATES_VARIABLE, Rates};
+pub(crate) use explain::bytes;
 pub use explain::{
     CallSummary, MemoryKind, MemoryLine, PassSummary, PhaseSummary, Plan, PlanSummary, ReplaySummary,
     ScanRole, ScanSummary,
@@ -50,6 +56,9 @@ pub struct RunOptions {
     /// Whether to note where the time of each run goes, for [`Program::last_profile`]. Off, it costs one branch
     /// for each kernel call.
     pub profile: bool,
+    /// Speeds of the machine by which plans are compared; `None`: those of [`RATES_VARIABLE`], or
+    /// [`Rates::typical`].
+    pub rates: Option<Rates>,
 }
 
 /// A compiled tape.
@@ -87,6 +96,7 @@ pub struct Program {
     options: RunOptions,
     pool: Pool,
     isa: Isa,
+    rates: Rates,
     cached: Vec<(usize, usize, Decision)>,
     arena: Option<Storage>,
     last_peak: usize,
@@ -99,6 +109,8 @@ pub(crate) struct Decision {
     pub(crate) variant: usize,
     pub(crate) segments: Segments,
     pub(crate) extra_forward_steps: u64,
+    /// The run is expected to take.
+    pub(crate) seconds: f64,
     pub(crate) memory: Arc<Memory>,
 }
 
@@ -107,7 +119,7 @@ const CACHED: usize = 16;
 
 impl Program {
     /// Compiles the part of `tape` that `outputs` need. Errors: an output of another tape, a step inside, an
-    /// unknown instruction set in `RETROGRAD_ISA`, zero threads.
+    /// unknown instruction set in `RETROGRAD_ISA`, rates in `RETROGRAD_RATES` that cannot be read, zero threads.
     pub fn new(tape: &Tape, outputs: &[Var], options: RunOptions) -> Result<Program> {
         if tape.is_step() {
             return Err(Error::argument("program", "compiled inside the step of a scan"));
@@ -127,6 +139,7 @@ impl Program {
         Ok(Program {
             variants,
             unused,
+            rates: options.rates.map_or_else(|| Rates::select(isa), Ok)?,
             options,
             pool,
             isa,
@@ -157,116 +170,56 @@ impl Program {
     /// The plan for `steps` and `rows`. Errors: a budget too small (with the smallest that works), sizes that
     /// overflow.
     pub fn plan(&self, steps: usize, rows: usize) -> Result<Plan> {
-        let decision = self.decide(steps, rows)?;
+        let decision = self.chooser(steps, rows).choose(self.options.budget)?;
+        Ok(self.explained(decision, self.options.budget))
+    }
+
+    /// The plan with the fewest bytes for `steps` and `rows`, whatever the budget. Errors: sizes that overflow.
+    pub fn smallest_plan(&self, steps: usize, rows: usize) -> Result<Plan> {
+        Ok(self.explained(self.chooser(steps, rows).smallest()?, None))
+    }
+
+    /// The plan that would be chosen with `budget` bytes. Errors: as [`Program::plan`].
+    pub fn plan_within(&self, steps: usize, rows: usize, budget: Option<usize>) -> Result<Plan> {
+        Ok(self.explained(self.chooser(steps, rows).choose(budget)?, budget))
+    }
+
+    /// Plans for up to `points` budgets, from the smallest that works to one that allows everything, evenly spaced
+    /// on a logarithmic scale: the trade of bytes for time. Each takes more bytes than the one before and is expected
+    /// to take less time. Errors: sizes that overflow.
+    pub fn tradeoff(&self, steps: usize, rows: usize, points: usize) -> Result<Vec<Plan>> {
+        let least = self.smallest_plan(steps, rows)?.peak_bytes();
+        let all = self.plan_within(steps, rows, None)?;
+        let ratio = all.peak_bytes() as f64 / least.max(1) as f64;
+        let mut plans: Vec<Plan> = Vec::new();
+        for k in 0..points.max(2) - 1 {
+            let share = k as f64 / (points.max(2) - 1) as f64;
+            let budget = (least as f64 * ratio.powf(share)).ceil() as usize;
+            let plan = self.plan_within(steps, rows, Some(budget.max(least)))?;
+            let better = |p: &Plan| p.expected_seconds() > plan.expected_seconds();
+            if plans.last().is_none_or(better) && plan.peak_bytes() < all.peak_bytes() {
+                plans.push(plan);
+            }
+        }
+        plans.push(all);
+        Ok(plans)
+    }
+
+    fn explained(&self, decision: Decision, budget: Option<usize>) -> Plan {
         let (keep, outer) = &self.variants[decision.variant];
-        Ok(Plan {
+        Plan {
             outer: outer.clone(),
             unbudgeted: self.variants[0].1.clone(),
             keep: *keep,
             decision,
-            budget: self.options.budget,
+            budget,
             threads: self.pool.threads(),
             isa: self.isa,
-        })
-    }
-
-    fn memory(&self, variant: usize, steps: usize, rows: usize, segments: Segments) -> Result<Memory> {
-        Memory::new(&self.variants[variant].1, steps, rows, self.pool.threads(), segments)
-    }
-
-    fn decide(&self, steps: usize, rows: usize) -> Result<Decision> {
-        let whole = Segments { leaf: None, slots: 0 };
-        let mut smallest: Option<(usize, usize, Memory)> = None;
-        for variant in 0..self.variants.len() {
-            let memory = self.memory(variant, steps, rows, whole)?;
-            let bytes = memory.peak_bytes();
-            if self.options.budget.is_none_or(|b| bytes <= b) {
-                return Ok(Decision {
-                    variant,
-                    segments: whole,
-                    extra_forward_steps: 0,
-                    memory: Arc::new(memory),
-                });
-            }
-            if smallest.as_ref().is_none_or(|(b, _, _)| bytes < *b) {
-                smallest = Some((bytes, variant, memory));
-            }
-        }
-        let budget = self.options.budget.unwrap_or(usize::MAX);
-        let mut best: Option<(u64, Decision)> = None;
-        for (variant, (keep, outer)) in self.variants.iter().enumerate() {
-            if outer.pairs.is_empty() {
-                continue;
-            }
-            let chunk = memory::pair_chunk(outer, rows);
-            let least = Segments { leaf: Some(chunk), slots: 1 };
-            let base = self.memory(variant, steps, rows, least)?;
-            let (state, step) = memory::pair_rates(outer, rows)?;
-            let fixed = base.peak_bytes().saturating_sub((least.slots + 1) * state + chunk.min(steps) * step);
-            let footprint = memory::footprint(outer, steps, rows, fixed)?;
-            let floor = footprint.smallest();
-            let floor_memory =
-                self.memory(variant, steps, rows, Segments { leaf: Some(floor.leaf), slots: floor.slots })?;
-            if smallest.as_ref().is_none_or(|(b, _, _)| floor_memory.peak_bytes() < *b) {
-                smallest = Some((floor_memory.peak_bytes(), variant, floor_memory));
-            }
-            // Placement may waste a little of the arena; what it wastes is taken off and chosen again.
-            let mut room = budget;
-            for _ in 0..8 {
-                let Some(choice) = footprint.choose(room) else { break };
-                let segments = Segments { leaf: Some(choice.leaf), slots: choice.slots };
-                let memory = self.memory(variant, steps, rows, segments)?;
-                let over = memory.peak_bytes().saturating_sub(budget);
-                if over > 0 {
-                    room = room.saturating_sub(over);
-                    continue;
-                }
-                // Rebuilding everything costs about half a forward pass more than keeping values.
-                let rebuild = if *keep == Keep::States { steps as u64 / 2 } else { 0 };
-                let cost = choice.extra_forward_steps.saturating_add(rebuild);
-                if best.as_ref().is_none_or(|(c, _)| cost < *c) {
-                    let extra_forward_steps = choice.extra_forward_steps;
-                    best = Some((
-                        cost,
-                        Decision { variant, segments, extra_forward_steps, memory: Arc::new(memory) },
-                    ));
-                }
-                break;
-            }
-        }
-        match (best, smallest) {
-            (Some((_, decision)), _) => Ok(decision),
-            (None, Some((bytes, _, memory))) if bytes <= budget => {
-                // Only the floor itself fits.
-                self.floor(steps, rows, memory)
-            }
-            (None, smallest) => {
-                let (smallest, dominant) = match smallest {
-                    Some((bytes, variant, memory)) => {
-                        (bytes, explain::dominant(&self.variants[variant].1, &memory))
-                    }
-                    None => (0, String::new()),
-                };
-                Err(Error::Budget { budget, smallest, dominant })
-            }
         }
     }
 
-    fn floor(&self, steps: usize, rows: usize, target: Memory) -> Result<Decision> {
-        for (variant, (_, outer)) in self.variants.iter().enumerate() {
-            if outer.pairs.is_empty() {
-                continue;
-            }
-            let footprint = memory::footprint(outer, steps, rows, 0)?;
-            let floor = footprint.smallest();
-            let segments = Segments { leaf: Some(floor.leaf), slots: floor.slots };
-            let memory = self.memory(variant, steps, rows, segments)?;
-            if memory.peak_bytes() == target.peak_bytes() {
-                let extra_forward_steps = floor.extra_forward_steps;
-                return Ok(Decision { variant, segments, extra_forward_steps, memory: Arc::new(memory) });
-            }
-        }
-        Err(Error::argument("plan", "bug: the smallest plan is not among the plans"))
+    fn chooser(&self, steps: usize, rows: usize) -> Chooser<'_> {
+        Chooser { variants: &self.variants, steps, rows, threads: self.pool.threads(), rates: self.rates }
     }
 
     /// Bytes the engine allocated at once during the last run, measured.
@@ -293,7 +246,7 @@ impl Program {
         let decision = match self.cached.iter().find(|(t, n, _)| (*t, *n) == (steps, rows)) {
             Some((_, _, d)) => d.clone(),
             None => {
-                let d = self.decide(steps, rows)?;
+                let d = self.chooser(steps, rows).choose(self.options.budget)?;
                 if self.cached.len() == CACHED {
                     self.cached.remove(0);
                 }
@@ -315,7 +268,7 @@ impl Program {
         let before = meter::reset_peak() - held;
         let mut storage = match self.arena.take() {
             Some(storage) => storage,
-            None => Storage::zeroed(needed),
+            None => Storage::zeroed("the run's arena", needed)?,
         };
         let arena = Arena(storage.as_mut_ptr());
         self.last_profile = None;

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::ir::{Buf, BufId, BufKind, Call, Instr, Operand, Over, Place};
-use super::lower::{Lowerer, Packs, packed_buf};
+use super::lower::{Lowerer, Packs, packed_buf, scales};
 use crate::cpu::Isa;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -337,7 +337,8 @@ fn sink(r: &Request<'_>, live: &[bool], carries: &BTreeSet<usize>, strata: &mut 
     for i in (0..n).rev().filter(|&i| live[i] && !is_source(i) && !pinned[i] && !strata.in_loop[i]) {
         let node = &step.nodes[i];
         let movable = matches!(&node.kind, NodeKind::Op(op)
-            if matches!(op.class(), Class::Pointwise(_) | Class::Layout(_) | Class::Expand));
+            if matches!(op.class(), Class::Pointwise(_) | Class::Layout(_) | Class::Expand)
+                || scales(&step.nodes, node).is_some());
         if !movable || !node.ty.shape.lead.has_n() {
             continue;
         }
@@ -361,24 +362,38 @@ fn sink(r: &Request<'_>, live: &[bool], carries: &BTreeSet<usize>, strata: &mut 
         }
     }
     let groups: BTreeSet<usize> = (0..n).filter(|&i| to[i].is_some()).map(|i| group[i]).collect();
-    for g in groups {
-        let members: Vec<usize> = (0..n).filter(|&i| to[i].is_some() && group[i] == g).collect();
-        let bytes = |i: usize| step.nodes[i].ty.entry_bytes();
-        let read: usize =
-            members.iter().filter(|&&i| users[i].iter().any(|&u| strata.in_loop[u])).map(|&i| bytes(i)).sum();
-        let inputs: BTreeSet<usize> = (members.iter().flat_map(|&i| &step.nodes[i].inputs))
-            .map(|v| v.index as usize)
-            .filter(|&j| !members.contains(&j) && step.nodes[j].ty.shape.lead.has_n())
-            .collect();
-        // What the loop reads anyway costs nothing more.
-        let new = inputs.iter().filter(|&&j| !users[j].iter().any(|&u| strata.in_loop[u]));
-        if new.map(|&j| bytes(j)).sum::<usize>() <= read {
-            for &i in &members {
-                strata.stage[i] = to[i].unwrap_or(strata.stage[i]);
-                strata.in_loop[i] = true;
-            }
+    // A group that sinks may bring in what makes another one worth it.
+    let mut waiting = groups;
+    while let Some(g) = waiting
+        .iter()
+        .copied()
+        .find(|&g| worth_sinking(step, &users, &strata.in_loop, &|i| to[i].is_some() && group[i] == g))
+    {
+        waiting.remove(&g);
+        for i in (0..n).filter(|&i| to[i].is_some() && group[i] == g) {
+            strata.stage[i] = to[i].unwrap_or(strata.stage[i]);
+            strata.in_loop[i] = true;
         }
     }
+}
+
+/// Whether the values in the group are computed from no more bytes than the loop reads of them, not counting what the
+/// loop reads anyway.
+fn worth_sinking(
+    step: &Step,
+    users: &[Vec<usize>],
+    in_loop: &[bool],
+    member: &dyn Fn(usize) -> bool,
+) -> bool {
+    let bytes = |i: usize| step.nodes[i].ty.entry_bytes();
+    let members: Vec<usize> = (0..step.nodes.len()).filter(|&i| member(i)).collect();
+    let read_by_loop = |i: usize| users[i].iter().any(|&u| in_loop[u]);
+    let read: usize = members.iter().filter(|&&i| read_by_loop(i)).map(|&i| bytes(i)).sum();
+    let inputs: BTreeSet<usize> = (members.iter().flat_map(|&i| &step.nodes[i].inputs))
+        .map(|v| v.index as usize)
+        .filter(|&j| !member(j) && step.nodes[j].ty.shape.lead.has_n() && !read_by_loop(j))
+        .collect();
+    inputs.iter().map(|&j| bytes(j)).sum::<usize>() <= read
 }
 
 /// Plans a step.

@@ -1,11 +1,11 @@
 //! Picks the leaf and the number of slots that fit a byte budget.
 
-use super::binomial::advances;
+use super::binomial::{advances, repetitions};
 
-/// What a run of a recurrence costs in bytes, as far as the schedule decides it.
+/// What a run of a recurrence costs in bytes and time, as far as the schedule decides it.
 ///
-/// With leaf `c` (steps recorded at a time) and `s` slots the peak is
-/// `fixed_bytes + s·state_bytes + c·step_bytes`.
+/// With leaf `c` (steps recorded at a time), `s` slots and `l` steps in the last segment, which is recorded once
+/// and never advanced over, the peak is `fixed_bytes + s·state_bytes + max(c, l)·step_bytes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Footprint {
     /// Steps of the run, `T`.
@@ -22,45 +22,76 @@ pub struct Footprint {
     pub min_leaf: usize,
     /// Longest leaf allowed, in steps; rounded down to the granularity, but not below the shortest.
     pub max_leaf: usize,
+    /// What the choice is by.
+    pub costs: Costs,
+}
+
+/// Time that depends on the choice, in any unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Costs {
+    /// Of advancing over a step without recording it.
+    pub advance: u64,
+    /// Of writing what a step records to memory beyond the caches and reading it back.
+    pub spill: u64,
+    /// Steps of the longest segment whose record stays in the caches.
+    pub near: usize,
+    /// Of storing a state and restoring it.
+    pub mark: u64,
+}
+
+impl Costs {
+    /// Steps advanced over, and nothing else.
+    pub const WORK: Costs = Costs { advance: 1, spill: 0, near: usize::MAX, mark: 0 };
 }
 
 /// A leaf and a number of slots, with what they cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    /// Steps of a segment, recorded at a time. The last segment may be shorter.
+    /// Steps of every segment but the last.
     pub leaf: usize,
     /// Slots for states, the initial one included; 0 when one segment takes the whole run.
     pub slots: usize,
-    /// Segments of the run: `steps / leaf`, rounded up.
+    /// Segments of the run.
     pub segments: usize,
-    /// Peak bytes: `fixed + slots·state + leaf·step`.
+    /// Steps of the last segment: those that the others leave.
+    pub tail: usize,
+    /// Peak bytes: `fixed + slots·state + max(leaf, tail)·step`, the tail rounded up to a multiple of the leaf.
     pub bytes: usize,
     /// Steps of forward work beyond a run that keeps everything: `leaf · P(segments, slots)`, exactly, because the
-    /// last segment, which may be short, is never advanced over. Saturates at `u64::MAX`.
+    /// last segment is never advanced over. Saturates at `u64::MAX`.
     pub extra_forward_steps: u64,
+    /// By the [`Costs`]; saturates at `u64::MAX`.
+    pub cost: u64,
 }
 
-/// The one tie-break for all searches: least extra work, then fewest bytes, then the shortest leaf.
-fn rank(choice: &Choice) -> (u64, usize, usize) {
-    (choice.extra_forward_steps, choice.bytes, choice.leaf)
+/// The one tie-break for all searches: least cost, then fewest bytes, then the shortest leaf.
+fn rank(choice: &Choice) -> (u64, u64, usize, usize) {
+    (choice.cost, choice.extra_forward_steps, choice.bytes, choice.leaf)
 }
 
 /// Up to this many segments every segment count is tried; beyond, counts are tried in steps of this fraction.
 const FINE: usize = 512;
 
+/// Choices with a long last segment are tried for up to this many advances over a segment. Where more are needed,
+/// bytes are better spent on slots.
+const TAILED: usize = 3;
+
 impl Footprint {
-    /// The leaf and slots with the least extra forward work whose peak is at most `budget` bytes; among those, the
+    /// The leaf, slots and last segment with the least cost whose peak is at most `budget` bytes; among those, the
     /// ones with the fewest bytes. `None` if no choice fits: [`Footprint::smallest`] then says what would.
     ///
-    /// For a given number of segments the shortest leaf is best in both respects, so one leaf per number of
-    /// segments is tried: at most `2·√steps` of them, and thinned to a relative distance of 1/512 for very long
-    /// runs. Well below a millisecond.
+    /// Tried are equal segments, for each number of them the shortest leaf (at most `2·√steps` of them, thinned to
+    /// a relative distance of 1/512 for very long runs), and for leaves that double, the longest last segments
+    /// with which no other segment is advanced over more than once, twice, three times: what is recorded once and
+    /// kept is not computed again, and the others may be so short that their record stays in the caches. Well
+    /// below a millisecond.
     pub fn choose(&self, budget: usize) -> Option<Choice> {
         let room = budget.checked_sub(self.fixed_bytes)?;
-        self.leaves().filter_map(|leaf| self.best_with(leaf, room)).min_by_key(rank)
+        let equal = self.leaves().filter_map(|leaf| self.best_with(leaf, self.cut(leaf).1, room));
+        equal.chain(self.tailed(room)).min_by_key(rank)
     }
 
-    /// The choice with the fewest bytes that any budget allows; among those, the one with the least extra work.
+    /// The choice with the fewest bytes that any budget allows; among those, the one with the least cost.
     pub fn smallest(&self) -> Choice {
         let (low, high) = self.leaf_bounds();
         let least = |leaf: usize| {
@@ -75,25 +106,56 @@ impl Footprint {
         self.choose(bytes).unwrap_or(fallback)
     }
 
-    /// Most slots that `room` bytes hold beside this leaf, and what they cost.
-    fn best_with(&self, leaf: usize, room: usize) -> Option<Choice> {
-        let (leaf, segments) = self.cut(leaf);
-        let left = room.checked_sub(leaf.checked_mul(self.step_bytes)?)?;
+    /// Most slots that `room` bytes hold beside `segments` segments of this leaf, and what they cost.
+    fn best_with(&self, leaf: usize, segments: usize, room: usize) -> Option<Choice> {
+        let longest = self.longest(leaf, segments);
+        let left = room.checked_sub(longest.checked_mul(self.step_bytes)?)?;
         let wanted = segments.saturating_sub(1);
         let slots = left.checked_div(self.state_bytes).map_or(wanted, |fit| fit.min(wanted));
-        (slots > 0 || wanted == 0).then(|| self.priced(leaf, slots, segments))
+        let allowed = longest <= self.leaf_bounds().1.max(self.max_leaf);
+        (allowed && (slots > 0 || wanted == 0)).then(|| self.priced(leaf, slots, segments))
+    }
+
+    /// Choices whose last segment is longer than the others.
+    fn tailed(&self, room: usize) -> impl Iterator<Item = Choice> {
+        let (low, high) = self.leaf_bounds();
+        let near = (self.costs.near / self.grain()).saturating_mul(self.grain());
+        let doubled = std::iter::successors(Some(low), |leaf| leaf.checked_mul(2));
+        let leaves = doubled.take_while(move |&leaf| leaf <= high.min(self.steps / 2)).chain([near]);
+        leaves.filter(move |leaf| (low..=high.min(self.steps)).contains(leaf)).flat_map(move |leaf| {
+            let most = self.cut(leaf).1;
+            let fewest = (1..=TAILED).filter_map(move |r| {
+                let fits =
+                    |n: usize| self.best_with(leaf, n, room).is_some_and(|c| repetitions(n, c.slots) <= r);
+                first(2, most, fits)
+            });
+            fewest.chain([most]).filter_map(move |n| self.best_with(leaf, n, room))
+        })
+    }
+
+    /// Steps of the longest of `segments` segments, room for which is needed.
+    fn longest(&self, leaf: usize, segments: usize) -> usize {
+        let leaves = self.steps.div_ceil(leaf).saturating_sub(segments.saturating_sub(1));
+        leaves.saturating_mul(leaf).min(self.steps).max(usize::from(self.steps > 0))
     }
 
     fn priced(&self, leaf: usize, slots: usize, segments: usize) -> Choice {
         let bytes = slots
             .saturating_mul(self.state_bytes)
-            .saturating_add(leaf.saturating_mul(self.step_bytes))
+            .saturating_add(self.longest(leaf, segments).saturating_mul(self.step_bytes))
             .saturating_add(self.fixed_bytes);
         let extra_forward_steps = advances(segments, slots).saturating_mul(leaf as u64);
-        Choice { leaf, slots, segments, bytes, extra_forward_steps }
+        let others = segments.saturating_sub(1);
+        let tail = self.steps - others.saturating_mul(leaf).min(self.steps);
+        let far = |steps: usize, length: usize| if length > self.costs.near { steps as u64 } else { 0 };
+        let spilled = far(others.saturating_mul(leaf), leaf).saturating_add(far(tail, tail));
+        let cost = (self.costs.advance.saturating_mul(extra_forward_steps))
+            .saturating_add(self.costs.spill.saturating_mul(spilled))
+            .saturating_add(self.costs.mark.saturating_mul(others as u64));
+        Choice { leaf, slots, segments, tail, bytes, extra_forward_steps, cost }
     }
 
-    /// The leaf that is really used, and how many segments it makes.
+    /// The leaf that is really used, and how many equal segments it makes.
     fn cut(&self, leaf: usize) -> (usize, usize) {
         let leaf = leaf.min(self.steps).max(1);
         (leaf, self.steps.div_ceil(leaf))
@@ -125,8 +187,20 @@ impl Footprint {
             // At least one more segment, and a bit more where segments are many.
             Some(shortest(steps.div_ceil(shorter).max(segments + segments / FINE)))
         });
-        whole.into_iter().chain(rest)
+        whole.into_iter().chain(rest).map(move |leaf| leaf.min(steps))
     }
+}
+
+/// The least of `low..=high` for which `holds`, given that it holds for all above; `None` if it does not for `high`.
+fn first(mut low: usize, mut high: usize, holds: impl Fn(usize) -> bool) -> Option<usize> {
+    if low > high || !holds(high) {
+        return None;
+    }
+    while low < high {
+        let mid = low + (high - low) / 2;
+        if holds(mid) { high = mid } else { low = mid + 1 }
+    }
+    Some(high)
 }
 
 #[cfg(test)]
@@ -145,6 +219,7 @@ mod tests {
             granularity: 1,
             min_leaf: 1,
             max_leaf: steps,
+            costs: Costs::WORK,
         }
     }
 
@@ -155,14 +230,25 @@ mod tests {
         (low..=high)
             .step_by(f.grain())
             .chain((f.steps <= f.max_leaf.max(low)).then_some(f.steps))
-            .filter_map(|leaf| f.best_with(leaf, room))
+            .map(|leaf| f.cut(leaf))
+            .flat_map(|(leaf, most)| (1..=most.max(1)).map(move |n| (leaf, n)))
+            .filter(|&(leaf, n)| n > 1 || f.cut(leaf).1 <= 1)
+            .filter_map(|(leaf, n)| f.best_with(leaf, n, room))
             .min_by_key(rank)
     }
 
     #[test]
     fn everything_is_kept_when_it_fits() {
         let f = plain(1000, 8, 24);
-        let want = Choice { leaf: 1000, slots: 0, segments: 1, bytes: 24_000, extra_forward_steps: 0 };
+        let want = Choice {
+            leaf: 1000,
+            slots: 0,
+            segments: 1,
+            tail: 1000,
+            bytes: 24_000,
+            extra_forward_steps: 0,
+            cost: 0,
+        };
         assert_eq!(f.choose(24_000), Some(want));
         assert_eq!(f.choose(usize::MAX), Some(want));
         assert!(f.choose(23_999).unwrap().extra_forward_steps > 0);
@@ -211,9 +297,9 @@ mod tests {
     #[test]
     fn limits_of_the_leaf_are_respected() {
         let f = Footprint { granularity: 16, min_leaf: 1, max_leaf: 100, ..plain(1000, 1, 1) };
-        // 96 · 10 extra steps, too, but with more bytes.
+        // 57 short segments, and the rest in a last one of 88 steps.
         let choice = f.choose(usize::MAX).unwrap();
-        assert_eq!((choice.leaf, choice.segments, choice.extra_forward_steps), (48, 21, 960));
+        assert_eq!((choice.leaf, choice.segments, choice.extra_forward_steps), (16, 58, 912));
         let f = Footprint { granularity: 16, min_leaf: 1, max_leaf: 100, ..plain(90, 1, 1) };
         assert_eq!(f.choose(usize::MAX).unwrap().leaf, 90);
         let f = Footprint { granularity: 0, min_leaf: 0, max_leaf: 0, ..plain(5, 1, 1) };
@@ -255,26 +341,60 @@ mod tests {
 
     proptest! {
         #[test]
-        fn finds_what_trying_every_leaf_finds(
-            steps in 0usize..1500, state in 0usize..40, step in 0usize..40, fixed in 0usize..100,
-            granularity in 0usize..9, min_leaf in 0usize..40, max_leaf in 0usize..1600, budget in 0usize..20_000,
+        fn finds_nearly_what_trying_everything_finds(
+            steps in 0usize..600, state in 0usize..40, step in 0usize..40, fixed in 0usize..100,
+            granularity in 0usize..9, min_leaf in 0usize..40, max_leaf in 0usize..700, budget in 0usize..10_000,
+            spill in 0u64..3, near in 0usize..100, mark in 0u64..3,
         ) {
+            let costs = Costs { advance: 2, spill, near, mark };
             let f = Footprint {
                 steps, state_bytes: state, step_bytes: step, fixed_bytes: fixed, granularity, min_leaf, max_leaf,
+                costs,
             };
             let got = f.choose(budget);
-            prop_assert_eq!(got.map(|c| rank(&c)), exhaustive(&f, budget).map(|c| rank(&c)));
+            if let (Some(got), Some(best)) = (got, exhaustive(&f, budget)) {
+                let run = 6 * steps as u64;
+                prop_assert!(run + got.cost <= (run + best.cost) * 5 / 4, "{got:?}, and there is {best:?}");
+            }
             let least = f.smallest();
             prop_assert_eq!(got.is_some(), budget >= least.bytes);
             if let Some(c) = got {
                 prop_assert!(c.bytes <= budget);
-                prop_assert_eq!(c.segments, steps.div_ceil(c.leaf));
-                prop_assert_eq!(c.bytes, fixed + c.slots * state + c.leaf * step);
+                prop_assert_eq!(c.segments.saturating_sub(1) * c.leaf + c.tail, steps);
+                prop_assert_eq!(c.bytes, fixed + c.slots * state + f.longest(c.leaf, c.segments) * step);
                 let schedule = Schedule::binomial(c.segments, c.slots).unwrap();
                 let stats = check(schedule.actions(), c.segments, c.slots).unwrap();
                 prop_assert_eq!(stats.max_slots_used, c.slots);
                 prop_assert_eq!(stats.advances * c.leaf as u64, c.extra_forward_steps);
             }
         }
+    }
+
+    #[test]
+    fn the_last_segment_takes_what_is_left_of_the_budget() {
+        // Half of the record fits: half of the steps are recorded once, and the others advanced over once.
+        let f = Footprint {
+            granularity: 8,
+            min_leaf: 8,
+            costs: Costs { advance: 4, spill: 1, near: 16, mark: 1 },
+            ..plain(1000, 1, 10)
+        };
+        let choice = f.choose(5000).unwrap();
+        assert_eq!((choice.leaf, choice.segments - 1), (16, choice.slots));
+        assert!((480..=500).contains(&choice.tail), "{choice:?}");
+        assert_eq!(choice.extra_forward_steps as usize, 1000 - choice.tail);
+    }
+
+    #[test]
+    fn steps_that_cost_less_than_their_record_are_advanced_over() {
+        let f = Footprint {
+            granularity: 8,
+            min_leaf: 8,
+            costs: Costs { advance: 4, spill: 5, near: 16, mark: 1 },
+            ..plain(1000, 1, 10)
+        };
+        let choice = f.choose(usize::MAX).unwrap();
+        assert_eq!((choice.leaf, choice.slots), (16, choice.segments - 1));
+        assert!(choice.tail <= 16, "{choice:?}");
     }
 }

@@ -12,17 +12,19 @@ mod text;
 mod time;
 mod timeline;
 mod units;
-mod work;
+pub(crate) mod work;
 
 use std::sync::Arc;
 
 use super::Decision;
 use super::ir::BufKind;
 use super::keep::Keep;
-use super::memory::Memory;
+use super::memory::{Memory, Segments};
 use super::outer::Outer;
 use crate::cpu::Isa;
 use crate::profile::Profile;
+
+pub(crate) use units::bytes;
 
 pub use summary::{
     CallSummary, MemoryKind, MemoryLine, PassSummary, PhaseSummary, PlanSummary, ReplaySummary, ScanRole,
@@ -65,7 +67,7 @@ pub(crate) fn dominant(outer: &Outer, memory: &Memory) -> String {
     }
     parts.push((memory.output_bytes, "the tensors returned".into()));
     match parts.into_iter().max_by_key(|p| p.0) {
-        Some((bytes, what)) => format!("{bytes} bytes of it are {what}"),
+        Some((most, what)) => format!("{} of it are {what}", bytes(most)),
         None => String::new(),
     }
 }
@@ -78,12 +80,31 @@ impl Plan {
 
     /// Steps of a recorded segment, and slots for checkpoints; `None` if whole sequences are recorded.
     pub fn segments(&self) -> Option<(usize, usize)> {
-        self.decision.segments.leaf.map(|leaf| (leaf, self.decision.segments.slots))
+        let Segments { leaf, count, slots } = self.decision.segments;
+        (count > 1).then_some((leaf, slots))
     }
 
     /// Steps of forward work beyond one pass, from replaying.
     pub fn extra_forward_steps(&self) -> u64 {
         self.decision.extra_forward_steps
+    }
+
+    /// Bytes of what is recorded for the adjoints: states and values of a segment, and checkpoints.
+    pub fn recorded_bytes(&self) -> usize {
+        self.decision.memory.pairs.iter().map(|p| p.bytes).sum()
+    }
+
+    /// Bytes that recording would take if it kept every value that an adjoint reads, of every step, as an engine
+    /// does that records operations while it runs them.
+    pub fn everything_bytes(&self) -> usize {
+        let m = &self.decision.memory;
+        let entry: usize = self.outer.pairs.iter().map(|p| p.everything).sum();
+        entry.saturating_mul(m.rows).saturating_mul(m.steps)
+    }
+
+    /// Seconds that the run is expected to take, by the [`Rates`](super::Rates) that it was chosen by.
+    pub fn expected_seconds(&self) -> f64 {
+        self.decision.seconds
     }
 
     /// Whether only states are kept and every other value is rebuilt from them.

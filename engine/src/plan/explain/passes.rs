@@ -1,7 +1,7 @@
 //! How often the forms of a scan's step run: the schedule, counted.
 
 use super::summary::PassSummary;
-use crate::plan::memory::{Memory, segment};
+use crate::plan::memory::Memory;
 use crate::plan::outer::{Role, ScanItem};
 use crate::profile::Pass;
 use crate::schedule::Action;
@@ -25,7 +25,7 @@ pub(super) fn of(s: &ScanItem, m: &Memory, chunk: usize) -> Vec<PassSummary> {
         Role::Plain => add(Pass::Run, (0, m.steps)),
         Role::Forward(p) => {
             let pair = &m.pairs[p];
-            let bounds = |from, to| segment(from, to, pair.leaf, m.steps, s.reverse);
+            let bounds = |from, to| pair.cut.bounds(from, to, s.reverse);
             for action in pair.schedule.forward_actions() {
                 match action {
                     Action::Advance { from, to } if s.sweep.is_some() => add(Pass::Sweep, bounds(from, to)),
@@ -37,7 +37,7 @@ pub(super) fn of(s: &ScanItem, m: &Memory, chunk: usize) -> Vec<PassSummary> {
         Role::Adjoint(p) => {
             let pair = &m.pairs[p];
             // The recorded scan walks the other way.
-            let bounds = |from, to| segment(from, to, pair.leaf, m.steps, !s.reverse);
+            let bounds = |from, to| pair.cut.bounds(from, to, !s.reverse);
             for action in pair.schedule.backward_actions() {
                 match action {
                     Action::Backward { from, to } => add(Pass::Run, bounds(from, to)),

@@ -196,16 +196,12 @@ impl Walk<'_> {
         rates: &Rates,
         reverse: bool,
     ) {
-        let steps = self.size().steps;
-        let position = |segment: usize| {
-            let n = slots.schedule.segments();
-            (if reverse { n.saturating_sub(segment) } else { segment }).saturating_mul(slots.leaf).min(steps)
-        };
+        let position = |segment: usize| slots.cut.position(segment, reverse);
         let mut fill = self.fills[p];
         let (what, rate, from, to) = match action {
             Action::Advance { from, to } => (What::Advance, rates.advance, from, to),
             Action::Record { from, to } => {
-                fill.recorded = position(from).abs_diff(position(to)) as f64 / slots.leaf.max(1) as f64;
+                fill.recorded = position(from).abs_diff(position(to)) as f64 / slots.cut.longest() as f64;
                 (What::Record, rates.record, from, to)
             }
             Action::Backward { from, to } => {

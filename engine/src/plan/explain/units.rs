@@ -25,7 +25,7 @@ fn scaled(x: f64, base: f64, units: &[&str]) -> String {
 }
 
 /// Bytes: `512 B`, `1.50 KiB`.
-pub(super) fn bytes(n: usize) -> String {
+pub(crate) fn bytes(n: usize) -> String {
     scaled(n as f64, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"])
 }
 

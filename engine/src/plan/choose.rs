@@ -1,0 +1,152 @@
+//! The choice of a plan: what is kept and how the time axis is cut, so that the run is expected to take least time
+//! within its budget.
+
+use std::sync::Arc;
+
+use super::cost::{self, Rates, TICK};
+use super::explain::work::Size;
+use super::keep::Keep;
+use super::memory::{self, Memory, Segments};
+use super::outer::Outer;
+use super::{Decision, explain};
+use crate::error::{Error, Result};
+use crate::schedule::{Choice, Footprint};
+
+/// All that a choice depends on but the budget.
+pub(crate) struct Chooser<'a> {
+    pub(crate) variants: &'a [(Keep, Arc<Outer>)],
+    pub(crate) steps: usize,
+    pub(crate) rows: usize,
+    pub(crate) threads: usize,
+    pub(crate) rates: Rates,
+}
+
+/// Times that placement may waste some of the budget, after which what it wastes is taken off.
+const TRIES: usize = 8;
+
+impl Chooser<'_> {
+    /// The plan within `budget` bytes that is expected to take least time. Errors: none fits, sizes that overflow.
+    pub(crate) fn choose(&self, budget: Option<usize>) -> Result<Decision> {
+        // A whole record that fits is not given up: what it costs in memory traffic is mostly hidden by arithmetic.
+        let Some(budget) = budget else { return self.whole(0) };
+        if let Ok(whole) = self.whole(0)
+            && whole.memory.peak_bytes() <= budget
+        {
+            return Ok(whole);
+        }
+        let mut best: Option<Decision> = None;
+        let mut overflow = None;
+        for variant in 0..self.variants.len() {
+            match self.of_variant(variant, budget) {
+                Ok(Some(d)) if best.as_ref().is_none_or(|b| d.seconds < b.seconds) => best = Some(d),
+                Ok(_) => {}
+                Err(e) => overflow = Some(e),
+            }
+        }
+        match (best, overflow) {
+            (Some(best), _) => Ok(best),
+            (None, Some(e)) => Err(e),
+            (None, None) => {
+                let least = self.smallest()?;
+                Err(Error::Budget {
+                    budget,
+                    smallest: least.memory.peak_bytes(),
+                    dominant: explain::dominant(&self.variants[least.variant].1, &least.memory),
+                })
+            }
+        }
+    }
+
+    /// The plan with the fewest bytes.
+    pub(crate) fn smallest(&self) -> Result<Decision> {
+        let mut least: Option<Decision> = None;
+        for variant in 0..self.variants.len() {
+            let d = match self.footprint(variant)? {
+                Some((f, run)) => self.priced(variant, &f.smallest(), run)?,
+                None => self.whole(variant)?,
+            };
+            if least.as_ref().is_none_or(|l| d.memory.peak_bytes() < l.memory.peak_bytes()) {
+                least = Some(d);
+            }
+        }
+        least.ok_or_else(|| Error::argument("plan", "bug: a program without a form"))
+    }
+
+    /// The best plan of a variant within `budget` bytes.
+    fn of_variant(&self, variant: usize, budget: usize) -> Result<Option<Decision>> {
+        let fits = |d: &Decision| d.memory.peak_bytes() <= budget;
+        let Some((footprint, run)) = self.footprint(variant)? else {
+            return Ok(Some(self.whole(variant)?).filter(fits));
+        };
+        let mut room = budget;
+        for _ in 0..TRIES {
+            let Some(choice) = footprint.choose(room) else { break };
+            let d = self.priced(variant, &choice, run)?;
+            if fits(&d) {
+                return Ok(Some(d));
+            }
+            room = room.saturating_sub(d.memory.peak_bytes() - budget);
+        }
+        Ok(Some(self.priced(variant, &footprint.smallest(), run)?).filter(fits))
+    }
+
+    /// What a variant's memory and time cost beside the choice of segments, and the seconds of its run; `None` if
+    /// nothing is recorded.
+    fn footprint(&self, variant: usize) -> Result<Option<(Footprint, f64)>> {
+        let (steps, rows) = (self.steps, self.rows);
+        let outer = &self.variants[variant].1;
+        if outer.pairs.is_empty() {
+            return Ok(None);
+        }
+        let chunk = memory::pair_chunk(outer, rows);
+        let (state, step) = memory::pair_rates(outer, rows)?;
+        let least = Segments { leaf: chunk, count: steps.div_ceil(chunk), slots: 1 };
+        let slots = usize::from(least.count > 1);
+        let base = self.memory(variant, least)?;
+        let own = (slots + 1).saturating_mul(state).saturating_add(chunk.min(steps).saturating_mul(step));
+        let fixed = base.peak_bytes().saturating_sub(own);
+        let expected = cost::expected(outer, Size { steps, rows }, self.threads, &self.rates, (state, step));
+        let footprint = Footprint {
+            steps,
+            state_bytes: state,
+            step_bytes: step,
+            // The states of a segment have one slot more than steps.
+            fixed_bytes: fixed + state,
+            granularity: chunk,
+            min_leaf: chunk,
+            max_leaf: steps,
+            costs: expected.segments,
+        };
+        Ok(Some((footprint, expected.run)))
+    }
+
+    fn memory(&self, variant: usize, segments: Segments) -> Result<Memory> {
+        Memory::new(&self.variants[variant].1, self.steps, self.rows, self.threads, segments)
+    }
+
+    fn priced(&self, variant: usize, choice: &Choice, run: f64) -> Result<Decision> {
+        let segments = Segments { leaf: choice.leaf, count: choice.segments, slots: choice.slots };
+        Ok(Decision {
+            variant,
+            segments,
+            extra_forward_steps: choice.extra_forward_steps,
+            seconds: run + choice.cost as f64 * TICK,
+            memory: Arc::new(self.memory(variant, segments)?),
+        })
+    }
+
+    fn whole(&self, variant: usize) -> Result<Decision> {
+        let outer = &self.variants[variant].1;
+        let rates = memory::pair_rates(outer, self.rows)?;
+        let size = Size { steps: self.steps, rows: self.rows };
+        let expected = cost::expected(outer, size, self.threads, &self.rates, rates);
+        let spilled = if self.steps > expected.segments.near { self.steps as f64 } else { 0.0 };
+        Ok(Decision {
+            variant,
+            segments: Segments::WHOLE,
+            extra_forward_steps: 0,
+            seconds: expected.run + expected.segments.spill as f64 * TICK * spilled,
+            memory: Arc::new(self.memory(variant, Segments::WHOLE)?),
+        })
+    }
+}
