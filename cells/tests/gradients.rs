@@ -145,7 +145,7 @@ fn fixed_points() {
         let set = [
             ("solver", solver),
             ("gradient", gradient),
-            ("K", if solver == "damped" { "60" } else { "10" }),
+            ("K", if solver == "damped" { "30" } else { "10" }),
             ("rate", if solver == "damped" { "0.8" } else { "1" }),
             ("tolerance", "1e-12"),
             ("activation", "tanh"),

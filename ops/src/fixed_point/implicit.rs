@@ -91,14 +91,6 @@ impl Op for Implicit {
 #[derive(Clone, Copy, Debug)]
 struct Once;
 
-impl Once {
-    fn refuse<T>() -> Result<T> {
-        let what =
-            "implicit gradients cannot be differentiated again; Gradient::Unrolled and Gradient::Phantom can";
-        Err(Error::argument("fixed_point", what))
-    }
-}
-
 impl Pointwise for Once {
     fn expr(&self, _: &mut Expr, x: &[Num]) -> Num {
         x[0]
