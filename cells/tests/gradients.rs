@@ -145,9 +145,9 @@ fn fixed_points() {
         let set = [
             ("solver", solver),
             ("gradient", gradient),
-            ("K", if solver == "damped" { "60" } else { "10" }),
+            ("K", if solver == "damped" { "40" } else { "12" }),
             ("rate", if solver == "damped" { "0.8" } else { "1" }),
-            ("tolerance", "1e-12"),
+            ("tolerance", "1e-14"),
             ("activation", "tanh"),
             ("twice", "false"),
             ("recurrent_init", "constant:0"),

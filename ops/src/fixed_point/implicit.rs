@@ -3,16 +3,16 @@
 //! With `z = f(z, θ)`: `z_dot = J z_dot + ∂f/∂θ θ_dot`, `J = ∂f/∂z`, and for cotangents `u = y_bar + J* u`, after which
 //! `u` goes through `f` once.
 
-use retrograd_engine::core_ops::select;
+use retrograd_engine::core_ops::{select, stop_gradient};
 use retrograd_engine::expr::{Expr, Num};
 use retrograd_engine::op::{Cotangents, Io, Pointwise};
-use retrograd_engine::{Error, Op, Result, Tape, Var, jvp, vjp};
+use retrograd_engine::{Error, Op, Result, Tape, Var, vjp};
 use smallvec::smallvec;
 
 use super::Solver;
 use super::solvers::{distance, solve};
 use crate::rule::pointwise_op;
-use crate::{add, le, mul};
+use crate::{add, le, mul, scale};
 
 /// `image = f(fixed)` with the gradient of the fixed point that `fixed` is. `fixed` has no gradient of its own.
 pub(super) fn implicit(
@@ -77,12 +77,14 @@ impl Op for Implicit {
     fn jvp(&self, tape: &mut Tape, io: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
         let (image, fixed) = (io.inputs[0], io.inputs[1]);
         let Some(image_dot) = x_dots[0] else { return Ok(None) };
-        // The fixed point has no tangent of its own, but for the one that is solved for below: what is asked for then is
-        // that of the image, and tangents that go further on from it are not wanted.
-        if x_dots[1].is_some() {
-            return Ok(None);
-        }
-        let through_f = |tape: &mut Tape, u: Var| Ok(jvp(tape, &[image], &[(fixed, u)])?[0]);
+        // `J u` as the adjoint of `v ↦ J* v`, which is linear: a tangent of the tape would go through everything that was
+        // recorded for the one before.
+        let v = stop_gradient(tape, fixed)?;
+        let v = scale(tape, v, 0.0)?;
+        let Some(adjoint) = vjp(tape, &[(image, v)], &[fixed])?[0] else {
+            return Ok(Some(self.resolve(tape, image_dot, |_, _| Ok(None))?));
+        };
+        let through_f = |tape: &mut Tape, u: Var| Ok(vjp(tape, &[(adjoint, u)], &[v])?[0]);
         Ok(Some(self.resolve(tape, image_dot, through_f)?))
     }
 }
@@ -90,14 +92,6 @@ impl Op for Implicit {
 /// The value itself, which cannot be differentiated: `J` was taken at a value whose own dependence was cut.
 #[derive(Clone, Copy, Debug)]
 struct Once;
-
-impl Once {
-    fn refuse<T>() -> Result<T> {
-        let what =
-            "implicit gradients cannot be differentiated again; Gradient::Unrolled and Gradient::Phantom can";
-        Err(Error::argument("fixed_point", what))
-    }
-}
 
 impl Pointwise for Once {
     fn expr(&self, _: &mut Expr, x: &[Num]) -> Num {
