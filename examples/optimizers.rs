@@ -141,6 +141,7 @@ fn main() -> Result<()> {
             title: format!("{task}, {cell}: training loss by {label}"),
             x_label: label.into(),
             y_label: "loss".into(),
+            log_x: false,
             log_y: true,
             series: curves.iter().map(series).collect(),
             baseline: None,
