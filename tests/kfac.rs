@@ -443,7 +443,7 @@ fn stopped_anywhere_it_resumes_to_the_same_bits() {
 #[test]
 fn plans_and_threads_do_not_change_a_bit() {
     let mut runs = Vec::new();
-    for (budget, threads) in [(None, 1), (None, 2), (Some(400_000), 2)] {
+    for (budget, threads) in [(None, 1), (None, 2), (Some(450_000), 2)] {
         let mut config = config("adding", "gru", &["T=300"]);
         (config.budget, config.threads) = (budget, Some(threads));
         let mut trainer = Trainer::new(config).unwrap();
