@@ -8,7 +8,7 @@
 //! cotangent `ux_bar` goes out the same way and is all that the gradients of `U` and of `x` need. A row of the batch
 //! is a block, which keeps its state in registers and shared memory and waits for no other block. The backward pass
 //! keeps nothing but the states: it forms the inner products of every step again. Gradients of factors are summed by
-//! each row over its steps, and over the rows by [`sum_rows`](super::reduce::sum_rows), always in the same order.
+//! each row over its steps, and over the rows by [`sum_rows`], always in the same order.
 //!
 //! A chain of 7 to 11 factors of 2x2 (H = 128 … 2048) runs eight elements to a thread, three factors without leaving
 //! registers; all other factors run through shared memory.
