@@ -59,11 +59,11 @@ impl Cell for Noting {
         };
         let g = tape.input("g", dtype, Shape::rows([hidden]))?;
         let g_dot = tape.input("g_dot", dtype, Shape::rows([hidden]))?;
-        if let Some(slope) = cell.inner(tape, &state, x, g)? {
-            if let Some(dot) = jvp(tape, &[slope], &[(g, g_dot)])?[0] {
-                let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-                *found = Some(Equation { slope, dot });
-            }
+        if let Some(slope) = cell.inner(tape, &state, x, g)?
+            && let Some(dot) = jvp(tape, &[slope], &[(g, g_dot)])?[0]
+        {
+            let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+            *found = Some(Equation { slope, dot });
         }
         Ok(cell)
     }

@@ -228,7 +228,7 @@ pub fn chart(task: &MemoryTask, outcomes: &[Outcome], baseline: Option<f64>) -> 
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::panic)]
 mod tests {
     use std::collections::BTreeSet;
 

@@ -284,8 +284,7 @@ fn errors_name_what_does_not_fit() -> Result<()> {
         (scalar, plain(), "at least one ordinary axis"),
         (complex, anderson(2, 1.0), "f32 or f64"),
     ] {
-        let error =
-            fixed_point(&mut tape, z0, &options, |tape, z| relu(tape, z)).err().map(|e| e.to_string());
+        let error = fixed_point(&mut tape, z0, &options, relu).err().map(|e| e.to_string());
         let error = error.unwrap_or_default();
         assert!(error.contains("fixed_point") && error.contains(want), "{error:?} does not say {want:?}");
     }
