@@ -47,9 +47,10 @@
 //! | read what a run left behind | [`run`] |
 //! | look inside a trained network | [`diagnose`] |
 //! | compare networks as papers do | [`reproduce`] |
+//! | run whole sequences on a GPU | `cuda`, with the feature of that name |
 //!
-//! The feature `cli` (on by default) adds the program `retrograd` and all that only it needs; a library that depends
-//! on this one does without: `default-features = false`.
+//! The feature `cli` (on by default) adds the program `retrograd` and all that only it needs, the feature `cuda` (on by
+//! default) the CUDA backend; a library that depends on this one does without: `default-features = false`.
 #![forbid(unsafe_code)]
 
 pub mod diagnose;
@@ -58,6 +59,8 @@ pub mod run;
 pub mod train;
 
 pub use retrograd_cells as cells;
+#[cfg(feature = "cuda")]
+pub use retrograd_cuda as cuda;
 pub use retrograd_datasets as datasets;
 pub use retrograd_engine as engine;
 pub use retrograd_engine::{

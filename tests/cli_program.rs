@@ -105,6 +105,7 @@ fn every_command_has_help_with_examples() {
         "gradcheck",
         "bench",
         "data",
+        "device",
         "diagnose",
         "reproduce",
         "completions",
@@ -336,4 +337,24 @@ fn data_in_folders_is_listed_and_unpacked_by_hand() {
         missing.contains("`yelp/` not found") && missing.contains("https://www.yelp.com/dataset"),
         "{missing}"
     );
+}
+
+#[test]
+fn kfac_says_how_it_treats_parameters() {
+    let p = Program::new();
+    let text = p.ok(&[TINY, &["--kfac", "option1", "--steps", "8", "--out", "run", "--quiet"]].concat());
+    assert!(text.contains("kfac, batches of 10"), "{text}");
+    assert!(
+        text.contains("recurrent map: layer0.W + layer0.b, layer0.U; map: readout.V + readout.c"),
+        "{text}"
+    );
+    let config = fs::read_to_string(p.path("run").join(CONFIG)).unwrap();
+    let config: Value = serde_json::from_str(&config).unwrap();
+    assert_eq!(config["optimizer"]["name"], "kfac");
+    assert_eq!(config["optimizer"]["settings"]["kfac"], "option1");
+    let resumed = p.ok(&["train", "--resume", "--out", "run", "--steps", "10", "--quiet"]);
+    assert!(resumed.contains("resumed after step 8") && resumed.contains("10 steps"), "{resumed}");
+    let wrong = p.run(&[TINY, &["--kfac", "option3", "--steps", "2"]].concat());
+    let error = String::from_utf8_lossy(&wrong.stderr);
+    assert!(!wrong.status.success() && error.contains("kfac: setting `kfac`"), "{error}");
 }

@@ -4,6 +4,7 @@
 //! the planner takes apart what need not be inside the time loop. A bidirectional stack has two scans for each
 //! layer and one, without a state, for read-out and loss.
 
+mod curvature;
 mod hits;
 mod loss;
 mod record;
@@ -12,6 +13,9 @@ use std::sync::Arc;
 
 use retrograd_engine::{DType, Horizon, Params, Tape, Var};
 
+pub use curvature::{
+    Drawn, Noise, RecordedProducts, RecordedStatistics, direction_name, hessian_product, sampled,
+};
 pub use hits::hits;
 pub use record::BoundModel;
 

@@ -14,6 +14,7 @@ use crate::layout::Layout;
 use crate::op::{Class, Io, Ty};
 use crate::scan;
 use crate::shape::Shape;
+use crate::statistics::Watch;
 use crate::tape::{NodeKind, Tape, Var};
 
 /// Gradients of a real loss: `∂loss/∂w` for every `w` in `wrt`, of the type of `w`.
@@ -39,6 +40,16 @@ pub fn grad(tape: &mut Tape, loss: Var, wrt: &[Var]) -> Result<Vec<Var>> {
 /// Cotangents of `wrt` from cotangents of outputs, given as pairs `(output, cotangent)`; `None` where an output
 /// does not depend on a value.
 pub fn vjp(tape: &mut Tape, seeds: &[(Var, Var)], wrt: &[Var]) -> Result<Vec<Option<Var>>> {
+    vjp_watched(tape, seeds, wrt, None)
+}
+
+/// [`vjp`], noting where the values watched for meet their inputs.
+pub(crate) fn vjp_watched(
+    tape: &mut Tape,
+    seeds: &[(Var, Var)],
+    wrt: &[Var],
+    mut watch: Option<&mut Watch>,
+) -> Result<Vec<Option<Var>>> {
     let last = tape.nodes.len();
     let wrt = wrt.iter().map(|&v| tape.resolve(v)).collect::<Result<Vec<_>>>()?;
 
@@ -80,7 +91,7 @@ pub fn vjp(tape: &mut Tape, seeds: &[(Var, Var)], wrt: &[Var]) -> Result<Vec<Opt
             let Some(given) = port_bars.remove(&i) else { continue };
             let given: Vec<Option<Var>> = (0..op.step.ports.len()).map(|k| given.get(&k).copied()).collect();
             let needs: Vec<bool> = node.inputs.iter().map(|v| depends[v.index as usize]).collect();
-            let found = scan::vjp(tape, v, op, &node.inputs, &given, &needs)?;
+            let found = scan::vjp(tape, v, op, &node.inputs, &given, &needs, watch.as_deref_mut())?;
             for (input, bar) in node.inputs.iter().zip(found) {
                 if let Some(bar) = bar {
                     bars.entry(input.index).or_default().push(bar);
@@ -102,8 +113,11 @@ pub fn vjp(tape: &mut Tape, seeds: &[(Var, Var)], wrt: &[Var]) -> Result<Vec<Opt
                     node.inputs.iter().map(|v| depends[v.index as usize]).collect();
                 let io = Io { inputs: &node.inputs, output: v, needs: &needs };
                 let found = op.vjp(tape, io, y_bar)?;
-                for ((input, bar), need) in node.inputs.iter().zip(found).zip(&needs) {
+                for (k, ((input, bar), need)) in node.inputs.iter().zip(found).zip(&needs).enumerate() {
                     let (Some(bar), true) = (bar, *need) else { continue };
+                    if let Some(watch) = watch.as_deref_mut() {
+                        watch.note(tape, op, io, k, y_bar, bar)?;
+                    }
                     let ty = tape.ty(*input)?.clone();
                     let bar = sum_to(tape, bar, &ty)?;
                     bars.entry(input.index).or_default().push(bar);

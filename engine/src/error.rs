@@ -1,7 +1,6 @@
 //! Errors of the engine.
 
 use crate::dtype::DType;
-use crate::plan::bytes;
 
 /// Result of the engine's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -71,7 +70,7 @@ pub enum Error {
     /// A memory budget that no plan can meet.
     #[error(
         "a budget of {} is too small: this run needs at least {} ({smallest} bytes); {dominant}",
-        bytes(*budget), bytes(*smallest)
+        crate::plan::bytes(*.budget), crate::plan::bytes(*.smallest)
     )]
     Budget {
         /// Budget asked for, bytes.
@@ -80,6 +79,14 @@ pub enum Error {
         smallest: usize,
         /// What most of the smallest budget is for.
         dominant: String,
+    },
+    /// Memory that the system does not have.
+    #[error("out of memory: {what} needs {}", crate::plan::bytes(*.bytes))]
+    OutOfMemory {
+        /// What it was for.
+        what: String,
+        /// Bytes asked for.
+        bytes: usize,
     },
     /// Sizes whose product cannot be counted or stored.
     #[error("{what}: {sizes} elements overflow")]

@@ -114,6 +114,11 @@ pub trait Op: std::any::Any + Debug + Send + Sync {
         false
     }
 
+    /// Whether the output is rows of the first input chosen by the second: the product of one-hot vectors with a matrix.
+    fn is_lookup(&self) -> bool {
+        false
+    }
+
     /// Whether the output depends on the number of the step even if no input does.
     fn varies_with_step(&self) -> bool {
         false

@@ -1,5 +1,7 @@
 //! Tensors: what goes into a program and comes out of it.
 
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 
 use half::{bf16, f16};
@@ -32,7 +34,7 @@ impl Tensor {
     pub fn zeros(dtype: DType, dims: impl AsRef<[usize]>) -> Result<Tensor> {
         let dims = Dims::from_slice(dims.as_ref());
         let len = count(&dims, dtype)?;
-        Ok(Tensor { dtype, storage: Arc::new(Storage::zeroed(len * dtype.size())), dims })
+        Ok(Tensor { dtype, storage: Arc::new(Storage::zeroed("tensor", len * dtype.size())?), dims })
     }
 
     /// The elements of `data` in the shape `dims`. Errors: a length that is not the product of `dims`.
@@ -46,6 +48,44 @@ impl Tensor {
         Ok(tensor)
     }
 
+    /// The elements that a file has from byte `offset`, in the byte order of this machine, without reading them: they
+    /// come into memory when they are used and go again when room is short. A program reads an input step by step, so
+    /// it may be larger than memory. Writing to the tensor makes a copy in memory.
+    ///
+    /// Errors: a file that cannot be mapped or is too short; an offset that is no multiple of the size of an element;
+    /// sizes that overflow.
+    ///
+    /// # Safety
+    ///
+    /// As long as the tensor or a clone lives, nobody changes the file, in this process or another.
+    pub unsafe fn map_file(
+        path: impl AsRef<Path>,
+        offset: u64,
+        dtype: DType,
+        dims: impl AsRef<[usize]>,
+    ) -> Result<Tensor> {
+        let path = path.as_ref();
+        let wrong = |what: String| Error::argument("map_file", format!("{}: {what}", path.display()));
+        let dims = Dims::from_slice(dims.as_ref());
+        let len = count(&dims, dtype)? * dtype.size();
+        if !offset.is_multiple_of(dtype.size() as u64) {
+            return Err(wrong(format!("offset {offset}, expected a multiple of {}", dtype.size())));
+        }
+        let file = File::open(path).map_err(|e| wrong(e.to_string()))?;
+        let bytes = file.metadata().map_err(|e| wrong(e.to_string()))?.len();
+        let end = offset.checked_add(len as u64);
+        if end.is_none_or(|end| end > bytes) {
+            return Err(wrong(format!("{len} bytes from byte {offset} on, and the file has {bytes}")));
+        }
+        if len == 0 {
+            return Tensor::zeros(dtype, dims);
+        }
+        // SAFETY: nobody changes the file, by the caller's word.
+        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| wrong(e.to_string()))?;
+        let storage = Storage::mapped(map, offset as usize, len);
+        Ok(Tensor { dtype, dims, storage: Arc::new(storage) })
+    }
+
     /// Every element `value`, converted to `dtype`.
     pub fn full(dtype: DType, dims: impl AsRef<[usize]>, value: f64) -> Result<Tensor> {
         let mut tensor = Tensor::zeros(dtype, dims)?;
@@ -55,7 +95,7 @@ impl Tensor {
 
     /// A tensor without axes holding one real number.
     pub fn scalar<E: Element>(value: E) -> Tensor {
-        let mut storage = Storage::zeroed(E::DTYPE.size());
+        let mut storage = Storage::line(E::DTYPE.size());
         storage.as_mut_slice::<E>()[0] = value;
         Tensor { dtype: E::DTYPE, dims: Dims::new(), storage: Arc::new(storage) }
     }

@@ -2,18 +2,26 @@
 #![allow(clippy::unwrap_used)]
 
 use retrograd_engine::core_ops::{add, fill, real, sum_dims, sum_rows};
+use retrograd_engine::statistics::{StatisticsOptions, vjp_with_statistics};
 use retrograd_engine::{
     DType, Params, Program, Result, RunOptions, Shape, Tape, Tensor, Ty, grad, matmul, scan,
 };
 
 #[test]
 fn planned_peak_is_measured_peak() -> Result<()> {
-    for dtype in [DType::F32, DType::C64] {
+    // The last matrix is larger than a cache: threads share the calls of few rows.
+    for (dtype, statistics, size) in [
+        (DType::F32, false, 8),
+        (DType::C64, false, 8),
+        (DType::F64, true, 8),
+        (DType::C32, true, 8),
+        (DType::F32, false, 531),
+    ] {
         let mut tape = Tape::new();
         let t = &mut tape;
-        let w = t.param("w", dtype, [8, 8])?;
-        let x = t.input("x", dtype, Shape::sequence([8]))?;
-        let zero = fill(t, Ty::new(dtype, Shape::rows([8])), 0.0)?;
+        let w = t.param("w", dtype, [size, size])?;
+        let x = t.input("x", dtype, Shape::sequence([size]))?;
+        let zero = fill(t, Ty::new(dtype, Shape::rows([size])), 0.0)?;
         let (h, ()) = scan(t, zero, x, |t, h, x| {
             let wh = matmul(t, h, w)?;
             Ok((add(t, wh, x)?, ()))
@@ -21,14 +29,24 @@ fn planned_peak_is_measured_peak() -> Result<()> {
         let sum = sum_rows(t, h)?;
         let sum = real(t, sum)?;
         let loss = sum_dims(t, sum, &[])?;
-        let w_bar = grad(t, loss, &[w])?[0];
+        let mut outputs = vec![loss];
+        if statistics {
+            let one = fill(t, t.ty(loss)?.clone(), 1.0)?;
+            let options = StatisticsOptions::default();
+            let (bars, found) = vjp_with_statistics(t, &[(loss, one)], &[w], &[w], &options)?;
+            let m = &found.maps[0];
+            outputs.extend([bars[0], m.a0, m.a1, Some(m.g0), m.g1].into_iter().flatten());
+            assert_eq!(outputs.len(), 6);
+        } else {
+            outputs.extend(grad(t, loss, &[w])?);
+        }
         let mut p = Params::new();
-        p.insert("w", Tensor::full(dtype, [8, 8], 0.1)?);
+        p.insert("w", Tensor::full(dtype, [size, size], 0.1)?);
         for (steps, rows) in [(50, 6), (300, 2), (50, 6)] {
-            p.insert("x", Tensor::full(dtype, [steps, rows, 8], 1.0)?);
+            p.insert("x", Tensor::full(dtype, [steps, rows, size], 1.0)?);
             for budget in [None, Some(1 << 20), Some(1 << 16)] {
                 let options = RunOptions { budget, threads: Some(2), ..Default::default() };
-                let mut program = Program::new(&tape, &[loss, w_bar], options)?;
+                let mut program = Program::new(&tape, &outputs, options)?;
                 let Ok(plan) = program.plan(steps, rows) else { continue };
                 for _ in 0..2 {
                     drop(program.run(&[&p])?);

@@ -104,6 +104,10 @@ impl Op for Gather {
     fn is_linear(&self) -> bool {
         true
     }
+
+    fn is_lookup(&self) -> bool {
+        true
+    }
 }
 
 impl Gather {

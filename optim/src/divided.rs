@@ -3,6 +3,7 @@
 use retrograd_engine::Params;
 
 use crate::error::Result;
+use crate::kfac::{Curvature, NoCurvature, Structure, Wanted};
 use crate::optimizer::Optimizer;
 use crate::select::Select;
 use crate::settings::Settings;
@@ -85,11 +86,37 @@ impl Optimizer for Divided {
         self.others.check_state(&rest, &others)
     }
 
+    fn bind(&mut self, structure: &Structure, params: &Params) -> Result<()> {
+        let [selected, rest] = self.parts(params);
+        self.special.bind(structure, &selected)?;
+        self.others.bind(structure, &rest)
+    }
+
+    fn wanted(&self) -> Option<Wanted> {
+        self.others.wanted()
+    }
+
+    fn describe(&self) -> Option<String> {
+        let others = self.others.describe()?;
+        Some(format!("{others}; {}: {}", self.special.name(), self.select.text()))
+    }
+
     fn update(&self, grads: &Params, state: &mut State, params: &mut Params, lr_scale: f64) -> Result<()> {
+        self.update_with(grads, state, params, lr_scale, &mut NoCurvature)
+    }
+
+    fn update_with(
+        &self,
+        grads: &Params,
+        state: &mut State,
+        params: &mut Params,
+        lr_scale: f64,
+        curvature: &mut dyn Curvature,
+    ) -> Result<()> {
         let [selected_grads, other_grads] = self.parts(grads);
         let ([mut selected, mut rest], [mut special, mut others]) = (self.parts(params), self.states(state));
         self.special.update(&selected_grads, &mut special, &mut selected, lr_scale)?;
-        self.others.update(&other_grads, &mut others, &mut rest, lr_scale)?;
+        self.others.update_with(&other_grads, &mut others, &mut rest, lr_scale, curvature)?;
         // Nothing is written before both are done.
         put_back(params, selected);
         put_back(params, rest);

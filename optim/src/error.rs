@@ -74,6 +74,12 @@ pub enum Error {
         /// Which tensor.
         what: String,
     },
+    /// A network that could not answer what an optimiser asked about its curvature.
+    #[error("curvature: {what}")]
+    Curvature {
+        /// Why.
+        what: String,
+    },
     /// A gradient that is NaN or infinite, under the policy that stops.
     #[error("gradient of `{name}` is not finite: element {index} is {value}")]
     NotFinite {

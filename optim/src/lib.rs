@@ -2,7 +2,7 @@
 //!
 //! - [`Optimizer`]: configuration in `self`, memory in a [`State`] of named tensors that a checkpoint stores to the
 //!   bit. [`Sgd`], [`RmsProp`] in six published variants, [`Adam`], [`AdamW`]; [`Cayley`] for unitary matrices, beside
-//!   one of the others in a [`Divided`].
+//!   one of the others in a [`Divided`]; [`Kfac`], which asks the network about its curvature ([`kfac`]).
 //! - [`GradientRules`]: clipping by value or norm, and what to do about NaN.
 //! - [`LrSchedule`]: the factor on the rate; [`ReduceOnPlateau`] looks at the validation metric.
 //! - [`Penalty`] (a term of the loss in the parameters, as KRU's [`SoftUnitary`]) and [`Constraint`] (a set the
@@ -118,6 +118,7 @@ mod divided;
 pub mod elementwise;
 mod error;
 mod gradients;
+pub mod kfac;
 mod optimizer;
 mod penalty;
 mod recipe;
@@ -133,6 +134,7 @@ pub use error::{Error, Result};
 pub use gradients::{
     Clip, GRADIENT_OPTIONS, GradientRules, NonFinite, NormForm, Processed, Verdict, global_norm,
 };
+pub use kfac::{CgOptions, CgResult, Curvature, NoCurvature, conjugate_gradients};
 pub use optimizer::{Optimizer, scaled_lr};
 pub use penalty::Penalty;
 pub use recipe::{Recipe, Update};
@@ -170,6 +172,7 @@ macro_rules! table {
 mod optimizers {
     mod adam;
     mod adamw;
+    mod kfac;
     mod rmsprop;
     mod sgd;
 
@@ -180,6 +183,7 @@ mod optimizers {
             rmsprop::{RmsProp, RmsPropVariant, Epsilon},
             adam::{Adam},
             adamw::{AdamW},
+            kfac::{Kfac, StepRule, MomentumForm},
     }
 }
 

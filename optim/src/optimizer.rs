@@ -4,6 +4,7 @@ use retrograd_engine::{Params, Tensor};
 
 use crate::elementwise::{check_slots, not_differentiable, slot_name, with_real};
 use crate::error::{Error, Result};
+use crate::kfac::{Curvature, Structure, Wanted};
 use crate::settings::{Range, Settings};
 use crate::state::{Slot, State};
 
@@ -55,6 +56,37 @@ pub trait Optimizer: Send + Sync {
     /// the schedule). Errors: a factor that is negative or not finite; a gradient or a state tensor that is
     /// missing, belongs to nothing, or has another type or sizes. After an error nothing has changed.
     fn update(&self, grads: &Params, state: &mut State, params: &mut Params, lr_scale: f64) -> Result<()>;
+
+    /// Learns what the parameters do in their network, before [`Optimizer::init`]. Only optimisers that use curvature
+    /// look.
+    fn bind(&mut self, structure: &Structure, params: &Params) -> Result<()> {
+        let _ = (structure, params);
+        Ok(())
+    }
+
+    /// The statistics it will ask for; `None` if it needs none.
+    fn wanted(&self) -> Option<Wanted> {
+        None
+    }
+
+    /// Once bound: which parameters are treated in which way, in words.
+    fn describe(&self) -> Option<String> {
+        None
+    }
+
+    /// [`Optimizer::update`] with a network that answers questions about its curvature. Errors: as there, and those of
+    /// the answers.
+    fn update_with(
+        &self,
+        grads: &Params,
+        state: &mut State,
+        params: &mut Params,
+        lr_scale: f64,
+        curvature: &mut dyn Curvature,
+    ) -> Result<()> {
+        let _ = curvature;
+        self.update(grads, state, params, lr_scale)
+    }
 }
 
 /// The learning rate of this update. Errors: a scale that is negative or not finite.

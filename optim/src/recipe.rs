@@ -5,6 +5,7 @@ use retrograd_engine::Params;
 use crate::constraint::{Constraint, Support};
 use crate::error::Result;
 use crate::gradients::{GradientRules, Verdict};
+use crate::kfac::{Curvature, NoCurvature};
 use crate::optimizer::Optimizer;
 use crate::penalty::Penalty;
 use crate::schedule::{Clock, LrSchedule, LrState};
@@ -60,6 +61,19 @@ impl Recipe {
         params: &mut Params,
         clock: Clock,
     ) -> Result<Update> {
+        self.update_with(grads, state, lr_state, params, clock, &mut NoCurvature)
+    }
+
+    /// [`Recipe::update`] for an optimiser that asks the network about its curvature.
+    pub fn update_with(
+        &self,
+        grads: &mut Params,
+        state: &mut State,
+        lr_state: &LrState,
+        params: &mut Params,
+        clock: Clock,
+        curvature: &mut dyn Curvature,
+    ) -> Result<Update> {
         let factor = self.schedule.factor(clock, lr_state);
         let mut penalty = 0.0;
         for term in &self.penalties {
@@ -74,7 +88,7 @@ impl Recipe {
         }
         let supports: Vec<Option<Support>> =
             self.constraints.iter().map(|c| c.support(params, clock)).collect::<Result<_>>()?;
-        self.optimizer.update(grads, state, params, factor)?;
+        self.optimizer.update_with(grads, state, params, factor, curvature)?;
         for (constraint, support) in self.constraints.iter().zip(&supports) {
             constraint.project_at(params, clock, support.as_ref())?;
         }

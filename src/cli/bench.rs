@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use retrograd::engine::Profile;
 use retrograd::engine::cpu::{Denormals, Isa, Pool, product_peak};
+use retrograd::engine::plan::{RATES_VARIABLE, Rates};
 use retrograd::run::progress::format_bytes;
 use retrograd::{Error, Params, Program, Tape, Tensor, Var, grad, optim};
 use serde_json::{Value, json};
@@ -49,6 +50,9 @@ pub(crate) struct Args {
     /// Instead, measure the plans of so many budgets from the smallest that works to none, in turn
     #[arg(long, value_name = "POINTS", num_args = 0..=1, default_missing_value = "10", value_parser = parse::positive)]
     sweep_budget: Option<usize>,
+    /// Measure how fast this machine is too, as the variable RETROGRAD_RATES by which plans are chosen
+    #[arg(long)]
+    rates: bool,
     /// Draw what --sweep-budget measured into this file
     #[arg(long, value_name = "FILE", requires = "sweep_budget")]
     svg: Option<PathBuf>,
@@ -108,7 +112,12 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let mut params = std::mem::take(&mut recorded.params);
     let loss = recorded.loss;
     let pool = Pool::new(network.threads, Denormals::default())?;
-    let peak = product_peak(Isa::select()?, network.dtype.dtype(), &pool);
+    let isa = Isa::select()?;
+    let peak = product_peak(isa, network.dtype.dtype(), &pool);
+    let rates = args.rates.then(|| Rates::measure(isa, network.dtype.dtype(), &pool).to_string());
+    if let Some(rates) = &rates {
+        out.line(format!("{RATES_VARIABLE}={rates}"));
+    }
     let mut outputs = vec![loss];
     outputs.extend(grad(&mut recorded.tape, loss, &wrt)?);
     if let Some(points) = args.sweep_budget {
@@ -186,6 +195,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         "runs": args.runs,
         "optimizer": args.optimizer,
         "product_peak_flops_per_second": peak,
+        "rates": rates,
         "forward": forward.json(peak),
         "forward_backward": both.json(peak),
         "training_step": step.json(peak),

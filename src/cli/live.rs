@@ -8,7 +8,7 @@ use std::time::Duration;
 use retrograd::Error;
 use retrograd::run::CURVES;
 use retrograd::run::progress::{Mode, Progress, Status, format_bytes, format_duration};
-use retrograd::train::{Milestone, Session, Step, Summary, Trainer, Watch};
+use retrograd::train::{Cost, Milestone, Session, Step, Summary, Trainer, Watch};
 use serde_json::{Value, json};
 
 use super::{Output, Report, Result};
@@ -64,6 +64,7 @@ impl Watch for Live {
             loss,
             metric: self.newest.map(|value| (self.metric, value)),
             peak_bytes: trainer.peak().measured_bytes,
+            cost: trainer.uses_curvature().then(|| update_cost(&trainer.cost())),
         });
     }
 
@@ -92,6 +93,12 @@ impl Watch for Live {
     fn stop(&mut self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
+}
+
+/// Milliseconds of an update, and of its loss and gradient alone.
+fn update_cost(cost: &Cost) -> (f64, f64) {
+    let mean = |time: Duration| 1e3 * time.as_secs_f64() / cost.updates.max(1) as f64;
+    (mean(cost.first_order + cost.optimizer), mean(cost.first_order))
 }
 
 /// How a run is shown.

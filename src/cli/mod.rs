@@ -7,6 +7,8 @@
 mod bench;
 mod completions;
 mod data;
+#[cfg(feature = "cuda")]
+mod device;
 mod diagnose;
 mod eval;
 mod explain;
@@ -19,6 +21,8 @@ mod parse;
 mod plan;
 mod profile;
 mod reproduce;
+#[cfg(feature = "cuda")]
+mod sequence;
 mod tour;
 mod tradeoff;
 mod train;
@@ -30,7 +34,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use output::{Output, Report};
 
 /// Result of a command.
-pub(crate) type Result<T> = std::result::Result<T, retrograd::Error>;
+pub(crate) type Result<T, E = retrograd::Error> = std::result::Result<T, E>;
 
 const ABOUT: &str = "Reverse-mode differentiation that walks backwards in time: trains recurrent networks, \
                      plans their memory, checks their gradients.";
@@ -75,6 +79,9 @@ enum Command {
     Reproduce(reproduce::Args),
     /// List the data sets, where they are published, and fetch the free ones
     Data(data::Args),
+    /// Show the GPU, and time the kernels that run whole sequences on it
+    #[cfg(feature = "cuda")]
+    Device(device::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -97,6 +104,8 @@ pub(crate) fn main() -> ExitCode {
         Some(Command::Bench(args)) => bench::run(args, &out),
         Some(Command::Reproduce(args)) => reproduce::run(args, &out),
         Some(Command::Data(args)) => data::run(args, &out),
+        #[cfg(feature = "cuda")]
+        Some(Command::Device(args)) => device::run(args, &out),
         Some(Command::Completions(args)) => completions::run(args, &out),
     };
     out.finish(result)

@@ -20,6 +20,7 @@ Examples:
   retrograd train jsb --cell lstm --operator kron
   retrograd train psmnist --cell kru --epochs 10 --budget 64MiB --out runs/mine
   retrograd train copy --cell gru --hidden 80 --set optimizer=adam --set lr=2e-3 --set clip=norm
+  retrograd train jsb --cell gru --optimizer kfac --kfac option1
   retrograd train --resume
   retrograd train --resume --out runs/mine --epochs 20";
 
@@ -42,6 +43,12 @@ pub(crate) struct Args {
     /// Number of layers
     #[arg(long, value_parser = parse::positive)]
     layers: Option<usize>,
+    /// Optimizer, one of `retrograd list optimizers`
+    #[arg(long)]
+    optimizer: Option<String>,
+    /// What K-FAC assumes about time: independence, option1 or option2; chooses the optimizer kfac
+    #[arg(long, value_name = "APPROXIMATION")]
+    kfac: Option<String>,
     /// Any other setting; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -63,6 +70,9 @@ pub(crate) struct Args {
     /// Threads; does not change results
     #[arg(long, value_parser = parse::positive)]
     threads: Option<usize>,
+    /// Where to train: cpu, cuda or cuda:N. Only the CPU trains yet; a GPU that is asked for and not there is an error
+    #[arg(long, default_value = "cpu", value_parser = parse::device)]
+    device: parse::Device,
     /// Folder of the run [default: a new one in runs/; with --resume the newest there]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -86,7 +96,9 @@ impl Args {
 
     /// Sets what was given of all that determines the result.
     fn apply(&self, config: &mut TrainConfig) -> Result<()> {
-        config.set_all(&self.set)?;
+        let named = self.optimizer.iter().map(|name| format!("optimizer={name}"));
+        let kfac = self.kfac.iter().flat_map(|kind| ["optimizer=kfac".into(), format!("kfac={kind}")]);
+        config.set_all(named.chain(kfac).chain(self.set.iter().cloned()))?;
         if let Some(hidden) = self.hidden {
             config.hidden = hidden;
         }
@@ -143,6 +155,7 @@ impl Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
+    args.device.can_train()?;
     let session = match (args.resume, &args.task) {
         (true, task) => {
             let folder = match &args.out {
@@ -211,4 +224,7 @@ pub(super) fn announce(trainer: &Trainer, out: &Output) {
         c.batch,
         trainer.total_steps()
     ));
+    if let Some(treatment) = trainer.treatment() {
+        out.line(treatment);
+    }
 }

@@ -39,6 +39,8 @@ pub struct Status<'a> {
     pub metric: Option<(&'a str, f64)>,
     /// Peak of the memory meter, bytes.
     pub peak_bytes: usize,
+    /// Cost of an update of a second-order optimiser: milliseconds in all, and those of loss and gradient alone.
+    pub cost: Option<(f64, f64)>,
 }
 
 /// A progress line for one run.
@@ -173,6 +175,9 @@ fn line(status: &Status, total: u64, pace: &Pace, at_most: bool) -> String {
     if let Some(rate) = pace.steps_per_second() {
         write!(text, "  {} steps/s", rate_text(rate)).ok();
     }
+    if let Some((all, first_order)) = status.cost {
+        write!(text, "  {} ms an update, {} of it first order", number(all), number(first_order)).ok();
+    }
     write!(text, "  peak {}", format_bytes(status.peak_bytes)).ok();
     if let Some(epoch) = status.epoch {
         write!(text, "  epoch {epoch}").ok();
@@ -268,6 +273,7 @@ mod tests {
                 loss: 0.123456,
                 metric: Some(("nll", 8.5)),
                 peak_bytes: 3 << 20,
+                cost: None,
             };
             progress.update_at(Duration::from_secs(second), &status);
         }
@@ -283,6 +289,16 @@ mod tests {
                 "step 350/400  ≤5s left  loss 0.1235  nll 8.500  10.0 steps/s  peak 3.00 MiB  epoch 2",
             ]
         );
+    }
+
+    #[test]
+    fn the_cost_of_an_update_is_shown_beside_that_of_the_first_order() {
+        let out = Shared::default();
+        let mut progress = Progress::to_writer(Box::new(out.clone()), 0, 9, false);
+        let status = Status { step: 1, loss: 1.0, cost: Some((12.345, 4.0)), ..Status::default() };
+        progress.update_at(Duration::from_secs(1), &status);
+        let line = &out.lines()[0];
+        assert!(line.contains("12.35 ms an update, 4.000 of it first order  peak"), "{line}");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!   bits as one that was not.
 
 mod config;
+mod curvature;
 mod defaults;
 mod network;
 mod noise;
@@ -25,4 +26,4 @@ pub(crate) use session::stored_step;
 pub use session::{RESULT, SNAPSHOTS, Session, Summary, TIMES, Watch, load_model, stored_config};
 pub use settings::{KEYS, Key};
 pub(crate) use trainer::MODEL;
-pub use trainer::{Ended, Evaluation, Milestone, Step, Trainer};
+pub use trainer::{Cost, Ended, Evaluation, Milestone, Step, Trainer};

@@ -10,10 +10,10 @@ use crate::run::Result;
 
 /// What a program is compiled for. Numbers of steps and rows need no program of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Form {
-    train: bool,
-    masked: bool,
-    lengths: bool,
+pub(super) struct Form {
+    pub(super) train: bool,
+    pub(super) masked: bool,
+    pub(super) lengths: bool,
 }
 
 #[derive(Debug)]
@@ -61,12 +61,12 @@ pub(super) struct Trained {
 /// Programs of a network, its state from batch to batch, and what they take.
 #[derive(Debug)]
 pub(super) struct Network {
-    spec: ModelSpec,
-    at: At,
+    pub(super) spec: ModelSpec,
+    pub(super) at: At,
     /// The task sums what the model's loss averages.
-    loss_scale: f64,
-    seed: u64,
-    options: RunOptions,
+    pub(super) loss_scale: f64,
+    pub(super) seed: u64,
+    pub(super) options: RunOptions,
     trainable: Vec<String>,
     programs: HashMap<Form, Compiled>,
     peak: Peak,
@@ -170,13 +170,13 @@ impl Network {
         Ok(self.compiled(form)?.program.plan(batch.steps(), batch.rows())?)
     }
 
-    fn form(&self, batch: &Batch, train: bool) -> Form {
+    pub(super) fn form(&self, batch: &Batch, train: bool) -> Form {
         // A sequence that is scored at its end is scored there whatever its mask.
         let masked = batch.mask.is_some() && self.at == At::EveryStep;
         Form { train, masked, lengths: batch.lengths.is_some() }
     }
 
-    fn inputs(&self, batch: &Batch, form: Form) -> Result<Params> {
+    pub(super) fn inputs(&self, batch: &Batch, form: Form) -> Result<Params> {
         let real =
             |t: &Tensor| if t.dtype().is_differentiable() { t.cast(self.spec.dtype) } else { Ok(t.clone()) };
         let mut inputs = Params::new();

@@ -39,7 +39,7 @@ fn add<R: Element + std::ops::AddAssign>(tensor: &mut Tensor, draw: &mut dyn FnM
 }
 
 /// A standard normal number (Box and Muller 1958).
-fn normal(rng: &mut ChaCha8Rng) -> f64 {
+pub(super) fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let unit = |rng: &mut ChaCha8Rng| (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
     let (u, v) = (1.0 - unit(rng), unit(rng));
     (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()

@@ -1,6 +1,7 @@
 //! Training in memory: a step, an evaluation, and what a checkpoint holds.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use retrograd_cells::ModelSpec;
 use retrograd_datasets::{Batch, Request, Split, Task, TaskSpec};
@@ -8,6 +9,7 @@ use retrograd_engine::{Params, Plan, RunOptions};
 use retrograd_optim::{Clock, LrState, NonFinite, Recipe, State, Verdict};
 
 use super::config::{Length, TrainConfig};
+use super::curvature::{BatchCurvature, Questions};
 use super::network::{Declared, Network, Peak, Totals, Trained};
 use super::noise::with_noise;
 use super::parts::{Parts, model_spec, recipe};
@@ -47,6 +49,22 @@ pub struct Trainer {
     position: Position,
     /// State carried from batch to batch (streams).
     carry: Params,
+    /// What an optimiser that uses curvature may ask.
+    questions: Option<Questions>,
+    cost: Cost,
+}
+
+/// Time spent on updates by this process.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Updates.
+    pub updates: u64,
+    /// On losses and gradients.
+    pub first_order: Duration,
+    /// On what an optimiser asked about curvature.
+    pub curvature: Duration,
+    /// On everything the optimiser did, answers included.
+    pub optimizer: Duration,
 }
 
 /// What a step did.
@@ -146,8 +164,14 @@ impl Trainer {
         let options = RunOptions { budget: config.budget, threads: config.threads, ..RunOptions::default() };
         let (network, declared) = Network::new(model.clone(), &*task, config.seed, options)?;
         let Declared { params, factors, unitary } = declared;
-        let recipe = recipe(&config, &factors, &unitary, task.spec().metric.larger_is_better())?;
-        let optimizer = recipe.optimizer.init(&subset(&params, network.trainable()))?;
+        let mut recipe = recipe(&config, &factors, &unitary, task.spec().metric.larger_is_better())?;
+        let trained = subset(&params, network.trainable());
+        let questions =
+            recipe.optimizer.wanted().map(|wanted| Questions::new(&network, wanted)).transpose()?;
+        if let Some(questions) = &questions {
+            recipe.optimizer.bind(questions.structure(), &trained)?;
+        }
+        let optimizer = recipe.optimizer.init(&trained)?;
         for (split, size) in [(Split::Train, config.batch), (Split::Valid, config.eval_batch)] {
             if task.batches(split, size) == 0 {
                 return Err(Error::config(
@@ -167,7 +191,24 @@ impl Trainer {
             lr: LrState::default(),
             position: Position::default(),
             carry: Params::new(),
+            questions,
+            cost: Cost::default(),
         })
+    }
+
+    /// Which parameters the optimiser treats in which way, if it makes differences.
+    pub fn treatment(&self) -> Option<String> {
+        self.recipe.optimizer.describe()
+    }
+
+    /// Time spent on updates so far.
+    pub fn cost(&self) -> Cost {
+        self.cost
+    }
+
+    /// Whether the optimiser asks about curvature.
+    pub fn uses_curvature(&self) -> bool {
+        self.questions.is_some()
     }
 
     /// The configuration.
@@ -277,8 +318,11 @@ impl Trainer {
         } else {
             &self.params
         };
+        let before = (at.clone(), carry.clone());
+        let started = Instant::now();
         let Trained { loss, totals, unconverged, mut grads } =
             self.network.train(at, &batch, &mut carry, dropout)?;
+        let first_order = started.elapsed();
 
         let stop = |what: String| {
             let kept =
@@ -290,7 +334,33 @@ impl Trainer {
             return Err(stop(format!("loss is {loss}")));
         }
         let clock = Clock { step: position.step, epoch: position.epoch };
-        let update = self.recipe.update(&mut grads, &mut self.optimizer, &self.lr, &mut self.params, clock);
+        let started = Instant::now();
+        let mut asked = Duration::ZERO;
+        let (optimizer, params) = (&mut self.optimizer, &mut self.params);
+        let update = match &mut self.questions {
+            Some(questions) => {
+                let mut curvature = BatchCurvature {
+                    network: &self.network,
+                    questions,
+                    at: before.0,
+                    batch: &batch,
+                    carry: before.1,
+                    dropout_seed: dropout,
+                    seed: self.config.seed ^ 0x6b,
+                    loss: loss / self.network.loss_scale,
+                    spent: Duration::ZERO,
+                };
+                let update =
+                    self.recipe.update_with(&mut grads, optimizer, &self.lr, params, clock, &mut curvature);
+                asked = curvature.spent;
+                update
+            }
+            None => self.recipe.update(&mut grads, optimizer, &self.lr, params, clock),
+        };
+        self.cost.updates += 1;
+        self.cost.first_order += first_order;
+        self.cost.curvature += asked;
+        self.cost.optimizer += started.elapsed();
         let update = update.map_err(|error| match error {
             retrograd_optim::Error::NotFinite { .. } => stop(error.to_string()),
             error => error.into(),

@@ -27,22 +27,29 @@ const TRIES: usize = 8;
 impl Chooser<'_> {
     /// The plan within `budget` bytes that is expected to take least time. Errors: none fits, sizes that overflow.
     pub(crate) fn choose(&self, budget: Option<usize>) -> Result<Decision> {
+        // A whole record that fits is not given up: what it costs in memory traffic is mostly hidden by arithmetic.
+        let Some(budget) = budget else { return self.whole(0) };
+        if let Ok(whole) = self.whole(0)
+            && whole.memory.peak_bytes() <= budget
+        {
+            return Ok(whole);
+        }
         let mut best: Option<Decision> = None;
         let mut overflow = None;
         for variant in 0..self.variants.len() {
-            match self.of_variant(variant, budget.unwrap_or(usize::MAX)) {
+            match self.of_variant(variant, budget) {
                 Ok(Some(d)) if best.as_ref().is_none_or(|b| d.seconds < b.seconds) => best = Some(d),
                 Ok(_) => {}
                 Err(e) => overflow = Some(e),
             }
         }
-        match (best, overflow, budget) {
-            (Some(best), ..) => Ok(best),
-            (None, Some(e), _) => Err(e),
-            (None, None, budget) => {
+        match (best, overflow) {
+            (Some(best), _) => Ok(best),
+            (None, Some(e)) => Err(e),
+            (None, None) => {
                 let least = self.smallest()?;
                 Err(Error::Budget {
-                    budget: budget.unwrap_or(usize::MAX),
+                    budget,
                     smallest: least.memory.peak_bytes(),
                     dominant: explain::dominant(&self.variants[least.variant].1, &least.memory),
                 })
@@ -96,7 +103,8 @@ impl Chooser<'_> {
         let least = Segments { leaf: chunk, count: steps.div_ceil(chunk), slots: 1 };
         let slots = usize::from(least.count > 1);
         let base = self.memory(variant, least)?;
-        let fixed = base.peak_bytes().saturating_sub((slots + 1) * state + chunk.min(steps) * step);
+        let own = (slots + 1).saturating_mul(state).saturating_add(chunk.min(steps).saturating_mul(step));
+        let fixed = base.peak_bytes().saturating_sub(own);
         let expected = cost::expected(outer, Size { steps, rows }, self.threads, &self.rates, (state, step));
         let footprint = Footprint {
             steps,
@@ -128,13 +136,16 @@ impl Chooser<'_> {
     }
 
     fn whole(&self, variant: usize) -> Result<Decision> {
+        let outer = &self.variants[variant].1;
+        let rates = memory::pair_rates(outer, self.rows)?;
         let size = Size { steps: self.steps, rows: self.rows };
-        let expected = cost::expected(&self.variants[variant].1, size, self.threads, &self.rates, (0, 0));
+        let expected = cost::expected(outer, size, self.threads, &self.rates, rates);
+        let spilled = if self.steps > expected.segments.near { self.steps as f64 } else { 0.0 };
         Ok(Decision {
             variant,
             segments: Segments::WHOLE,
             extra_forward_steps: 0,
-            seconds: expected.run,
+            seconds: expected.run + expected.segments.spill as f64 * TICK * spilled,
             memory: Arc::new(self.memory(variant, Segments::WHOLE)?),
         })
     }

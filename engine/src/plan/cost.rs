@@ -1,11 +1,16 @@
 //! What a plan is chosen by: how long its parts are expected to take on a machine of given speeds.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
 use super::explain::work::{self, Cut, Size};
 use super::ir::{Call, Instr};
 use super::memory;
 use super::outer::{Item, Outer, ScanItem};
 use super::step::StepProgram;
-use crate::cpu::Isa;
+use crate::cpu::{Isa, Pool, product_peak};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
 use crate::schedule::Costs;
 
 /// Speeds of a machine, by which plans are compared. They decide which of several plans with the same results is
@@ -23,6 +28,11 @@ pub struct Rates {
     /// Bytes of the cache that a thread has to itself.
     pub cache: usize,
 }
+
+/// Environment variable that says how fast this machine is, as [`Rates::with`] reads it.
+pub const RATES_VARIABLE: &str = "RETROGRAD_RATES";
+
+const FIELDS: &str = "`product=`, `structured=`, `pointwise=`, `memory=` or `cache=`";
 
 impl Rates {
     /// Typical of server processors with the instruction set.
@@ -42,6 +52,54 @@ impl Rates {
         }
     }
 
+    /// Those of [`RATES_VARIABLE`], or typical ones. Errors: a value that cannot be read.
+    pub(crate) fn select(isa: Isa) -> Result<Rates> {
+        match std::env::var(RATES_VARIABLE) {
+            Ok(text) => Rates::typical(isa).with(&text),
+            Err(_) => Ok(Rates::typical(isa)),
+        }
+    }
+
+    /// These, but for what `text` says: `product=9e10,memory=2e10`, any of the fields by name. Errors: another
+    /// name, a number that is not positive.
+    pub fn with(mut self, text: &str) -> Result<Rates> {
+        for part in text.split(',').map(str::trim).filter(|p| !p.is_empty()) {
+            let wrong =
+                || Error::argument("rates", format!("`{part}`, expected {FIELDS} with a positive number"));
+            let (name, value) = part.split_once('=').ok_or_else(wrong)?;
+            let value: f64 = value.trim().parse().map_err(|_| wrong())?;
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(wrong());
+            }
+            match name.trim() {
+                "product" => self.product = value,
+                "structured" => self.structured = value,
+                "pointwise" => self.pointwise = value,
+                "memory" => self.memory = value,
+                "cache" => self.cache = value as usize,
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(self)
+    }
+
+    /// Those of this machine at this moment, measured in about half a second: products by [`product_peak`], memory
+    /// by copies; the others in the proportion to products that is typical.
+    pub fn measure(isa: Isa, dtype: DType, pool: &Pool) -> Rates {
+        let typical = Rates::typical(isa);
+        // A product in a program reaches about two thirds of one that stays in the cache.
+        let product = product_peak(isa, dtype, pool) / pool.threads() as f64 * 0.7;
+        let scale = product / typical.product;
+        Rates {
+            product,
+            structured: typical.structured * scale,
+            pointwise: typical.pointwise * scale,
+            // Traffic of a record is half hidden behind the arithmetic.
+            memory: 2.0 * copied(pool),
+            ..typical
+        }
+    }
+
     /// Seconds of a thread for the operations of a call.
     fn seconds(&self, call: &Call, flops: f64) -> f64 {
         match &call.instr {
@@ -50,6 +108,31 @@ impl Rates {
             _ => flops / self.pointwise,
         }
     }
+}
+
+impl std::fmt::Display for Rates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Rates { product, structured, pointwise, memory, cache } = self;
+        write!(f, "product={product:.3e},structured={structured:.3e},pointwise={pointwise:.3e},")?;
+        write!(f, "memory={memory:.3e},cache={cache}")
+    }
+}
+
+/// Bytes a second read and written by copies of what no cache holds, all threads of `pool` together.
+fn copied(pool: &Pool) -> f64 {
+    const BYTES: usize = 64 << 20;
+    let slowest = AtomicU64::new(1);
+    pool.run(pool.threads(), |_| {
+        let from = vec![1u64; BYTES / 8];
+        let mut to = vec![0u64; BYTES / 8];
+        // The first copy finds the pages, the second counts.
+        to.copy_from_slice(&from);
+        let start = Instant::now();
+        to.copy_from_slice(std::hint::black_box(&from));
+        std::hint::black_box(&to);
+        slowest.fetch_max(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    });
+    (2 * BYTES * pool.threads()) as f64 / (slowest.into_inner() as f64 * 1e-9)
 }
 
 /// Expected seconds of the parts of a program.
@@ -83,7 +166,8 @@ pub(crate) fn expected(
             Item::Call(call) => run += rates.seconds(call, work::outer_call(call, size)),
             Item::Scan(s) => {
                 let cut = Cut::new(s, size.rows);
-                let lanes = threads.min(cut.tiles).max(1) as f64;
+                let shared = memory::shares_calls(size.rows, s);
+                let lanes = if shared { threads } else { threads.min(cut.tiles).max(1) } as f64;
                 run += of_step(&s.run, s, size, rates) * size.steps as f64 / lanes;
                 if let Some(r) = &s.replay {
                     advance += of_step(&r.advance, s, size, rates) / lanes;
@@ -114,4 +198,30 @@ fn of_step(p: &StepProgram, s: &ScanItem, size: Size, rates: &Rates) -> f64 {
 /// Bytes of a tile's record of `steps` steps, of which `cut` takes the longest segment.
 pub(crate) fn record_bytes(pair: &memory::PairSlots, steps: usize) -> usize {
     (pair.tile as u128 * steps as u128 / pair.cut.longest().max(1) as u128) as usize
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_read_as_they_are_written() {
+        let typical = Rates::typical(Isa::Portable);
+        assert_eq!(typical.with(&typical.to_string()).unwrap(), typical);
+        let faster = typical.with(" memory = 5e10, cache=2048 ").unwrap();
+        assert_eq!(faster, Rates { memory: 5e10, cache: 2048, ..typical });
+        for wrong in ["memory", "speed=1", "memory=-1", "memory=nan", "cache=much"] {
+            let error = typical.with(wrong).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{wrong}`")), "{error}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_rates() {
+        let pool = Pool::new(Some(2), crate::cpu::Denormals::default()).unwrap();
+        let rates = Rates::measure(Isa::detect(), DType::F32, &pool);
+        assert!(rates.product > 0.0 && rates.memory > 0.0, "{rates}");
+        assert_eq!(rates.cache, Rates::typical(Isa::detect()).cache);
+    }
 }

@@ -35,8 +35,8 @@ use keep::Keep;
 use memory::{Memory, Segments};
 use outer::{Item, Outer, lower};
 
-pub use cost::Rates;
 pub(crate) use cost::record_bytes;
+pub use cost::{RATES_VARIABLE, Rates};
 pub(crate) use explain::bytes;
 pub use explain::{
     CallSummary, MemoryKind, MemoryLine, PassSummary, PhaseSummary, Plan, PlanSummary, ReplaySummary,
@@ -56,7 +56,8 @@ pub struct RunOptions {
     /// Whether to note where the time of each run goes, for [`Program::last_profile`]. Off, it costs one branch
     /// for each kernel call.
     pub profile: bool,
-    /// Speeds of the machine by which plans are compared; `None`: [`Rates::typical`].
+    /// Speeds of the machine by which plans are compared; `None`: those of [`RATES_VARIABLE`], or
+    /// [`Rates::typical`].
     pub rates: Option<Rates>,
 }
 
@@ -95,6 +96,7 @@ pub struct Program {
     options: RunOptions,
     pool: Pool,
     isa: Isa,
+    rates: Rates,
     cached: Vec<(usize, usize, Decision)>,
     arena: Option<Storage>,
     last_peak: usize,
@@ -117,7 +119,7 @@ const CACHED: usize = 16;
 
 impl Program {
     /// Compiles the part of `tape` that `outputs` need. Errors: an output of another tape, a step inside, an
-    /// unknown instruction set in `RETROGRAD_ISA`, zero threads.
+    /// unknown instruction set in `RETROGRAD_ISA`, rates in `RETROGRAD_RATES` that cannot be read, zero threads.
     pub fn new(tape: &Tape, outputs: &[Var], options: RunOptions) -> Result<Program> {
         if tape.is_step() {
             return Err(Error::argument("program", "compiled inside the step of a scan"));
@@ -137,6 +139,7 @@ impl Program {
         Ok(Program {
             variants,
             unused,
+            rates: options.rates.map_or_else(|| Rates::select(isa), Ok)?,
             options,
             pool,
             isa,
@@ -216,13 +219,7 @@ impl Program {
     }
 
     fn chooser(&self, steps: usize, rows: usize) -> Chooser<'_> {
-        Chooser {
-            variants: &self.variants,
-            steps,
-            rows,
-            threads: self.pool.threads(),
-            rates: self.options.rates.unwrap_or_else(|| Rates::typical(self.isa)),
-        }
+        Chooser { variants: &self.variants, steps, rows, threads: self.pool.threads(), rates: self.rates }
     }
 
     /// Bytes the engine allocated at once during the last run, measured.
@@ -271,7 +268,7 @@ impl Program {
         let before = meter::reset_peak() - held;
         let mut storage = match self.arena.take() {
             Some(storage) => storage,
-            None => Storage::zeroed(needed),
+            None => Storage::zeroed("the run's arena", needed)?,
         };
         let arena = Arena(storage.as_mut_ptr());
         self.last_profile = None;

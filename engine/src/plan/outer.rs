@@ -55,6 +55,8 @@ pub(crate) struct ScanItem {
     pub(crate) mixes_rows: bool,
     /// Bytes of the recorded states of one row (of the scan it is the adjoint of).
     pub(crate) state_bytes: usize,
+    /// Bytes of the largest matrix that its steps multiply by (of the scan it is the adjoint of).
+    pub(crate) matrix_bytes: usize,
     pub(crate) label: String,
     /// Adjoint step: values of the forward step that it computes again.
     pub(crate) rebuilt: Vec<String>,
@@ -211,14 +213,17 @@ fn pairable(tape: &Tape, outputs: &[Var]) -> HashMap<u32, u32> {
     pairs
 }
 
+/// The scan that `i`, and what `i` is the adjoint of, is the adjoint of; `i` itself if it is none.
+fn forward_of(tape: &Tape, mut i: u32) -> u32 {
+    while let Some(of) = scan_of(tape, i).and_then(|op| op.adjoint_of) {
+        i = of.index;
+    }
+    i
+}
+
 /// Whether the rows of a scan, or of one of its adjoints (which take the same tiles), cannot be split.
 fn mixes_rows(tape: &Tape, i: u32) -> bool {
-    let forward = |mut i: u32| {
-        while let Some(of) = scan_of(tape, i).and_then(|op| op.adjoint_of) {
-            i = of.index;
-        }
-        i
-    };
+    let forward = |i| forward_of(tape, i);
     let family = forward(i);
     (0..tape.nodes.len() as u32)
         .any(|j| scan_of(tape, j).is_some_and(|op| forward(j) == family && step_mixes_rows(&op.step)))
@@ -567,6 +572,18 @@ fn request<'a>(op: &'a ScanOp, d: &ScanDecision, isa: Isa, outputs: bool, record
     r
 }
 
+/// Bytes of the largest matrix that the steps of a scan, or of the one it is the adjoint of, multiply by.
+fn family_matrix(tape: &Tape, i: u32) -> usize {
+    let Some(op) = scan_of(tape, forward_of(tape, i)) else { return 0 };
+    let of = |node: &Node| match &node.kind {
+        NodeKind::Op(o) if matches!(o.class(), Class::MatMul(_)) => {
+            op.step.nodes[node.inputs[1].index as usize].ty.entry_bytes()
+        }
+        _ => 0,
+    };
+    op.step.nodes.iter().map(of).max().unwrap_or(0)
+}
+
 fn lower_scan(
     tape: &Tape,
     i: u32,
@@ -676,6 +693,7 @@ fn lower_scan(
         reverse: op.reverse,
         mixes_rows: mixes,
         state_bytes,
+        matrix_bytes: family_matrix(tape, i),
         label: node.label.clone().unwrap_or_else(|| "scan".into()),
         rebuilt: d.rebuilt.clone(),
     })

@@ -625,6 +625,16 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
     let mut stages = Vec::new();
     for (&s, list) in &by_stage {
         let mut calls = Vec::new();
+        // What is there already is copied before anything of the stage reads the copy: the value a state holds back for
+        // one step may be read in the stage that knows it.
+        let there = |v: &Var| {
+            r.saved.contains_key(&v.index)
+                || !matches!(step.nodes[v.index as usize].kind, NodeKind::Op(_) | NodeKind::Carry(_))
+        };
+        for (v, out) in copies.iter().filter(|(v, _)| there(v) && stage_of(*v) == s) {
+            let rows = low.bufs[out.buf].lead.has_n();
+            low.copy(*v, out.clone(), Over { steps: true, rows }, &mut calls)?;
+        }
         {
             let mut packs = StepPacks { step, isa: r.isa, externals: &mut externals };
             low.lower(list, &chunked, &mut packs, &mut calls)?;
@@ -634,7 +644,7 @@ pub(crate) fn plan_step(r: &Request<'_>) -> Result<StepProgram> {
                 (NodeKind::Carry(_), BufKind::State(k)) => strata.carry_loop.get(k).copied(),
                 _ => None,
             };
-            if own.unwrap_or_else(|| stage_of(*v)) == s {
+            if !there(v) && own.unwrap_or_else(|| stage_of(*v)) == s {
                 let rows = low.bufs[out.buf].lead.has_n();
                 low.copy(*v, out.clone(), Over { steps: true, rows }, &mut calls)?;
             }

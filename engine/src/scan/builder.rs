@@ -7,10 +7,12 @@ use smallvec::SmallVec;
 
 use super::hoist::Hoist;
 use super::{Carry, Port, PortKind, ScanOp, Step};
+use crate::core_ops::fill;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Ty;
 use crate::shape::{Lead, Shape};
+use crate::statistics::{Pending, Watch, held};
 use crate::tape::{NodeKind, Tape, Var};
 
 /// A step being recorded: the placeholders and outputs chosen so far.
@@ -57,6 +59,45 @@ impl Builder {
         }
         self.extra.push(PortKind::Sum(v));
         self.extra.len() - 1
+    }
+
+    /// Records the statistics of the uses that were found in an adjoint step.
+    pub(super) fn watched(&mut self, inner: &mut Tape, found: &mut Watch) -> Result<Vec<Pending>> {
+        self.summing(inner, |inner, hold, sum| found.inside(inner, hold, sum))
+    }
+
+    /// Records sums that may hold a value until the next step visited, in a state of its own that is 0 at first.
+    pub(super) fn summing<T>(
+        &mut self,
+        inner: &mut Tape,
+        record: impl FnOnce(
+            &mut Tape,
+            &mut dyn FnMut(&mut Tape, Var) -> Result<Var>,
+            &mut dyn FnMut(Var) -> usize,
+        ) -> Result<T>,
+    ) -> Result<T> {
+        let mut holding = Builder { carries: std::mem::take(&mut self.carries), ..Builder::default() };
+        let mut sums = Builder { extra: std::mem::take(&mut self.extra), ..Builder::default() };
+        let mut hold = |inner: &mut Tape, v: Var| -> Result<Var> {
+            let (output, ty) = held(inner, v)?;
+            let before = holding.add_carry(inner, ty, "held");
+            holding.outputs.push(output);
+            Ok(before)
+        };
+        let recorded = record(inner, &mut hold, &mut |v| sums.sum(v));
+        self.carries = holding.carries;
+        self.outputs.extend(holding.outputs);
+        self.extra = sums.extra;
+        recorded
+    }
+
+    /// First values of the states that [`Builder::summing`] added, after those in `inits`.
+    pub(super) fn first_held(&self, tape: &mut Tape, inner: &Tape, inits: &mut Vec<Var>) -> Result<()> {
+        for carry in &self.carries[inits.len()..] {
+            let ty = inner.nodes[carry.index as usize].ty.clone();
+            inits.push(fill(tape, ty, 0.0)?);
+        }
+        Ok(())
     }
 
     /// Moves what does not vary with time out to `tape`, and records the scan there. Returns it and its ports:

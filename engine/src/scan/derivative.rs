@@ -11,6 +11,7 @@ use crate::core_ops::{add, expand, fill};
 use crate::error::{Error, Result};
 use crate::op::Class;
 use crate::shape::Lead;
+use crate::statistics::{Pending, Watch};
 use crate::tape::{Node, NodeKind, Tape, Var};
 
 /// Copies the nodes of a step onto `inner`, with the states read from their histories.
@@ -86,6 +87,7 @@ pub(crate) fn vjp(
     inputs: &[Var],
     port_bars: &[Option<Var>],
     needs: &[bool],
+    watch: Option<&mut Watch>,
 ) -> Result<Vec<Option<Var>>> {
     let parts = split(op, inputs);
     let histories = history_ports(tape, scan, op);
@@ -157,7 +159,17 @@ pub(crate) fn vjp(
         for (k, _) in needs_captured.iter().enumerate().filter(|(_, n)| **n) {
             wrt.push(inner.resolve(parts.captured[k])?);
         }
-        let bars = autodiff::vjp(inner, &seeds, &wrt)?;
+        let mut inner_watch = None;
+        if let Some(watch) = &watch {
+            let mut watched = Vec::new();
+            for (k, outer) in parts.captured.iter().enumerate() {
+                if let (Some(part), true) = (watch.part(*outer), needs_captured[k]) {
+                    watched.push((inner.resolve(*outer)?, part));
+                }
+            }
+            inner_watch = Some(watch.enter(watched));
+        }
+        let bars = autodiff::vjp_watched(inner, &seeds, &wrt, inner_watch.as_mut())?;
         for i in 0..carries {
             let bar = match (bars[i], history_bars[i]) {
                 (Some(a), Some(b)) => add(inner, a, b)?,
@@ -180,11 +192,17 @@ pub(crate) fn vjp(
             };
             at += 1;
         }
-        Ok((builder, x_ports, tails))
+        let mut pending = Vec::new();
+        if let Some(found) = &mut inner_watch {
+            pending = builder.watched(inner, found)?;
+        }
+        Ok((builder, x_ports, tails, inner_watch, pending))
     })();
     inner.leave(tape);
-    let (builder, x_ports, tails) = recorded?;
+    let (builder, x_ports, tails, inner_watch, pending) = recorded?;
     let nodes = inner.nodes.clone();
+    builder.first_held(tape, &inner, &mut h_bars)?;
+    let states = builder.carries.len();
     let (adjoint, ports) = builder.finish(tape, inner, &h_bars, &sequences, !op.reverse, Some(scan))?;
     tape.label(adjoint, "adjoint scan");
 
@@ -192,7 +210,10 @@ pub(crate) fn vjp(
     for i in 0..carries {
         out.push(needs[i].then_some(ports[i]));
     }
-    let extra = &ports[2 * carries..];
+    let extra = &ports[2 * states..];
+    if let (Some(watch), Some(found)) = (watch, inner_watch) {
+        watch.leave(found, pending, extra);
+    }
     out.extend(x_ports.into_iter().map(|p| p.map(|k| extra[k])));
     for tail in tails {
         out.push(tail.map(|t: Tail| t.record(tape, &nodes, extra)).transpose()?);
@@ -335,4 +356,44 @@ pub(crate) fn jvp(
     let mut out: Vec<Option<Var>> = ports[..2 * carries].iter().map(|&v| Some(v)).collect();
     out.extend(extra.into_iter().map(|p| p.map(|k| ports[2 * carries + k])));
     Ok(out)
+}
+
+/// Records a scan without outputs that only sums: `record` gets the step's entries of the sequences and ways to hold a
+/// value until the next step visited and to sum one. The last step is visited first. Returns what `record` returns and
+/// the ports of the sums.
+pub(crate) fn sums(
+    tape: &mut Tape,
+    sequences: &[Option<Var>],
+    record: impl FnOnce(
+        &mut Tape,
+        &[Option<Var>],
+        &mut dyn FnMut(&mut Tape, Var) -> Result<Var>,
+        &mut dyn FnMut(Var) -> usize,
+    ) -> Result<Vec<Pending>>,
+) -> Result<(Vec<Pending>, Vec<Var>)> {
+    let mut inner = Tape::enter(tape);
+    let recorded = (|| -> Result<_> {
+        let inner = &mut inner;
+        let mut builder = Builder::default();
+        let mut xs = Vec::new();
+        for v in sequences {
+            xs.push(match v {
+                Some(v) => {
+                    let ty = inner.ty(*v)?.clone();
+                    Some(builder.add_x(inner, &ty, "x")?)
+                }
+                None => None,
+            });
+        }
+        let pending = builder.summing(inner, |inner, hold, sum| record(inner, &xs, hold, sum))?;
+        Ok((builder, pending))
+    })();
+    inner.leave(tape);
+    let (builder, pending) = recorded?;
+    let mut first = Vec::new();
+    builder.first_held(tape, &inner, &mut first)?;
+    let sequences: Vec<Var> = sequences.iter().flatten().copied().collect();
+    let (scan, ports) = builder.finish(tape, inner, &first, &sequences, true, None)?;
+    tape.label(scan, "statistics scan");
+    Ok((pending, ports[2 * first.len()..].to_vec()))
 }

@@ -18,7 +18,7 @@ use crate::state::State;
 use crate::tape::{Node, Tape, Var};
 use builder::Builder;
 
-pub(crate) use derivative::{jvp, vjp};
+pub(crate) use derivative::{jvp, sums, vjp};
 
 /// How far gradients reach back in time.
 ///

@@ -48,4 +48,5 @@ pub(crate) const ALL: &[(&str, &[&str])] = &[
     ("adam", &["raw_eps=true"]),
     ("adam", &["amsgrad=true"]),
     ("adamw", &["weight_decay=1e-6"]),
+    ("kfac", &["adam_lr=0.05"]),
 ];

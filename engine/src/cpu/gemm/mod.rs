@@ -11,6 +11,8 @@ mod peak;
 mod tests;
 mod tn;
 
+use std::mem::MaybeUninit;
+
 use super::isa::Isa;
 use super::real::{Kernel, Real};
 use super::simd::Vector;
@@ -117,39 +119,78 @@ fn tile_rows(left: usize, tallest: usize) -> usize {
     }
 }
 
+/// Rows and columns of `a` that are copied together where its rows lie badly.
+const A_ROWS: usize = 64;
+const A_COLS: usize = 256;
+/// Elements between rows of the copy: a few cache lines more than its columns.
+const A_STRIDE: usize = A_COLS + 16;
+/// Rows so many bytes apart share one set of the first-level cache, which a tile's rows then do not fit.
+const ALIAS: usize = 4096;
+
 impl<R: Real> Kernel<R> for GemmArgs<R> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<V: Vector<Scalar = R>>(self) {
         let panel_cols = V::PANEL * V::LANES;
-        let mut j = 0;
-        while j < self.n {
-            let cols = panel_cols.min(self.n - j);
-            let vectors = cols.div_ceil(V::LANES);
-            let mut i = 0;
-            while i < self.m {
-                let rows = tile_rows(self.m - i, V::ROWS);
-                // SAFETY: the tile lies in the matrices, for which the caller has given its word. All panels
-                // before this one are full, so it starts `k * j` elements into the packed matrix.
-                unsafe {
-                    let tile = kernel::Tile {
-                        k: self.k,
-                        a: self.a.add(i * self.lda),
-                        a_row: self.lda,
-                        a_k: 1,
-                        b: self.packed.add(self.k * j),
-                        b_k: vectors * V::LANES,
-                        c: self.c.add(i * self.ldc + j),
-                        ldc: self.ldc,
-                        cols,
-                        accumulate: self.accumulate,
-                    };
-                    kernel::tile::<V>(rows, vectors, tile);
+        let mut copy = [const { MaybeUninit::<R>::uninit() }; A_ROWS * A_STRIDE];
+        let copy = copy.as_mut_ptr().cast::<R>();
+        let aliased = (self.lda * size_of::<R>()).is_multiple_of(ALIAS);
+        let copies = aliased && self.m >= 4 && self.k >= 2 * A_COLS && self.n > panel_cols;
+        let (block_rows, block_cols) = if copies { (A_ROWS, A_COLS) } else { (self.m, self.k) };
+        let mut i0 = 0;
+        while i0 < self.m {
+            let m = block_rows.min(self.m - i0);
+            let (mut k0, mut accumulate) = (0, self.accumulate);
+            loop {
+                let k = block_cols.min(self.k - k0);
+                let (mut a, mut lda) = (self.a.wrapping_add(i0 * self.lda + k0), self.lda);
+                if copies {
+                    for r in 0..m {
+                        // SAFETY: rows `i0..i0 + m` and columns `k0..k0 + k` of `a` exist, by the caller's word,
+                        // and fit in the copy.
+                        unsafe { std::ptr::copy_nonoverlapping(a.add(r * lda), copy.add(r * A_STRIDE), k) }
+                    }
+                    (a, lda) = (copy, A_STRIDE);
                 }
-                i += rows;
+                let mut j = 0;
+                while j < self.n {
+                    let cols = panel_cols.min(self.n - j);
+                    let vectors = cols.div_ceil(V::LANES);
+                    let mut i = 0;
+                    while i < m {
+                        let rows = tile_rows(m - i, V::ROWS);
+                        // SAFETY: the tile lies in the matrices, for which the caller has given its word. All
+                        // panels before this one are full, so it starts `self.k * j` elements into the packed
+                        // matrix.
+                        unsafe {
+                            let tile = kernel::Tile {
+                                k,
+                                a: a.add(i * lda),
+                                a_row: lda,
+                                a_k: 1,
+                                b: self.packed.add(self.k * j + k0 * vectors * V::LANES),
+                                b_k: vectors * V::LANES,
+                                c: self.c.add((i0 + i) * self.ldc + j),
+                                ldc: self.ldc,
+                                cols,
+                                accumulate,
+                            };
+                            kernel::tile::<V>(rows, vectors, tile);
+                        }
+                        i += rows;
+                    }
+                    j += cols;
+                }
+                k0 += k;
+                if k0 >= self.k {
+                    break;
+                }
+                if accumulate == Accumulate::Set {
+                    accumulate = Accumulate::Add;
+                }
             }
-            j += cols;
+            i0 += m;
         }
     }
 }
