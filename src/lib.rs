@@ -45,15 +45,22 @@
 //! | read or generate data | [`datasets`] |
 //! | train from a configuration, in memory or in a folder that can be resumed | [`train`] |
 //! | read what a run left behind | [`run`] |
+//! | look inside a trained network | [`diagnose`] |
+//! | compare networks as papers do | [`reproduce`] |
+//! | run whole sequences on a GPU | `cuda`, with the feature of that name |
 //!
-//! The feature `cli` (on by default) adds the program `retrograd` and all that only it needs; a library that depends
-//! on this one does without: `default-features = false`.
+//! The feature `cli` (on by default) adds the program `retrograd` and all that only it needs, the feature `cuda` (on by
+//! default) the CUDA backend; a library that depends on this one does without: `default-features = false`.
 #![forbid(unsafe_code)]
 
+pub mod diagnose;
+pub mod reproduce;
 pub mod run;
 pub mod train;
 
 pub use retrograd_cells as cells;
+#[cfg(feature = "cuda")]
+pub use retrograd_cuda as cuda;
 pub use retrograd_datasets as datasets;
 pub use retrograd_engine as engine;
 pub use retrograd_engine::{

@@ -97,7 +97,19 @@ fn tiny<'a>(more: &[&'a str]) -> Vec<&'a str> {
 fn every_command_has_help_with_examples() {
     let program = Program::new();
     let help = program.ok(&["--help"]);
-    for command in ["train", "eval", "list", "explain", "gradcheck", "bench", "data", "completions"] {
+    for command in [
+        "train",
+        "eval",
+        "list",
+        "explain",
+        "gradcheck",
+        "bench",
+        "data",
+        "device",
+        "diagnose",
+        "reproduce",
+        "completions",
+    ] {
         assert!(help.contains(command), "{command}");
         let help = program.ok(&[command, "--help"]);
         assert!(help.contains("Examples:") && help.contains("--json"), "{command}: {help}");
@@ -309,6 +321,22 @@ fn a_loss_that_is_not_finite_stops_and_keeps_what_was_good() {
     *args.iter_mut().find(|a| **a == "run").unwrap() = "other";
     let error = program.error(&args);
     assert!(error.contains("not finite"), "{error}");
+}
+
+#[test]
+fn data_in_folders_is_listed_and_unpacked_by_hand() {
+    let program = Program::new();
+    let text = program.ok(&["data", "list", "har-2"]);
+    assert!(text.contains("UCI HAR Dataset/") && text.contains("by hand  unpack https://"), "{text}");
+    let listed = program.json(&["data", "list", "timit"]);
+    assert_eq!(listed["folders"][0]["folder"], "timit/");
+    let refused = program.error(&["data", "fetch", "google-12"]);
+    assert!(refused.contains("speech_commands/") && refused.contains("by hand"), "{refused}");
+    let missing = program.error(&["train", "yelp-5", "--cell", "gru", "--data", "nowhere"]);
+    assert!(
+        missing.contains("`yelp/` not found") && missing.contains("https://www.yelp.com/dataset"),
+        "{missing}"
+    );
 }
 
 #[test]

@@ -180,3 +180,37 @@ fn data_lists_and_fetches() {
     let left = std::fs::read_dir(p.dir.path().join("here/ptb")).unwrap().count();
     assert_eq!(left, 0);
 }
+
+/// Whether this machine has a GPU decides what is said, not how.
+#[test]
+fn a_device_that_is_not_there_is_said_in_one_line() {
+    let p = Program::new();
+    let found = p.json("device");
+    if found["device"].is_null() {
+        let reason = found["reason"].as_str().unwrap();
+        assert!(reason.starts_with("no CUDA d"), "{reason}");
+        assert!(p.ok("device").trim_end().ends_with("; everything runs on the CPU"));
+        for args in ["device --device cuda", "device --cell kru", "train adding --device cuda"] {
+            assert_eq!(p.error(args), format!("error: {reason}\n"), "{args}");
+        }
+    } else {
+        assert!(p.error("train adding --device cuda").contains("does not train yet"));
+    }
+    assert!(p.error("train adding --device emulated").contains("the GPU does not train yet"));
+    assert!(p.error("train adding --device tpu").contains("expected cpu, cuda, cuda:N or emulated"));
+    assert!(p.error("device --device emulated --cell kru --hidden 24").contains("24 is not a power of two"));
+    assert!(!p.dir.path().join("runs").exists(), "a run folder was made");
+}
+
+#[test]
+fn the_kernels_run_on_the_emulated_device() {
+    let p = Program::new();
+    for cell in ["kru", "rnn", "gru", "lstm", "irnn"] {
+        let found = p
+            .json(&format!("device --device emulated --cell {cell} --hidden 8 --steps 2 --batch 3 --runs 2"));
+        assert_eq!(found["emulated"], true, "{cell}");
+        for direction in ["forward", "backward"] {
+            assert!(found["kernels"][direction]["instructions"].as_u64().unwrap() > 1000, "{cell}: {found}");
+        }
+    }
+}

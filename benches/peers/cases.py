@@ -52,3 +52,16 @@ BATCHED = [
 
 CASES = {case.name: case for case in BATCHED}
 CASES |= {case.name: case for case in (replace(case, rows=1) for case in BATCHED)}
+
+# Memory against the length of the sequence (`run --memory`).
+LENGTHS = [100, 1000, 10_000, 100_000]
+CELLS = [
+    Case("rnn", 0, 16, 128, 1),
+    Case("lstm", 0, 16, 128, 1),
+    Case("gru", 0, 16, 128, 1, cell_settings=AFTER),
+    Case("kru", 0, 16, 128, 1, operator="kron"),
+    Case("irnn", 0, 16, 128, 1, cell_settings={"K": "5", "twice": "false"}),
+    Case("gru", 0, 16, 128, 1, operator="lrd", operator_settings={"rank": "24"}),
+    Case("nru", 0, 16, 64, 1, cell_settings={"memory": "64", "heads": "4"}),
+]
+MEMORY = {case.name: case for steps in LENGTHS for case in (replace(cell, steps=steps) for cell in CELLS)}

@@ -104,7 +104,37 @@ def both(result):
     return f"{1e3 * minimum(result):.1f} ({1e3 * median(result):.1f})"
 
 
-def markdown(head, results):
+def lengths(results):
+    """A row for each case and peer: bytes, and times in those of this engine without a budget."""
+    heads = ["case", "peer", "planned peak, MiB", "measured, MiB", "resident, MiB", "of the largest", "time, ms"]
+    heads += ["times as long"]
+    yield f"| {' | '.join(heads)} |"
+    yield "|---" * len(heads) + "|"
+    for result in results:
+        peers = result.get("peers", {})
+        if not peers:
+            yield f"| {result['name']} | skipped: {result.get('skipped')} | | | | | | |"
+        able = {peer: other for peer, other in peers.items() if "failed" not in other}
+        largest = max((other["resident_bytes"] for other in able.values()), default=1)
+        ours = timed(peers).get("retrograd")
+        for peer, other in peers.items():
+            row = f"| {result['name']} | {peer} |"
+            if peer not in able:
+                yield f"{row} {other['failed'].replace('|', '/')} | | | | | |"
+                continue
+            planned, measured = (other.get(f"{kind}_peak_bytes") for kind in ("planned", "measured"))
+            row += f" {planned / MIB:.2f} | {measured / MIB:.2f} |" if planned else " | |"
+            row += f" {other['resident_bytes'] / MIB:.1f} | {100 * other['resident_bytes'] / largest:.1f} % |"
+            seconds = other["seconds"] or [other.get("screening_seconds", [])]
+            least = min(map(min, filter(None, seconds)), default=None)
+            if least is None:
+                yield f"{row} not timed | |"
+                continue
+            ratio = f"{least / minimum(ours):.2f}" if ours else ""
+            yield f"{row} {1e3 * least:.1f}{'' if other['seconds'] else ' (once)'} | {ratio} |"
+
+
+def markdown(head, results, memory=False):
     """The report."""
     versions = {v for r in results for x in r.get("peers", {}).values() if (v := x.get("version"))}
     return "\n".join(
@@ -118,18 +148,14 @@ def markdown(head, results):
             "Forward, loss after the last step and all gradients, f32. Times are minimum (median). Resident is by how",
             "much the process grew. Times as fast: the strongest peer's minimum over this engine's.",
             "",
-            *summary(results),
-            "",
-            "## Every peer",
-            "",
-            *details(results),
+            *(lengths(results) if memory else [*summary(results), "", "## Every peer", "", *details(results)]),
             "",
         ]
     )
 
 
-def write(path, head, results):
+def write(path, head, results, memory=False):
     """The report, and beside it every number in JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(markdown(head, results))
+    path.write_text(markdown(head, results, memory))
     path.with_suffix(".json").write_text(json.dumps({"setting": head, "cases": results}, indent=1) + "\n")

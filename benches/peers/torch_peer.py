@@ -3,7 +3,7 @@
 Loops read the input's share through `unbind`, whose gradient is linear in the number of steps (that of an index is
 quadratic). Products that several gates share are one product. `dense` forms structured recurrent matrices once a call,
 `eager` applies them as they are (Kronecker products in two groups of factors). `compile` is `eager` with its step
-through `torch.compile`.
+through `torch.compile`, `checkpoint` is `eager` with √T segments, each recorded when it is differentiated.
 """
 
 import math
@@ -14,6 +14,7 @@ from worker import Worker
 worker = Worker()  # before PyTorch starts its threads: they inherit that denormals are flushed
 import torch  # noqa: E402
 from torch.nn import functional  # noqa: E402
+from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 case, weights = worker.case, {name: torch.from_numpy(w) for name, w in worker.weights.items()}
 rows, hidden = case["rows"], case["hidden"]
@@ -39,9 +40,25 @@ def zeros(width=None, dtype=torch.float32):
 
 def scan(step, first, inputs):
     """The last state. `inputs`: sequences `[T,N,..]`, cut into steps."""
+    if worker.variant == "checkpoint":
+        return segments(step, first, inputs)
     step, state = compiled(step), first
     for at in zip(*(sequence.unbind(0) for sequence in inputs)):
         state = step(state, *at)
+    return state
+
+
+def segments(step, first, inputs):
+    """The same, of √T segments of √T steps, each recorded only while it is differentiated."""
+
+    def segment(state, *parts):
+        for at in zip(*(part.unbind(0) for part in parts)):
+            state = step(state, *at)
+        return state
+
+    state, length = first, math.isqrt(case["steps"] - 1) + 1
+    for parts in zip(*(sequence.split(length) for sequence in inputs)):
+        state = checkpoint(segment, state, *parts, use_reentrant=False)
     return state
 
 
@@ -246,8 +263,8 @@ def build():
     if variant == "nn":
         return own() if cell in (("rnn", "dense"), ("lstm", "dense"), ("gru", "dense")) else None
     if cell in FORMED:
-        return FORMED[cell](variant == "dense") if variant in ("dense", "eager", "compile") else None
-    return LOOPS[cell]() if cell in LOOPS and variant in ("eager", "compile") else None
+        return FORMED[cell](variant == "dense") if variant in ("dense", "eager", "compile", "checkpoint") else None
+    return LOOPS[cell]() if cell in LOOPS and variant in ("eager", "compile", "checkpoint") else None
 
 
 def main():

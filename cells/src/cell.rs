@@ -1,7 +1,7 @@
 //! What a cell is: a state, a step, and what others read from the state.
 
 use retrograd_engine::layout::{Layout, layout};
-use retrograd_engine::{Tape, Var};
+use retrograd_engine::{Shape, Tape, Var};
 use retrograd_ops as ops;
 
 use crate::declare::Declare;
@@ -26,6 +26,11 @@ impl Input {
         }
     }
 }
+
+/// Name of a part of width 1 that counts, for every row, the steps whose inner equation was not solved. It is no part of
+/// what is learned or carried from batch to batch: it begins at 0, and [`Recorded::unconverged`](crate::Recorded) is its
+/// sum.
+pub const UNCONVERGED: &str = "unconverged";
 
 /// One part of a cell's state, `[N, width]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +81,13 @@ pub trait BoundCell: std::fmt::Debug + Send + Sync {
         self.state()[0].width
     }
 
+    /// Of cells whose next state solves an equation: `F(g)`, the right side whose zero `g` it is, or what inner steps
+    /// move `g` by. `[N, H]` like `g`. For looking inside; training does not need it.
+    fn inner(&self, tape: &mut Tape, state: &[Var], x: Var, g: Var) -> retrograd_engine::Result<Option<Var>> {
+        let _ = (tape, state, x, g);
+        Ok(None)
+    }
+
     /// How a learned first state begins.
     fn first_state(&self) -> Init {
         Init::Zeros
@@ -90,6 +102,8 @@ pub struct InputMap {
     symbols: bool,
     gates: usize,
     n: usize,
+    /// Seed and probability of keeping a symbol.
+    kept: Option<(Var, f64)>,
 }
 
 impl InputMap {
@@ -106,7 +120,9 @@ impl InputMap {
             return Err(Error::model(format!("input size {} and hidden size {n}, at least 1", input.size())));
         }
         let u = ctx.blocks("U", [input.size(), n], gates, complex, init)?;
-        Ok(InputMap { u, b: None, symbols: matches!(input, Input::Symbols(_)), gates, n })
+        let symbols = matches!(input, Input::Symbols(_));
+        let kept = ctx.symbol_dropout().filter(|_| symbols);
+        Ok(InputMap { u, b: None, symbols, gates, n, kept })
     }
 
     /// The same with a bias `[gates·n]` added.
@@ -121,9 +137,23 @@ impl InputMap {
         if let Some(b) = self.b {
             y = ops::add(tape, y, b)?;
         }
+        if let Some((seed, keep)) = self.kept {
+            y = drop_symbol(tape, y, seed, keep)?;
+        }
         (0..self.gates).map(|g| block(tape, y, g, self.n)).collect()
     }
 }
+
+/// Drops whole rows of a step, or divides them by `keep`: what stands for a symbol, with its bias.
+pub(crate) fn drop_symbol(tape: &mut Tape, y: Var, seed: Var, keep: f64) -> retrograd_engine::Result<Var> {
+    let ty = tape.ty(y)?.clone();
+    let shape = Shape::new(ty.shape.lead, vec![1; ty.shape.dims.len()]);
+    let mask = ops::dropout_mask(tape, seed, keep, ty.dtype.real(), shape, SYMBOLS)?;
+    ops::mul(tape, y, mask)
+}
+
+/// Stream of the masks of symbols.
+const SYMBOLS: u64 = 1 << 40;
 
 /// Columns `[gate·n, (gate+1)·n)` of the last axis.
 pub(crate) fn block(tape: &mut Tape, x: Var, gate: usize, n: usize) -> retrograd_engine::Result<Var> {

@@ -24,6 +24,8 @@ pub struct ParamStore {
     unitary: Vec<String>,
     vars: Vec<(String, Var)>,
     weight_norm: bool,
+    dropout_seed: Option<Var>,
+    symbol_dropout: Option<(Var, f64)>,
 }
 
 impl ParamStore {
@@ -43,6 +45,8 @@ impl ParamStore {
             unitary: Vec::new(),
             vars: Vec::new(),
             weight_norm: false,
+            dropout_seed: None,
+            symbol_dropout: None,
         })
     }
 
@@ -54,6 +58,11 @@ impl ParamStore {
     /// First values, in the order of declaration.
     pub fn into_params(self) -> Params {
         self.params
+    }
+
+    /// From here on what is declared may drop values, by this seed.
+    pub(crate) fn set_dropout_seed(&mut self, seed: Option<Var>) {
+        self.dropout_seed = seed;
     }
 
     /// Parameters that are trained, with their values on the tape.
@@ -123,6 +132,21 @@ impl<'a> Declare<'a> {
     /// The tape, for values that are not parameters.
     pub fn tape(&mut self) -> &mut Tape {
         self.tape
+    }
+
+    /// The seed of dropout, in a recording for training whose model drops anything.
+    pub(crate) fn dropout_seed(&self) -> Option<Var> {
+        self.store.dropout_seed
+    }
+
+    /// Seed and probability with which symbols of the input are kept.
+    pub(crate) fn symbol_dropout(&self) -> Option<(Var, f64)> {
+        self.store.symbol_dropout
+    }
+
+    /// From here on input maps of symbols drop them.
+    pub(crate) fn set_symbol_dropout(&mut self, dropout: Option<(Var, f64)>) {
+        self.store.symbol_dropout = dropout;
     }
 
     /// A real parameter.

@@ -95,12 +95,28 @@ pub struct ModelSpec {
     pub horizon: Horizon,
     /// Probability with which an output of a layer is dropped on its way to the next layer.
     pub dropout: f64,
+    /// Probability with which an element of the recurrent state is dropped, by one mask for the whole sequence
+    /// (variational dropout; Gal, Ghahramani, 2016), wherever a recurrent operator reads it.
+    pub recurrent_dropout: f64,
+    /// Whether all gates share one mask of the recurrent state, as published for tied low-rank operators; else each has
+    /// its own.
+    pub shared_masks: bool,
+    /// Probability with which an input is dropped: of symbols all that stands for one, its bias included, at every step
+    /// anew; of vectors single elements, by one mask for the whole sequence.
+    pub input_dropout: f64,
+    /// Probability with which an element of what the read-out sees is dropped, by one mask for the whole sequence.
+    pub readout_dropout: f64,
+    /// Numbers that stand for a symbol before the first layer reads it, learned with the rest: a table
+    /// `embedding.E` `[V, width]`. `None`: the first layer's input matrices are the table.
+    pub embedding: Option<usize>,
     /// Whether an input `mask` weights the loss: `[T,N]` for every step, `[N]` for the last.
     pub masked: bool,
     /// Whether an input `lengths` `[N]` ends each row's sequence.
     pub lengths: bool,
     /// Whether outputs themselves are handed out, not only their loss.
     pub predictions: bool,
+    /// Whether every state after every step is handed out, and can be moved from outside: see [`Recorded::probes`].
+    pub probes: bool,
     /// Parameters that are not trained, each with all below it (`layer0.W`).
     pub frozen: Vec<String>,
 }
@@ -122,9 +138,15 @@ impl ModelSpec {
             weight_norm: false,
             horizon: Horizon::Full,
             dropout: 0.0,
+            recurrent_dropout: 0.0,
+            shared_masks: false,
+            input_dropout: 0.0,
+            readout_dropout: 0.0,
+            embedding: None,
             masked: false,
             lengths: false,
             predictions: false,
+            probes: false,
             frozen: Vec::new(),
         }
     }
@@ -141,6 +163,22 @@ pub struct StateSlot {
     pub width: usize,
     /// The state after the last step, `[N, width]`.
     pub last: Var,
+}
+
+/// A part of the state, seen and moved at every step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Layer.
+    pub layer: usize,
+    /// Name of the part.
+    pub part: &'static str,
+    /// Name of the input `[T, N, width]` that is added to the part after every step: `probe.0.h`. The gradient of a loss
+    /// by it, at zero, is that by the state after every step.
+    pub input: String,
+    /// The same input on the tape.
+    pub var: Var,
+    /// The part after every step, `[T, N, width]`.
+    pub history: Var,
 }
 
 /// A recorded model.
@@ -162,6 +200,10 @@ pub struct Recorded {
     pub correct: Option<Var>,
     /// Outputs before softmax or sigmoid, `[T,N,O]` or `[N,O]`, if asked for.
     pub predictions: Option<Var>,
+    /// How many rows and steps there were whose inner equation was not solved, `[]`; of models with cells that solve one.
+    pub unconverged: Option<Var>,
+    /// Every part of the state at every step, if asked for.
+    pub probes: Vec<Probe>,
     /// States after the last step; of a stateful model also its state inputs. Of a bidirectional model none.
     pub states: Vec<StateSlot>,
     /// First values of all parameters.
@@ -190,6 +232,14 @@ pub struct Model {
     spec: ModelSpec,
 }
 
+impl ModelSpec {
+    /// Whether training draws masks.
+    pub(crate) fn drops(&self) -> bool {
+        let between = if self.layers.len() > 1 { self.dropout } else { 0.0 };
+        [between, self.recurrent_dropout, self.input_dropout, self.readout_dropout].iter().any(|d| *d > 0.0)
+    }
+}
+
 impl Model {
     /// Checks a description. Errors: what contradicts itself or is out of range; what the cells and operators say
     /// about their sizes is said when parameters are declared.
@@ -201,8 +251,22 @@ impl Model {
         if spec.output == 0 {
             return fail("0 outputs, at least 1".into());
         }
-        if !(0.0..1.0).contains(&spec.dropout) {
-            return fail(format!("dropout {}, expected 0 <= dropout < 1", spec.dropout));
+        for (name, dropout) in [
+            ("dropout", spec.dropout),
+            ("recurrent_dropout", spec.recurrent_dropout),
+            ("input_dropout", spec.input_dropout),
+            ("readout_dropout", spec.readout_dropout),
+        ] {
+            if !(0.0..1.0).contains(&dropout) {
+                return fail(format!("{name} {dropout}, expected 0 <= {name} < 1"));
+            }
+        }
+        match (spec.embedding, spec.input) {
+            (Some(0), _) => return fail("an embedding of 0 numbers, at least 1".into()),
+            (Some(width), Input::Dense(_)) => {
+                return fail(format!("an embedding of {width} numbers for an input that is no symbols"));
+            }
+            _ => {}
         }
         if !matches!(spec.dtype, DType::F32 | DType::F64) {
             return fail(format!("element type {}, expected f32 or f64", spec.dtype));
@@ -212,6 +276,9 @@ impl Model {
         }
         if spec.stateful && spec.bidirectional {
             return fail("stateful and bidirectional: a backward state has no next batch to go to".into());
+        }
+        if spec.probes && spec.bidirectional {
+            return fail("probes and bidirectional: states of both directions have no common time".into());
         }
         if spec.stateful && spec.learn_h0 {
             return fail("stateful and learn_h0: the first state is either carried or learned".into());

@@ -83,6 +83,7 @@ fn every_option() {
             &[("K", "3"), ("start", "zero"), ("activation", "sigmoid"), ("alpha", "0.7"), ("eta", "0.5")],
         ),
         ("irnn", &[("K", "1"), ("activation", "tanh"), ("eta_steps", "9")]),
+        ("irnn", &[("K", "2"), ("eta", "0.4"), ("depth", "3"), ("activation", "tanh")]),
         ("rc_urnn", &[("modrelu", "exact")]),
         ("fc_urnn", &[("modrelu", "rc-urnn")]),
         ("eurnn", &[("field", "real")]),
@@ -92,6 +93,7 @@ fn every_option() {
         ("rnn", &[("activation", "leaky_relu"), ("layer_norm", "true")]),
         ("janet", &[("chrono", "20"), ("beta", "0.5")]),
         ("fastrnn", &[("activation", "relu"), ("recurrent_init", "orthogonal")]),
+        ("fastgrnn", &[("input_rank", "2")]),
         ("antisymmetric_rnn", &[("gated", "true"), ("epsilon", "0.7")]),
         ("sru", &[("rates", "0.3,0.9"), ("summary", "3"), ("output", "5")]),
     ];
@@ -128,6 +130,54 @@ fn every_option_of_an_operator() {
         let layer = layer(cell, &[], operator, set, 6);
         let s = spec(Input::Dense(2), vec![layer], Readout::Last, 2, Loss::SquaredError);
         failures.push(check(&format!("{cell} on {operator} with {set:?}"), s));
+    }
+    all_pass(failures);
+}
+
+/// Inner steps run to their fixed point, differentiated without going through them. The residual is far below what
+/// differences see, and the matrices are small enough for one solution.
+#[test]
+fn fixed_points() {
+    let mut failures = Vec::new();
+    for (solver, gradient) in
+        [("damped", "implicit"), ("damped", "unrolled"), ("anderson", "implicit"), ("broyden", "implicit")]
+    {
+        let set = [
+            ("solver", solver),
+            ("gradient", gradient),
+            ("K", if solver == "damped" { "40" } else { "12" }),
+            ("rate", if solver == "damped" { "0.8" } else { "1" }),
+            ("tolerance", "1e-14"),
+            ("activation", "tanh"),
+            ("twice", "false"),
+            ("recurrent_init", "constant:0"),
+        ];
+        let layer = layer("irnn", &set, "dense", &[], 3);
+        let mut s = spec(Input::Dense(2), vec![layer], Readout::EveryStep, 2, Loss::SquaredError);
+        s.learn_h0 = true;
+        failures.push(check(&format!("irnn with {set:?}"), s));
+    }
+    all_pass(failures);
+}
+
+/// Masks of every kind, and a table of symbols.
+#[test]
+fn dropout_and_embeddings() {
+    let mut failures = Vec::new();
+    for (cell, operator, set, shared) in [
+        ("gru", "lrd", &[("rank", "2")][..], false),
+        ("gru", "lrd", &[("rank", "2"), ("tied", "true")], true),
+        ("lstm", "lrd", &[("rank", "2")], false),
+        ("irnn", "ivh", &[], false),
+        ("kru", "kron", &[], false),
+    ] {
+        for embedding in [None, Some(3)] {
+            let layers = vec![layer(cell, &[], operator, set, 4), layer(cell, &[], operator, set, 4)];
+            let mut s = spec(Input::Symbols(5), layers, Readout::EveryStep, 2, Loss::SquaredError);
+            (s.dropout, s.recurrent_dropout, s.input_dropout, s.readout_dropout) = (0.2, 0.3, 0.2, 0.4);
+            (s.shared_masks, s.embedding) = (shared, embedding);
+            failures.push(check(&format!("{cell} on {operator} with masks, embedding {embedding:?}"), s));
+        }
     }
     all_pass(failures);
 }

@@ -126,3 +126,129 @@ fn step_sizes_by_time_step() {
     let (c, _) = with_table(&long, Some(&[0.1, 0.3, 0.3, 0.2]));
     assert!((a - b).abs() < 1e-15 && (a - c).abs() > 1e-6, "{a} {b} {c}");
 }
+
+/// Theorem 1: the nearer to the equilibrium, the nearer is `∂h_t/∂h_{t−1}` to `−1`; and by the implicit function theorem
+/// it is exactly that.
+#[test]
+fn the_jacobian_approaches_minus_one() {
+    let mut before = f64::INFINITY;
+    for k in ["1", "5", "20", "60"] {
+        let set: Vec<(&str, &str)> =
+            CONVERGED.iter().map(|(key, value)| (*key, if *key == "K" { k } else { *value })).collect();
+        let found = run(&set, 1);
+        let away = apart(&found.by_first, &found.u, -1.0);
+        assert!(away < before / 2.0, "K = {k}: {away}, {before} before");
+        before = away;
+    }
+    assert!(before < 1e-9, "{before}");
+}
+
+/// A model of one converged layer, its values, and what a test asks of it.
+fn converged(
+    set: &[(&str, &str)],
+    wanted: impl Fn(&mut retrograd_cells::Recorded) -> Vec<Var>,
+) -> Vec<Tensor> {
+    let layers = vec![layer("irnn", set, "dense", &[], N)];
+    let mut s = spec(Input::Dense(2), layers, Readout::EveryStep, 2, Loss::SquaredError);
+    s.probes = true;
+    let model = Model::new(s).unwrap();
+    let mut r = model.record(3).unwrap();
+    let outputs = wanted(&mut r);
+    let mut data = inputs(&model, 6, 3);
+    data.insert("probe.0.h", Tensor::zeros(DType::F64, [6, 3, N]).unwrap());
+    reference::evaluate(&r.tape, &outputs, &[&data, &r.params]).unwrap()
+}
+
+/// Every solver gets where many inner steps get, whatever it starts from; what it does not solve is counted.
+#[test]
+fn solvers_agree_with_many_steps() {
+    let base = [("activation", "sigmoid"), ("twice", "false"), ("recurrent_init", "uniform:0.1")];
+    let many: Vec<(&str, &str)> = base.iter().copied().chain([("K", "120"), ("eta", "0.6")]).collect();
+    let of = |set: &[(&str, &str)]| converged(set, |r| vec![r.probes[0].history, r.loss]);
+    let expected = of(&many);
+    for solver in ["damped", "anderson", "broyden"] {
+        let most = if solver == "damped" { "80" } else { "12" };
+        for start in ["state", "zero"] {
+            let set: Vec<(&str, &str)> = base
+                .iter()
+                .copied()
+                .chain([
+                    ("K", most),
+                    ("solver", solver),
+                    ("tolerance", "1e-11"),
+                    ("rate", "0.7"),
+                    ("start", start),
+                ])
+                .collect();
+            let found = of(&set);
+            assert!(apart(&found[0], &expected[0], 1.0) < 1e-9, "{solver} from {start}");
+            let missed = converged(&set, |r| vec![r.unconverged.unwrap()]);
+            assert_eq!(missed[0].item().unwrap(), 0.0, "{solver} from {start}");
+        }
+        // Two steps are not enough anywhere: 6 steps of 3 rows.
+        let few: Vec<(&str, &str)> =
+            base.iter().copied().chain([("K", "2"), ("solver", solver), ("tolerance", "1e-12")]).collect();
+        let missed = converged(&few, |r| vec![r.unconverged.unwrap()]);
+        assert_eq!(missed[0].item().unwrap(), 18.0, "{solver}");
+    }
+    assert!(converged(&many, |r| vec![r.loss; usize::from(r.unconverged.is_none())]).len() == 1);
+}
+
+mod linear_rate {
+    use proptest::prelude::*;
+    use retrograd_ops::{self as ops, FixedPoint, Gradient, Solver};
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        /// Proposition 2: with `‖W‖ < α` inner steps of size `η` shrink the distance from the equilibrium by
+        /// `1 − α η + η ‖W‖` each, or more.
+        #[test]
+        fn of_proposition_2(eta in 0.05..0.9f64, norm in 0.05..0.8f64, seed in 0u64..1000) {
+            const K: usize = 12;
+            let mut tape = Tape::new();
+            let w = tape.param("w", DType::F64, [N, N]).unwrap();
+            let [h, ux] = ["h", "ux"].map(|name| tape.input(name, DType::F64, Shape::rows([N])).unwrap());
+            let slope = |tape: &mut Tape, g: Var| {
+                let sum = ops::add(tape, g, h)?;
+                let z = ops::matmul(tape, sum, w)?;
+                let z = ops::add(tape, z, ux)?;
+                let phi = ops::relu(tape, z)?;
+                let change = ops::sub(tape, phi, sum)?;
+                ops::add(tape, g, change)
+            };
+            let solve = |tape: &mut Tape, steps: usize, eta: f64| {
+                let options = FixedPoint {
+                    solver: Solver::damped(eta),
+                    gradient: Gradient::Unrolled,
+                    steps,
+                    tolerance: 0.0,
+                };
+                ops::fixed_point(tape, h, &options, slope).unwrap().z
+            };
+            let mut outputs: Vec<Var> = (1..=K).map(|k| solve(&mut tape, k, eta)).collect();
+            outputs.push(solve(&mut tape, 150, 0.9));
+            let mut values = Params::new();
+            for (name, dims) in [("w", [N, N]), ("h", [3, N]), ("ux", [3, N])] {
+                values.insert(name, random(&format!("{name}{seed}"), DType::F64, &dims, Init::Normal(1.0)));
+            }
+            // The Frobenius norm is not below the spectral one, so the matrix is at most as large as it should be.
+            let length = (0..N * N).map(|i| values.require("w").unwrap().get(i).norm_sqr()).sum::<f64>().sqrt();
+            let old = values.require("w").unwrap().clone();
+            values.get_mut("w").unwrap().fill_with(|i| old.get(i) * norm / length);
+            let found = reference::evaluate(&tape, &outputs, &[&values]).unwrap();
+            let away = |g: &Tensor, row: usize| {
+                (0..N).map(|i| (g.get(row * N + i) - found[K].get(row * N + i)).norm_sqr()).sum::<f64>().sqrt()
+            };
+            let rate = 1.0 - eta + eta * norm;
+            for row in 0..3 {
+                for k in 1..K {
+                    let (before, after) = (away(&found[k - 1], row), away(&found[k], row));
+                    prop_assert!(after <= rate * before + 1e-9, "step {k}: {after} after {before}, rate {rate}");
+                }
+            }
+        }
+    }
+}

@@ -1,5 +1,5 @@
 //! The data files: where each is published, how large it is, its checksum, its license, whether it may be
-//! fetched.
+//! fetched; and the data sets that come as whole folders, which are unpacked by hand.
 
 /// A data file that some task needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,74 @@ impl DataFile {
     }
 }
 
+/// A data set that is read as a folder in its original layout. It is had by hand: archives of many files, some of which
+/// ask for a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataFolder {
+    /// Path inside the data folder, with `/` at the end.
+    pub path: &'static str,
+    /// What is expected in it.
+    pub layout: &'static str,
+    /// Where it comes from, in words.
+    pub source: &'static str,
+    /// Licence, as far as known.
+    pub license: &'static str,
+    /// Address of the archive, or of the page that leads to it.
+    pub address: &'static str,
+}
+
+/// Every data set that is read as a folder.
+pub const FOLDERS: &[DataFolder] = &[
+    DataFolder {
+        path: "cifar10/",
+        layout: "data_batch_1.bin to data_batch_5.bin and test_batch.bin, each plain or gzip; for set=part \
+            data_batch_1.bin, data_batch_5_last1000.bin, test_batch_first1000.bin",
+        source: "CIFAR-10, binary version, A. Krizhevsky, V. Nair, G. Hinton",
+        license: "none stated",
+        address: "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+    },
+    DataFolder {
+        path: "UCI HAR Dataset/",
+        layout: "{train,test}/Inertial Signals/*.txt, y_*.txt, subject_*.txt, as unpacked",
+        source: "Human Activity Recognition Using Smartphones, D. Anguita et al. 2013",
+        license: "as is; any commercial use is prohibited",
+        address: "https://archive.ics.uci.edu/dataset/240/human+activity+recognition+using+smartphones",
+    },
+    DataFolder {
+        path: "dsa/",
+        layout: "a01/p1/s01.txt to a19/p8/s60.txt (the folder `data` of the archive)",
+        source: "Daily and Sports Activities, K. Altun, B. Barshan 2010",
+        license: "CC BY 4.0",
+        address: "https://archive.ics.uci.edu/dataset/256/daily+and+sports+activities",
+    },
+    DataFolder {
+        path: "speech_commands/",
+        layout: "a folder for each word, _background_noise_, validation_list.txt, testing_list.txt",
+        source: "Speech Commands, version 0.01, P. Warden 2017",
+        license: "CC BY 4.0",
+        address: "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_v0.01.tar.gz",
+    },
+    DataFolder {
+        path: "timit/",
+        layout: "{TRAIN,TEST}/DR*/*/*.WAV and *.PHN, in capitals or not",
+        source: "TIMIT Acoustic-Phonetic Continuous Speech Corpus (LDC93S1), J. Garofolo et al. 1993",
+        license: "Linguistic Data Consortium; not a free license",
+        address: "https://catalog.ldc.upenn.edu/LDC93S1",
+    },
+    DataFolder {
+        path: "yelp/",
+        layout: "yelp_academic_dataset_review.json, plain or gzip",
+        source: "Yelp academic data set",
+        license: "Yelp's terms of use, academic purposes",
+        address: "https://www.yelp.com/dataset",
+    },
+];
+
+/// The folder of a path.
+pub fn folder(path: &str) -> Option<&'static DataFolder> {
+    FOLDERS.iter().find(|f| f.path == path)
+}
+
 const MNIST: &str = "Y. LeCun, C. Cortes, C. Burges, from NIST data";
 const MNIST_LICENSE: &str = "usually given as CC BY-SA 3.0";
 const PTB: &str = "Penn Treebank (LDC99T42), Wall Street Journal part, in T. Mikolov's preprocessing \
@@ -44,6 +112,11 @@ const PTB: &str = "Penn Treebank (LDC99T42), Wall Street Journal part, in T. Mik
 const PTB_LICENSE: &str = "Linguistic Data Consortium; not a free license";
 const PTB_MANUAL: &str = "the text is licensed by the Linguistic Data Consortium; \
     name an address you have the right to use";
+const HAPT: &str = "Smartphone-Based Recognition of Human Activities and Postural Transitions 2.1, J. Reyes-Ortiz et al. \
+    2015, cut into windows";
+const HAPT_LICENSE: &str = "as is; any commercial use is prohibited";
+const HAPT_MANUAL: &str = "cut from https://archive.ics.uci.edu/dataset/341: for each line of its labels.txt, windows of \
+    128 samples begin every 64 as long as they end in it; .npy of f32 [windows, 128, 6] and u8 [windows]";
 const JSB_ADDRESS: &str = "https://raw.githubusercontent.com/czhuang/JSB-Chorales-dataset/\
     9a7f733ddb4ed91f48da64ac7f0f621c34aadd4d/jsb-chorales-quarter.json";
 const MUSIC_MANUAL: &str = "published as Python pickles at \
@@ -75,6 +148,19 @@ macro_rules! ptb {
             source: PTB,
             license: PTB_LICENSE,
             access: Access::Manual(PTB_MANUAL),
+        }
+    };
+}
+
+macro_rules! hapt {
+    ($name:literal, $bytes:literal, $sha256:literal) => {
+        DataFile {
+            path: concat!("har/", $name),
+            bytes: $bytes,
+            sha256: $sha256,
+            source: HAPT,
+            license: HAPT_LICENSE,
+            access: Access::Manual(HAPT_MANUAL),
         }
     };
 }
@@ -127,6 +213,11 @@ pub const FILES: &[DataFile] = &[
     ),
     ptb!("ptb.char.valid.txt", 786_084, "21661f63ec355085879458b6524644d4add5573541b4be14fb52ab2e2e995eb8"),
     ptb!("ptb.char.test.txt", 884_846, "1ef5607ac3c463b16e38bfe7900dd3bfc91de5a96e0f21e7eab5188b465b8ebe"),
+    hapt!("x_train.npy.gz", 7_440_828, "b05e28143011434a46e6ef8d1d1c70b96fffbce8887f862274ae4400e32fd15a"),
+    hapt!("y_train.npy.gz", 746, "ae2dadcdb143114204e52424450839ad12f4b6fbfe566ede7fa33da82f23fe2c"),
+    hapt!("subject_train.npy.gz", 178, "ca60134e1276f55f43f0ca0e9c7e2043a06565099c0af86641f8e35e5b72e6e5"),
+    hapt!("x_test.npy.gz", 3_087_893, "88975552904dc7640d28c52a412ef5651e9c1ca2461d5918ede6c5b407871b57"),
+    hapt!("y_test.npy.gz", 421, "e7ff317bf33236d8bf60e197d8d0c93dd8a8d623bd87a141df34f796f4db86cf"),
     music!(
         "jsb_chorales.json",
         317_132,
@@ -168,12 +259,18 @@ pub fn file(path: &str) -> Option<&'static DataFile> {
 
 /// What to do about a missing file.
 pub(crate) fn advice(path: &str) -> String {
+    if let Some(f) = FOLDERS.iter().find(|f| path.starts_with(f.path)) {
+        let DataFolder { layout, address, .. } = f;
+        return format!(
+            "`retrograd data` lists what each task needs; unpack {address} there, expected: {layout}"
+        );
+    }
     match file(path).map(|f| f.access) {
         Some(Access::Published(_) | Access::PianoRolls(_)) => {
             "`retrograd data` lists what each task needs and fetches this file".into()
         }
         Some(Access::Manual(why)) => format!("`retrograd data` lists what each task needs; {why}"),
-        None => "name another folder or set RETROGRAD_DATA".into(),
+        None => "`retrograd data` lists what each task needs".into(),
     }
 }
 
@@ -185,7 +282,10 @@ mod tests {
     #[test]
     fn every_needed_file_is_here_and_needed() {
         for path in TASKS.iter().flat_map(|t| t.needs) {
-            assert!(file(path).is_some(), "{path}");
+            assert!(file(path).is_some() || folder(path).is_some(), "{path}");
+        }
+        for f in FOLDERS {
+            assert!(TASKS.iter().any(|t| t.needs.contains(&f.path)) && f.path.ends_with('/'), "{}", f.path);
         }
         for f in FILES {
             assert!(TASKS.iter().any(|t| t.needs.contains(&f.path)), "{}", f.path);
@@ -196,6 +296,7 @@ mod tests {
 
     #[test]
     fn addresses_are_encrypted() {
+        assert!(FOLDERS.iter().all(|f| f.address.starts_with("https://")));
         for f in FILES {
             let addresses: &[&str] = match &f.access {
                 Access::Published(list) => list,

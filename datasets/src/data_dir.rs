@@ -53,6 +53,23 @@ pub fn find(explicit: Option<&Path>, file: &str) -> Result<PathBuf> {
         .ok_or_else(|| Error::Missing { file: file.into(), advice: catalog::advice(file), looked })
 }
 
+/// The first place that holds the folder `name` (a path inside a data folder, with or without `/` at its end), also in
+/// capitals. Errors: none does.
+pub fn find_folder(explicit: Option<&Path>, name: &str) -> Result<PathBuf> {
+    let looked = places(explicit);
+    let names = [name.to_string(), name.to_uppercase()];
+    looked
+        .iter()
+        .flat_map(|place| names.iter().map(|name| place.join(name.trim_end_matches('/'))))
+        .find(|path| path.is_dir())
+        .ok_or_else(|| Error::Missing { file: name.into(), advice: catalog::advice(name), looked })
+}
+
+/// [`find_folder`] for what ends in `/`, else [`find`].
+pub fn find_any(explicit: Option<&Path>, need: &str) -> Result<PathBuf> {
+    if need.ends_with('/') { find_folder(explicit, need) } else { find(explicit, need) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,6 +84,10 @@ mod tests {
         let message = message.unwrap_or_default();
         assert!(message.contains(&folder.path().display().to_string()), "{message}");
         assert!(message.contains("retrograd data") && message.contains("ptb/ptb.train.txt"), "{message}");
+        std::fs::create_dir(folder.path().join("TIMIT"))?;
+        assert_eq!(find_any(Some(folder.path()), "timit/").ok(), Some(folder.path().join("TIMIT")));
+        let message = find_folder(Some(folder.path()), "yelp/").err().map(|e| e.to_string());
+        assert!(message.is_some_and(|m| m.contains("`yelp/`") && m.contains("retrograd data")));
         Ok(())
     }
 }

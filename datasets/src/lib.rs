@@ -61,6 +61,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod audio;
 pub mod catalog;
 pub mod data_dir;
 pub mod error;
@@ -75,6 +76,7 @@ pub mod recipes;
 mod stream;
 pub mod task;
 pub mod tasks;
+mod windows;
 
 pub use error::{Error, Result};
 pub use options::{OptionDoc, Options, Settings};

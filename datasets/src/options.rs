@@ -69,7 +69,7 @@ impl Options {
                 nearest: nearest(key, keys()),
                 known: keys().collect::<Vec<_>>().join(", "),
             }),
-            None => Ok(Settings { task, docs, options: self }),
+            None => Ok(Settings { task, docs, options: self, instead: None }),
         }
     }
 }
@@ -80,6 +80,8 @@ pub struct Settings<'a> {
     task: &'static str,
     docs: &'static [OptionDoc],
     options: &'a Options,
+    /// A key and the text that stands for what is set.
+    instead: Option<(&'static str, &'static str)>,
 }
 
 impl<'a> Settings<'a> {
@@ -90,6 +92,9 @@ impl<'a> Settings<'a> {
 
     /// The text of a setting. Errors: a key without a documented default.
     pub fn text(&self, key: &'static str) -> Result<&'a str> {
+        if let Some((_, value)) = self.instead.filter(|(k, _)| *k == key) {
+            return Ok(value);
+        }
         match (self.options.settings.get(key), self.docs.iter().find(|d| d.key == key)) {
             (Some(value), _) => Ok(value),
             (None, Some(doc)) => Ok(doc.default),
@@ -104,6 +109,12 @@ impl<'a> Settings<'a> {
 
     fn bad<T>(&self, key: &'static str, value: &str, expected: String) -> Result<T> {
         Err(Error::BadOption { task: self.task, key, value: value.into(), expected })
+    }
+
+    /// The same with `value` for a key whose text is `word`: a default that depends on another setting.
+    pub fn or(&self, key: &'static str, word: &str, value: &'static str) -> Settings<'a> {
+        let instead = matches!(self.text(key), Ok(text) if text == word).then_some((key, value));
+        Settings { instead, ..*self }
     }
 
     /// A whole number in a range.
@@ -176,6 +187,8 @@ mod tests {
         assert!(s.flag("online")?);
         assert_eq!(s.limit("train")?, Some(7));
         assert_eq!(s.choice("variant", &["fixed", "free"])?, "fixed");
+        assert_eq!(s.or("variant", "fixed", "free").choice("variant", &["fixed", "free"])?, "free");
+        assert_eq!(s.or("T", "100", "7").integer("T", 1..=2000)?, 1000);
         Ok(())
     }
 

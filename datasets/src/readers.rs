@@ -1,9 +1,15 @@
 //! Readers of data files. None trusts its input: a damaged, truncated or hostile file is a typed error, and
 //! no reader reserves more memory than the bytes that are there warrant.
 
+pub mod cifar;
 pub mod idx;
 pub mod music;
+pub mod npy;
+pub mod reviews;
+pub mod sphere;
+pub mod table;
 pub mod text;
+pub mod wav;
 
 use std::fs::File;
 use std::io::{BufReader, Read};
@@ -37,6 +43,15 @@ pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
         Ok(n) if n as u64 <= limit => Ok(text),
         Ok(_) => Err(Error::data(path, format!("more than {limit} bytes, which no file of this kind has"))),
         Err(e) if damaged(&e) => Err(Error::data(path, format!("damaged or not text: {e}"))),
+        Err(e) => Err(Error::io(path, "read", e)),
+    }
+}
+
+/// Reads up to `n` bytes; grows with what comes.
+pub(crate) fn read_up_to(path: &Path, source: &mut impl Read, n: u64, into: &mut Vec<u8>) -> Result<()> {
+    match source.take(n).read_to_end(into) {
+        Ok(_) => Ok(()),
+        Err(e) if damaged(&e) => Err(Error::data(path, format!("damaged after {} bytes: {e}", into.len()))),
         Err(e) => Err(Error::io(path, "read", e)),
     }
 }

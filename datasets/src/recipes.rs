@@ -94,7 +94,7 @@ pub(crate) fn recipe(name: &str, images: &[u8], pixels: usize) -> Recipe {
 }
 
 /// Grey levels with the mean and standard deviation of all pixels taken out.
-fn standardized(images: &[u8]) -> [f32; 256] {
+pub(crate) fn standardized(images: &[u8]) -> [f32; 256] {
     let mut counts = [0u64; 256];
     images.iter().for_each(|&level| counts[usize::from(level)] += 1);
     let total = images.len().max(1) as f64;

@@ -116,6 +116,36 @@ impl Sentences {
     }
 }
 
+/// A text cut either way.
+pub(crate) enum Cut {
+    Streams(Streams),
+    Sentences(Sentences),
+}
+
+impl Cut {
+    pub(crate) fn batches(&self, split: Split, batch_size: usize) -> usize {
+        match self {
+            Cut::Streams(s) => s.batches(split, batch_size),
+            Cut::Sentences(s) => s.batches(split, batch_size),
+        }
+    }
+
+    pub(crate) fn batch(&self, request: &Request) -> Result<Batch> {
+        match self {
+            Cut::Streams(s) => s.batch(request),
+            Cut::Sentences(s) => s.batch(request),
+        }
+    }
+
+    /// Number of sequences of a split; a stream is one.
+    pub(crate) fn examples(&self, split: Split) -> usize {
+        match self {
+            Cut::Streams(_) => 1,
+            Cut::Sentences(s) => s.batches(split, 1),
+        }
+    }
+}
+
 /// Mean `-ln p` of a text under the symbol frequencies of another (one added to each count).
 pub(crate) fn unigram_loss(train: &[i32], test: &[i32], vocabulary: usize) -> f64 {
     let mut counts = vec![1u64; vocabulary];

@@ -1,12 +1,18 @@
 //! The table of tasks. To add one: a file in `tasks/`, its `mod` line and its line in [`TASKS`].
 
 mod adding;
+mod cifar;
 mod copy;
 mod denoise;
+mod dsa;
+mod har;
 mod mnist;
 mod music;
 mod ptbchar;
 mod ptbword;
+mod speech;
+mod timit;
+mod yelp;
 
 use crate::error::{Error, Result, nearest};
 use crate::options::{OptionDoc, Options};
@@ -21,7 +27,7 @@ pub struct TaskEntry {
     pub summary: &'static str,
     /// Options it takes.
     pub options: &'static [OptionDoc],
-    /// Files it reads, as paths inside the data folder.
+    /// What it reads, as paths inside the data folder: files, or whole folders with a `/` at the end.
     pub needs: &'static [&'static str],
     /// Path of the module that defines it.
     pub module: &'static str,
@@ -38,6 +44,17 @@ pub const TASKS: &[TaskEntry] = &[
     mnist::PERMUTED,
     mnist::ROWS,
     mnist::NOISY,
+    cifar::PIXEL,
+    cifar::ROWS,
+    cifar::NOISY,
+    har::SIX,
+    har::TWO,
+    har::HAPT,
+    dsa::ENTRY,
+    speech::THIRTY,
+    speech::TWELVE,
+    timit::ENTRY,
+    yelp::ENTRY,
     ptbchar::ENTRY,
     ptbword::ENTRY,
     music::JSB,

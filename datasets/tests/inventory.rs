@@ -22,7 +22,11 @@ fn names_and_texts_are_fit_to_print() {
     let mut names = BTreeSet::new();
     for t in TASKS {
         assert!(names.insert(t.name), "{} twice", t.name);
-        assert!(t.name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{}", t.name);
+        assert!(
+            t.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-'),
+            "{}",
+            t.name
+        );
         assert!(!t.summary.is_empty() && t.summary.len() <= 72 && !t.summary.contains('\n'), "{}", t.name);
         let mut keys = BTreeSet::new();
         for o in t.options {

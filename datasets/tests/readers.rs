@@ -6,7 +6,7 @@ mod support;
 use std::path::Path;
 
 use proptest::prelude::*;
-use retrograd_datasets::readers::{idx, music, text};
+use retrograd_datasets::readers::{cifar, idx, music, npy, reviews, sphere, table, text, wav};
 use retrograd_datasets::{Error, Options, task};
 use support::{Check, ROLLS, gzip, idx as idx_file, put};
 
@@ -156,7 +156,275 @@ fn piano_rolls() -> Check {
     Ok(())
 }
 
+#[test]
+fn wav_files() -> Check {
+    let folder = tempfile::tempdir()?;
+    let good = support::wav(16_000, &[1, -2, i16::MAX, i16::MIN]);
+    let read = wav::read(&put(folder.path(), "a.wav", &good))?;
+    assert_eq!(read, wav::Recording { rate: 16_000, samples: vec![1, -2, i16::MAX, i16::MIN] });
+    let with = |at: usize, bytes: &[u8]| [&good[..at], bytes, &good[at + bytes.len()..]].concat();
+    for (bytes, want) in [
+        (vec![], "not a WAV file"),
+        (good[..20].to_vec(), "not a WAV file"),
+        (good[..48].to_vec(), "not a WAV file"),
+        (with(0, b"RIFX"), "not a WAV file"),
+        (with(40, &u32::MAX.to_le_bytes()), ""),
+        (with(40, &4_000_000u32.to_le_bytes()), "claims 2000000 samples in 52 bytes"),
+        (with(24, &0u32.to_le_bytes()), "not a WAV file"),
+        (with(22, &[2]), ""),
+        (with(34, &[8]), ""),
+    ] {
+        let got = reason(wav::parse(Path::new("test"), &bytes));
+        assert!(got != "no error" && got.contains(want), "{got:?} does not say {want:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn sphere_files_and_phones() -> Check {
+    let path = Path::new("test");
+    let good = support::sphere(16_000, &[5, -6, 7]);
+    assert_eq!(sphere::parse(path, &good)?, wav::Recording { rate: 16_000, samples: vec![5, -6, 7] });
+    let text = String::from_utf8_lossy(&good[..1024]).into_owned();
+    let with = |from: &str, to: &str| {
+        let mut header = text.replacen(from, to, 1).into_bytes();
+        header.resize(1024, b' ');
+        header.extend(&good[1024..]);
+        header
+    };
+    let big = sphere::parse(path, &with("format -s2 01", "format -s2 10"))?;
+    assert_eq!(big.samples, [5i16.swap_bytes(), (-6i16).swap_bytes(), 7i16.swap_bytes()]);
+    for (bytes, want) in [
+        (vec![], "expected \"NIST_1A\\n\""),
+        (b"NIST_1A\n".to_vec(), "no length of the header"),
+        (with("   1024", "    -10"), "no length of the header"),
+        (with("   1024", "9999999"), "no length of the header"),
+        (good[..900].to_vec(), "truncated: 900 bytes, the header has 1024"),
+        (with("end_head", "end_heat"), "no end_head"),
+        (with("sample_count -i 3", "sample_count -i 4"), "4 samples of 2 bytes claimed, 6 bytes follow"),
+        (with("sample_count -i 3", "sample_count -i 9223372036854775808"), "claimed, 6 bytes follow"),
+        (with("sample_count -i 3", "sample_count -i x"), "`sample_count` is \"x\""),
+        (with("sample_rate", "sample_rite"), "has no `sample_rate`"),
+        (with("sample_rate -i 16000", "sample_rate -i 0"), "`sample_rate` is 0"),
+        (with("channel_count -i 1", "channel_count -i 2"), "`channel_count` is 2, expected 1"),
+        (with("sample_n_bytes -i 2", "sample_n_bytes -i 1"), "`sample_n_bytes` is 1, expected 2"),
+        (with("format -s2 01", "format -s2 11"), "expected 01 or 10"),
+        (
+            with("sample_min -i", "sample_coding -s26 pcm,embedded-shorten-v2.00\nsample_min -i"),
+            "sample_coding",
+        ),
+    ] {
+        let got = reason(sphere::parse(path, &bytes));
+        assert!(got.contains(want), "{got:?} does not say {want:?}");
+    }
+    let phones = sphere::parse_phones(path, "0 10 h#\n\n10 25 IX\n")?;
+    assert_eq!(phones[1], sphere::Phone { from: 10, to: 25, name: "ix".into() });
+    for (content, want) in [
+        ("", "no phones"),
+        ("0 10", "line 1 is \"0 10\""),
+        ("0 10 a\n9 12 b", "line 2 is \"9 12 b\", expected `from to phone` from sample 10"),
+        ("0 0 a", "line 1"),
+        ("-1 5 a", "line 1"),
+        ("0 99999999999999999999999 a", "line 1"),
+    ] {
+        let got = reason(sphere::parse_phones(path, content));
+        assert!(got.contains(want), "{got:?} does not say {want:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn npy_files() -> Check {
+    let path = Path::new("test");
+    let read = |bytes: &[u8]| npy::parse::<f32>(path, bytes, bytes.len() as u64);
+    let data: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let good = support::npy("<f4", &[2, 1], &data);
+    assert_eq!(read(&good)?, npy::Array { dims: vec![2, 1], data: vec![1.5, -2.0] });
+    // Version 2 has a longer length.
+    let second = [b"\x93NUMPY\x02\x00", &good[8..10], &[0, 0], &good[10..]].concat();
+    assert_eq!(read(&second)?.data, [1.5, -2.0]);
+    assert_eq!(npy::parse::<u8>(path, &support::npy("|u1", &[3], &[7, 8, 9])[..], 200)?.data, [7, 8, 9]);
+    for (bytes, want) in [
+        (vec![], "begins with []"),
+        (b"\x93NUMPX\x01\x00".to_vec(), "begins with"),
+        (b"\x93NUMPY\x03\x00".to_vec(), "version 3"),
+        (good[..60].to_vec(), "truncated: 50 of 118 bytes of the header"),
+        (b"\x93NUMPY\x02\x00\xff\xff\xff\xff".to_vec(), "a header of 4294967295 bytes"),
+        (good[..good.len() - 1].to_vec(), "truncated: sizes [2, 1], 7 of 8 bytes"),
+        ([&good[..], &[0]].concat(), "bytes after the elements of [2, 1]"),
+        (support::npy("<f8", &[1], &data), "elements <f8 in C order, expected <f4"),
+        (support::npy("<f4", &[1 << 40, 1 << 40], &data), "claim more than"),
+        (support::npy("<f4", &[100_000], &data), "claim more than the 136 bytes"),
+        (b"\x93NUMPY\x01\x00\x02\x00{}".to_vec(), "is not a dict"),
+    ] {
+        let got = reason(read(&bytes));
+        assert!(got.contains(want), "{got:?} does not say {want:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn windows_that_are_none() -> Check {
+    let folder = support::small_data();
+    put(folder.path(), "har/x_train.npy.gz", gzip(&support::npy("<f4", &[0, 128, 6], &[])));
+    for file in ["y_train", "subject_train"] {
+        put(folder.path(), &format!("har/{file}.npy.gz"), gzip(&support::npy("|u1", &[0], &[])));
+    }
+    let message = task("hapt", &Options::new().with_data(folder.path())).err().unwrap().to_string();
+    assert!(message.contains("no windows in the train split"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn images_tables_and_reviews() -> Check {
+    let path = Path::new("test");
+    let good = support::cifar(2);
+    assert_eq!(cifar::parse(path, &good)?.labels, [0, 1]);
+    assert_eq!(cifar::parse(path, &good)?.pixels[3072], 5);
+    let mut wrong = good.clone();
+    wrong[3073] = 10;
+    for (bytes, want) in [
+        (&wrong[..], "label 1 is 10, expected less than 10"),
+        (&good[..6145], "6145 bytes, expected records of 3073"),
+        (&[], "0 bytes"),
+    ] {
+        let got = reason(cifar::parse(path, bytes));
+        assert!(got.contains(want), "{got:?} does not say {want:?}");
+    }
+
+    assert_eq!(table::parse(path, "1,2\n\n -3.5e-1 4\r\n", 2)?, [1.0, 2.0, -0.35, 4.0]);
+    for (content, want) in [
+        ("1 2\n3", "line 2: 1 numbers, expected 2"),
+        ("1 nan", "line 1: \"nan\" is no finite number"),
+        ("1 1e99", "line 1: \"1e99\" is no finite number"),
+        (" \n", "no numbers"),
+    ] {
+        let got = reason(table::parse(path, content, 2));
+        assert!(got.contains(want), "{got:?} does not say {want:?}");
+    }
+    let folder = tempfile::tempdir()?;
+    for content in ["3\n7", "3\n-1", "3\n2.5"] {
+        let got = reason(table::read_integers(&put(folder.path(), "labels", content), 1..=6));
+        assert!(got.contains("line 2") && got.contains("from 1 to 6"), "{got}");
+    }
+
+    let read = |content: &[u8]| {
+        let mut seen = vec![];
+        let each = |review: reviews::Review, class| {
+            seen.push((class, review.words().collect::<Vec<_>>().join(" ")));
+            Ok(())
+        };
+        reviews::for_each(&put(folder.path(), "reviews", content), 2, each).map(|_| seen)
+    };
+    let two = b"{\"stars\":5,\"text\":\"It's A-1!\"}\n\n{\"text\":\"\",\"stars\":1.0}\nnot read";
+    assert_eq!(read(two)?, [(4, "it's a 1".to_string()), (0, String::new())]);
+    for (content, want) in [
+        (&b"{\"stars\":3}"[..], "line 1: missing field `text`"),
+        (b"\n{\"stars\":3.5,\"text\":\"\"}", "line 2: 3.5 stars"),
+        (b"\xff\n", "damaged or not text"),
+        (&vec![b' '; (1 << 20) + 5], "line 1: more than 1048576 bytes"),
+    ] {
+        let got = reason(read(content));
+        assert!(got.contains(want), "{got:?} does not say {want:?}");
+    }
+    Ok(())
+}
+
+/// A good file of every binary reader, and a reader that checks what it gives.
+fn binary_files() -> Vec<(Vec<u8>, fn(&[u8]))> {
+    vec![
+        (support::wav(16_000, &[1, 2, 3, 4]), |bytes| {
+            if let Ok(r) = wav::parse(Path::new("test"), bytes) {
+                assert!(2 * r.samples.len() <= bytes.len() && r.rate > 0);
+            }
+        }),
+        (support::sphere(16_000, &[1, 2, 3, 4]), |bytes| {
+            if let Ok(r) = sphere::parse(Path::new("test"), bytes) {
+                assert!(2 * r.samples.len() <= bytes.len() && r.rate > 0);
+            }
+        }),
+        (support::npy("<f4", &[2, 3], &[7; 24]), |bytes| {
+            if let Ok(a) = npy::parse::<f32>(Path::new("test"), bytes, bytes.len() as u64) {
+                assert_eq!(a.data.len(), a.dims.iter().product::<usize>());
+            }
+        }),
+        (support::cifar(1), |bytes| {
+            if let Ok(images) = cifar::parse(Path::new("test"), bytes) {
+                assert_eq!(images.pixels.len(), images.labels.len() * cifar::BYTES);
+            }
+        }),
+        (b"0 10 h#\n10 25 ix\n".to_vec(), |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes)
+                && let Ok(phones) = sphere::parse_phones(Path::new("test"), text)
+            {
+                assert!(phones.iter().all(|p| p.from < p.to));
+                assert!(phones.windows(2).all(|p| p[0].to <= p[1].from));
+            }
+        }),
+        (b"  1.0e-1 2\n3,4\n".to_vec(), |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes)
+                && let Ok(numbers) = table::parse(Path::new("test"), text, 2)
+            {
+                assert!(numbers.len() % 2 == 0 && numbers.iter().all(|x| x.is_finite()));
+            }
+        }),
+    ]
+}
+
 proptest! {
+    #[test]
+    fn damaged_files_are_refused_or_consistent(
+        which in 0usize..6,
+        changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..6),
+        cut in proptest::option::of(any::<u16>()),
+        more in proptest::collection::vec(any::<u8>(), 0..9),
+    ) {
+        let (mut bytes, check) = binary_files().swap_remove(which);
+        for (at, value) in changes {
+            let at = usize::from(at) % bytes.len();
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(usize::from(cut) % (bytes.len() + 1));
+        }
+        bytes.extend(more);
+        check(&bytes);
+    }
+
+    #[test]
+    fn damaged_headers_are_refused_or_consistent(
+        which in 0usize..3, at in 0usize..130, value in any::<[u8; 4]>(), wide in any::<bool>(),
+    ) {
+        // The header alone, where one change matters most.
+        let (mut bytes, check) = binary_files().swap_remove(which);
+        let at = at.min(bytes.len() - 4);
+        let n = if wide { 4 } else { 1 };
+        bytes[at..at + n].copy_from_slice(&value[..n]);
+        check(&bytes);
+    }
+
+    #[test]
+    fn any_bytes_are_no_recording(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        for (_, check) in binary_files() {
+            check(&bytes);
+        }
+        let folder = tempfile::tempdir()?;
+        let file = put(folder.path(), "reviews", &bytes);
+        prop_assert!(reviews::for_each(&file, 3, |_, _| Ok(())).is_err() || bytes.iter().all(u8::is_ascii_whitespace));
+    }
+
+    #[test]
+    fn damaged_reviews_are_refused_or_read(at in 0usize..40, value in any::<u8>(), zip in any::<bool>()) {
+        let mut bytes = br#"{"stars":5,"text":"It's A-1! \u00e9"}"#.to_vec();
+        let at = at % bytes.len();
+        bytes[at] = value;
+        let folder = tempfile::tempdir()?;
+        let file = put(folder.path(), "reviews", if zip { gzip(&bytes) } else { bytes });
+        if let Ok(count) = reviews::for_each(&file, 3, |_, class| { assert!(class < 5); Ok(()) }) {
+            prop_assert!(count <= 3);
+        }
+    }
+
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let path = Path::new("test");

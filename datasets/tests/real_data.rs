@@ -3,7 +3,7 @@
 
 mod support;
 
-use retrograd_datasets::readers::{idx, music, text};
+use retrograd_datasets::readers::{cifar, idx, music, npy, text};
 use retrograd_datasets::{At, Input, Options, Request, Split, TASKS, Task, task};
 use support::{Check, real};
 
@@ -149,5 +149,58 @@ fn jsb_first_chord() -> Check {
     assert_eq!(sounding(1), [72, 79, 88]);
     let next: Vec<f64> = (0..88).map(|c| batch.target.get(c).re).collect();
     assert_eq!(next, (0..88).map(|c| batch.x.get(88 + c).re).collect::<Vec<_>>());
+    Ok(())
+}
+
+#[test]
+fn ptb_alphabets_of_the_papers() -> Check {
+    if real("ptb/ptb.char.train.txt").is_none() {
+        return Ok(());
+    }
+    // What the papers state: KRU 50, LRD-GRU 51, LRD-LSTM 50 rows, oRNN 49.
+    for (recipe, symbols) in
+        [("own", 50), ("kru", 50), ("lrd-gru", 51), ("lrd-lstm", 50), ("ornn", 49), ("nru", 50)]
+    {
+        let task = task("ptbchar", &Options::new().with("recipe", recipe))?;
+        assert_eq!(task.spec().input, Input::Index { vocabulary: symbols }, "{recipe}");
+        assert_eq!(task.spec().stateful, recipe != "lrd-gru");
+    }
+    let joined = task("ptbchar", &Options::new().with("unk", "symbol"))?;
+    assert_eq!(joined.spec().input, Input::Index { vocabulary: 49 });
+    let sentences = task("ptbword", &Options::new().with("mode", "sentence"))?;
+    assert_eq!(Split::ALL.map(|s| sentences.examples(s)), [42_068, 3_370, 3_761]);
+    Ok(())
+}
+
+#[test]
+fn cifar_part() -> Check {
+    let files = ["data_batch_1.bin.gz", "data_batch_5_last1000.bin.gz", "test_batch_first1000.bin.gz"];
+    let [Some(train), Some(_), Some(test)] = files.map(|f| real(&format!("cifar10/{f}"))) else {
+        return Ok(());
+    };
+    assert_eq!(cifar::read(&train)?.labels[..10], [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]);
+    assert_eq!(cifar::read(&test)?.labels[..10], [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]);
+    let part = task("noisycifar", &Options::new().with("set", "part"))?;
+    assert_eq!(Split::ALL.map(|s| part.examples(s)), [10_000, 1_000, 1_000]);
+    Ok(())
+}
+
+#[test]
+fn hapt_windows() -> Check {
+    let Some(path) = real("har/x_train.npy.gz") else { return Ok(()) };
+    let x = npy::read::<f32>(&path)?;
+    assert_eq!(x.dims, [7767, 128, 6]);
+    let first = [1.0208334, -0.125, 0.10416667, -0.0009162979, 0.0018325958, 0.0027488936];
+    assert_eq!(x.data[..6], first);
+    // The last four of 21 training people validate.
+    for (classes, total, test) in [("12", 7_767, 3_162), ("6", 7_415, 2_996), ("2", 7_415, 2_996)] {
+        let hapt = task("hapt", &Options::new().with("classes", classes))?;
+        let [train, valid, tested] = Split::ALL.map(|s| hapt.examples(s));
+        assert_eq!((train + valid, tested), (total, test));
+        // A fifth of the people; their recordings differ in length.
+        assert!((0.15..0.25).contains(&(valid as f64 / total as f64)), "{train} {valid}");
+        let full = task("hapt", &Options::new().with("classes", classes).with("split", "full"))?;
+        assert_eq!(full.examples(Split::Train), total);
+    }
     Ok(())
 }

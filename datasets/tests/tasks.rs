@@ -30,9 +30,32 @@ fn options(name: &str, data: &std::path::Path) -> Vec<Options> {
         "ptbchar" => vec![
             base.clone().with("bptt", 4),
             base.clone().with("mode", "sentence"),
-            base.with("unk", "symbol").with("mode", "sentence").with("train", 20),
+            base.clone().with("unk", "symbol").with("mode", "sentence").with("train", 20),
+            base.clone().with("recipe", "kru").with("bptt", 5),
+            base.clone().with("recipe", "lrd-gru"),
+            base.clone().with("recipe", "lrd-lstm"),
+            base.clone().with("recipe", "ornn"),
+            base.with("recipe", "nru"),
         ],
-        "ptbword" => vec![base.clone(), base.with("bptt", 2).with("train", 7)],
+        "ptbword" => {
+            vec![base.clone(), base.clone().with("bptt", 2).with("train", 7), base.with("mode", "sentence")]
+        }
+        "cifar" | "rowcifar" => {
+            vec![base.clone(), base.clone().with("set", "part"), base.with("split", "full")]
+        }
+        "noisycifar" => vec![base.clone().with("T", 40), base.with("T", 32).with("set", "part")],
+        "har" | "har-2" => vec![base.clone(), base.with("split", "full").with("train", 8)],
+        "hapt" => ["12", "6", "2"].map(|classes| base.clone().with("classes", classes)).to_vec(),
+        "dsa-19" => {
+            let few = base.with("people", 2).with("segments", 10);
+            vec![few.clone(), few.with("half", "segments").with("split", "full").with("test", 40)]
+        }
+        "google-30" | "google-12" => vec![base.clone(), base.with("train", 9).with("valid", 2)],
+        "timit" => vec![base.clone().with("held-out", 1), base.with("held-out", 3).with("data-seed", 4)],
+        "yelp-5" => vec![
+            base.clone().with("T", 4).with("vocabulary", 6),
+            base.with("T", 9).with("pad", "back").with("split", "full"),
+        ],
         "jsb" | "piano-midi" | "nottingham" | "musedata" => {
             vec![base.clone(), base.clone().with("first", "zero"), base.with("chunk", 1).with("train", 2)]
         }
@@ -195,7 +218,7 @@ fn an_epoch_holds_every_example_once_in_an_order_of_its_own() -> Check {
             // Two training sequences may come in the same order again.
             assert!(split == Split::Train || same_order, "{name} {split}");
             assert!(split != Split::Train || task.examples(split) < 4 || !same_order, "{name}");
-            let fresh = name.contains("online") || (name.starts_with("noisymnist") && name.contains("40"));
+            let fresh = name.contains("online") || (name.starts_with("noisy") && name.contains("40"));
             if !fresh || split != Split::Train {
                 assert_eq!(rows(&other), rows(&whole), "{name} {split}");
             } else {
@@ -294,7 +317,109 @@ fn text_symbols() -> Check {
     assert_eq!(spelled.spec().input, Input::Index { vocabulary: 16 });
     assert_eq!(spelled.batch(&request)?.target.as_slice::<i32>()?, [12, 11, 3, 14, 9, 7, 3, 6, 12, 8, 0]);
     // Without < > k u, with <unk>: one symbol for five.
-    let joined = retrograd_datasets::task("ptbchar", &base.with("unk", "symbol"))?;
+    let joined = retrograd_datasets::task("ptbchar", &base.clone().with("unk", "symbol"))?;
     assert_eq!(joined.spec().input, Input::Index { vocabulary: 13 });
+    // Without the line feed: the end of a sentence reads as a blank.
+    let lines = retrograd_datasets::task("ptbchar", &base.clone().with("end", "blank"))?;
+    assert_eq!(lines.spec().input, Input::Index { vocabulary: 15 });
+    assert_eq!(lines.batch(&request)?.target.as_slice::<i32>()?, [11, 10, 2, 13, 8, 6, 2, 5, 11, 7, 2]);
+    let both = base.with("end", "blank").with("mode", "sentence");
+    assert!(matches!(retrograd_datasets::task("ptbchar", &both), Err(Error::BadOption { key: "end", .. })));
+    Ok(())
+}
+
+#[test]
+fn sensor_windows() -> Check {
+    let data = small_data();
+    let base = Options::new().with_data(data.path());
+    let request = |split| Request { split, batch_size: 20, epoch: 0, index: 0, seed: 0 };
+    // Five training people, of whom the fifth validates.
+    let six = retrograd_datasets::task("har", &base)?;
+    assert_eq!(Split::ALL.map(|s| six.examples(s)), [8, 2, 4]);
+    assert_eq!(six.batch(&request(Split::Test))?.target.as_slice::<i32>()?, [0, 1, 2, 3]);
+    let full = retrograd_datasets::task("har", &base.clone().with("split", "full"))?;
+    assert_eq!(Split::ALL.map(|s| full.examples(s)), [10, 2, 4]);
+    // Labels 1 2 3 4: odd, even, odd, even.
+    let two = retrograd_datasets::task("har-2", &base)?;
+    assert_eq!(two.batch(&request(Split::Test))?.target.as_slice::<i32>()?, [1, 0, 1, 0]);
+    // Signal c of window i at step t is c + i + t/100: over windows 0 to 9 the mean is c + 4.5 + 0.635.
+    let batch = full.batch(&request(Split::Test))?;
+    let at = |t: usize, n: usize, c: usize| batch.x.get((t * 4 + n) * 9 + c).re;
+    let variance = 99.0 / 12.0 + (128f64 * 128.0 - 1.0) / 12.0 / 1e4;
+    for (t, n, c) in [(0, 0, 0), (127, 3, 8), (50, 2, 4)] {
+        let want = (n as f64 + t as f64 / 100.0 - 4.5 - 0.635) / variance.sqrt();
+        assert!((at(t, n, c) - want).abs() < 1e-5, "{} vs {want}", at(t, n, c));
+    }
+    // Transitions are left out of six classes: labels 7 to 12.
+    let hapt = retrograd_datasets::task("hapt", &base)?;
+    assert_eq!(hapt.batch(&request(Split::Test))?.target.as_slice::<i32>()?, [0, 1, 2, 3, 4, 5, 0]);
+    Ok(())
+}
+
+#[test]
+fn images_as_rows_and_pixels() -> Check {
+    let data = small_data();
+    let base = Options::new().with_data(data.path()).with("set", "part");
+    let request = Request { split: Split::Test, batch_size: 3, epoch: 0, index: 0, seed: 0 };
+    let pixels = retrograd_datasets::task("cifar", &base)?.batch(&request)?;
+    let rows = retrograd_datasets::task("rowcifar", &base)?.batch(&request)?;
+    assert_eq!((pixels.x.dims(), rows.x.dims()), (&[1024, 3, 3][..], &[32, 3, 96][..]));
+    for (row, column, image, color) in [(0, 0, 0, 0), (3, 7, 1, 2), (31, 31, 2, 1)] {
+        let one = pixels.x.get(((row * 32 + column) * 3 + image) * 3 + color);
+        assert_eq!(one, rows.x.get((row * 3 + image) * 96 + column * 3 + color));
+    }
+    let full = retrograd_datasets::task("cifar", &base.clone().with("set", "full"))?;
+    assert_eq!(Split::ALL.map(|s| full.examples(s)), [20, 5, 6]);
+    // A file of the full set that is not there is named.
+    std::fs::remove_file(data.path().join("cifar10/data_batch_3.bin"))?;
+    let missing = retrograd_datasets::task("cifar", &base.with("set", "full")).err().unwrap().to_string();
+    assert!(missing.contains("data_batch_3.bin") && missing.contains("set=part"), "{missing}");
+    Ok(())
+}
+
+#[test]
+fn speech_splits_and_classes() -> Check {
+    let data = small_data();
+    let base = Options::new().with_data(data.path());
+    let request = |batch_size| Request { split: Split::Test, batch_size, epoch: 0, index: 0, seed: 0 };
+    let thirty = retrograd_datasets::task("google-30", &base)?;
+    assert_eq!(Split::ALL.map(|s| thirty.examples(s)), [60, 30, 30]);
+    let batch = thirty.batch(&request(30))?;
+    assert_eq!(batch.x.dims(), [99, 30, 32]);
+    assert_eq!(batch.target.as_slice::<i32>()?, (0..30).collect::<Vec<i32>>());
+    // Ten words, one unknown, one background; twenty words make two of each.
+    let twelve = retrograd_datasets::task("google-12", &base)?;
+    assert_eq!(Split::ALL.map(|s| twelve.examples(s)), [24, 12, 12]);
+    assert_eq!(twelve.batch(&request(12))?.target.as_slice::<i32>()?, (0..12).collect::<Vec<i32>>());
+    // A list that names what is not there.
+    support::put(data.path(), "speech_commands/testing_list.txt", "yes/none.wav\n");
+    let message = retrograd_datasets::task("google-30", &base).err().unwrap().to_string();
+    assert!(message.contains("testing_list.txt") && message.contains("names 1 recordings, 0"), "{message}");
+    Ok(())
+}
+
+#[test]
+fn phones_of_frames_and_words_of_reviews() -> Check {
+    let data = small_data();
+    let base = Options::new().with_data(data.path());
+    let request = |batch_size| Request { split: Split::Test, batch_size, epoch: 0, index: 0, seed: 0 };
+    let timit = retrograd_datasets::task("timit", &base.clone().with("held-out", 2))?;
+    // Without the `SA` sentences, in order of their names: SI1027, SX127, SX37.
+    assert_eq!(Split::ALL.map(|s| timit.examples(s)), [4, 2, 3]);
+    let batch = timit.batch(&request(1))?;
+    // 2000 samples are 11 frames with middles 200, 360, ...; h# is 27, sh 49, ix 31 of the alphabet.
+    assert_eq!(batch.target.as_slice::<i32>()?, [27, 27, 27, 27, 49, 49, 31, 31, 31, 31, 31]);
+    assert_eq!(batch.x.dims(), [11, 1, 26]);
+
+    // Twenty reviews: the words in the ten first are good 20, food, i'd, été 10, go, again 20 times.
+    let yelp = retrograd_datasets::task("yelp-5", &base.with("T", 6).with("vocabulary", 6))?;
+    assert_eq!(Split::ALL.map(|s| yelp.examples(s)), [9, 1, 10]);
+    let batch = yelp.batch(&request(2))?;
+    let steps: Vec<i32> = batch.x.as_slice::<i32>()?.iter().copied().step_by(2).collect();
+    // again 2, go 3, good 4, and of three words that are equally frequent the first in the alphabet: food 5.
+    assert_eq!(steps, [0, 4, 4, 5, 1, 1]);
+    let steps: Vec<i32> = batch.x.as_slice::<i32>()?.iter().copied().skip(1).step_by(2).collect();
+    assert_eq!(steps, [4, 4, 5, 1, 3, 2]);
+    assert_eq!(batch.target.as_slice::<i32>()?, [0, 1]);
     Ok(())
 }

@@ -69,14 +69,17 @@
 //! spares it every expensive operation is *kept*; what can be had from those by cheap operations is *rebuilt*, for
 //! a chunk of steps at once. Under a byte budget ([`RunOptions::budget`]) only the states may be kept and
 //! everything else rebuilt, or the sequence is cut into segments: one segment is recorded at a time, and the others
-//! are *replayed* from checkpoints in the order of a [`schedule`] with the fewest extra steps.
+//! are *replayed* from checkpoints in the order of a [`schedule`] with the fewest extra steps. The last segment is
+//! recorded once and never advanced over, so it takes what the budget leaves; the others may be so short that their
+//! record stays in the caches. Of the plans that fit, the one that is expected to take least time at the machine's
+//! [`Rates`] runs; [`Program::tradeoff`] lists them from the smallest budget to none.
 //!
 //! **Memory is arithmetic.** Every buffer has a place in one arena before anything runs; nothing is allocated
 //! inside a loop. [`Plan::peak_bytes`] is what is measured, to the byte. A budget that no plan meets is an error
 //! with the smallest budget that one does.
 //!
-//! **A plan never changes a result.** Rows are split into tiles, and the tiles depend on `N` only; steps are cut
-//! into chunks, and their length depends on the rows of a tile only. Sums are formed within chunks and tiles and
+//! **A plan never changes a result.** Rows are split into tiles, and the tiles depend on `N` and the step only; steps
+//! are cut into chunks, and their length depends on the rows of a tile and the step only. Sums are formed within chunks and tiles and
 //! put together in their order. Threads, budgets and schedules choose when and where a number is computed, never
 //! how: all of them give the same bits on one machine. What does change results, such as a [`Horizon`] of gradients, is
 //! part of the recording.
@@ -88,7 +91,9 @@
 //! Rows of a batch do not depend on each other, so a thread takes a tile of rows through the whole sequence and
 //! waits for nobody until the end. Weights of the loop are packed once, chains of pointwise operations are one
 //! pass over registers, and the kernels are chosen for the instruction set at hand when the program is made. A step
-//! that does mix the rows of the batch is run as one tile.
+//! that does mix the rows of the batch is run as one tile. So are few rows
+//! where the matrix of a step is larger than a thread's cache, which every tile would read at every step: there the
+//! threads share each call, by columns and by rows, and meet after it.
 //!
 //! # What is not done yet
 //!

@@ -1,5 +1,5 @@
 //! Sequences that stay in a file: a program reads them where they are.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::fs;
 use std::path::PathBuf;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use retrograd_engine::core_ops::{self, add, sum_dims, sum_rows, sum_steps};
+use retrograd_engine::matmul::{MatMul, matmul_with};
 use retrograd_engine::{
     DType, Error, Horizon, Params, Program, Result, RunOptions, Scan, Shape, Tape, Tensor, Ty, Var, grad,
     matmul, reference,
@@ -184,4 +185,56 @@ fn memory_that_is_not_there_is_an_error() {
         panic!("there are not that many bytes")
     };
     assert_eq!(bytes, 1 << 59);
+}
+
+/// Few rows and a matrix that no cache holds: threads share every call.
+#[test]
+fn threads_that_share_calls_change_no_bit() -> Result<()> {
+    for (dtype, h) in [(DType::F32, 531), (DType::C32, 373), (DType::F64, 371)] {
+        let mut tape = Tape::new();
+        let t = &mut tape;
+        let (u, b) = (t.param("u", dtype, [3, h])?, t.param("b", dtype, [h])?);
+        let w = t.param("w", dtype, [h, h])?;
+        let x = t.input("x", dtype, Shape::sequence([3]))?;
+        let zero = core_ops::fill(t, Ty::new(dtype, Shape::rows([h])), 0.0)?;
+        let (last, y) = Scan::new().run(t, zero, x, |t, state, x| {
+            let ux = matmul(t, x, u)?;
+            let z = matmul_with(t, state, w, MatMul { conj_b: true, ..MatMul::default() })?;
+            let z = add(t, z, ux)?;
+            let z = add(t, z, b)?;
+            let y = core_ops::real(t, z)?;
+            Ok((z, y))
+        })?;
+        let total = sum_steps(t, y)?;
+        let last = core_ops::real(t, last)?;
+        let total = add(t, total, last)?;
+        let total = sum_rows(t, total)?;
+        let loss = sum_dims(t, total, &[])?;
+        let mut outputs = vec![loss, y];
+        outputs.extend(grad(t, loss, &[u, w, b])?);
+        let (steps, rows) = (9, 5);
+        let mut rng = Rng(3);
+        let mut p = Params::new();
+        for (name, dims) in
+            [("u", vec![3, h]), ("w", vec![h, h]), ("b", vec![h]), ("x", vec![steps, rows, 3])]
+        {
+            p.insert(name, rng.tensor(dtype, &dims, 0.05));
+        }
+        let run = |threads: usize| -> Result<Vec<Tensor>> {
+            let options = RunOptions { threads: Some(threads), ..RunOptions::default() };
+            let mut program = Program::new(&tape, &outputs, options)?;
+            let plan = program.plan(steps, rows)?;
+            assert!(plan.summary().scans.iter().all(|s| s.members == threads && s.tiles == 1));
+            program.run(&[&p])
+        };
+        let alone = run(1)?;
+        for (a, b) in alone.iter().zip(&reference::evaluate(&tape, &outputs, &[&p])?) {
+            assert!(distance(a, b) < 1e-4, "{dtype}: {}", distance(a, b));
+        }
+        for threads in [2, 3, 5] {
+            let together = run(threads)?;
+            assert!(together.iter().zip(&alone).all(|(a, b)| a.bit_eq(b)), "{dtype}, {threads} threads");
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,5 @@
 //! Statistics of linear maps: against sums over stacked values, under every plan.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 mod common;
 

@@ -15,6 +15,7 @@
 //! | reductions | [`sum()`], [`mean()`], [`max()`], [`norm()`], [`sum_all()`], [`mean_all()`] |
 //! | normalization | [`normalize()`], [`layer_norm()`], [`softmax()`], [`log_softmax()`], [`logsumexp()`] |
 //! | losses | [`softmax_cross_entropy()`], [`bce_with_logits()`], [`squared_error()`] |
+//! | equations | [`fixed_point()`] |
 //! | look-up, chance | [`gather()`], [`scatter_add()`], [`take()`], [`put()`], [`pick()`], [`place()`], [`dropout()`], [`dropout_mask()`] |
 //! | rearrangement | [`reshape()`], [`slice()`], [`split()`], [`chunk()`], [`concat()`], [`transpose()`], [`flip()`], [`broadcast()`], [`expand()`] |
 //! | from nothing | [`fill()`], [`zeros_like()`], [`extent()`], [`cast()`], [`stop_gradient()`] |
@@ -158,6 +159,7 @@ mod elu;
 mod exp;
 mod expm1;
 mod fft;
+mod fixed_point;
 mod gather;
 mod hard_sigmoid;
 mod hard_tanh;
@@ -220,6 +222,7 @@ ops! {
     exp { exp } [SPEC];
     expm1 { expm1 } [SPEC];
     fft { fft, ifft } [FFT, IFFT];
+    fixed_point { FixedPoint, Gradient, Rate, Solution, Solver, fixed_point } [SPEC];
     gather { gather, scatter_add } [GATHER, SCATTER_ADD];
     hard_sigmoid { hard_sigmoid } [SPEC];
     hard_tanh { hard_tanh } [SPEC];

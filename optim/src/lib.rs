@@ -128,7 +128,7 @@ mod settings;
 mod state;
 mod table;
 
-pub use constraint::Constraint;
+pub use constraint::{Constraint, Support};
 pub use divided::Divided;
 pub use error::{Error, Result};
 pub use gradients::{
@@ -229,12 +229,18 @@ mod penalties {
 }
 
 mod constraints {
+    mod grid;
     mod max_norm;
+    mod sparse;
     mod unit_norm;
 
     table! {
         /// Every constraint that can be built by name.
-        CONSTRAINTS: dyn crate::Constraint = max_norm::{MaxNorm, Along}, unit_norm::{UnitNorm}
+        CONSTRAINTS: dyn crate::Constraint =
+            max_norm::{MaxNorm, Along},
+            unit_norm::{UnitNorm},
+            sparse::{Sparse},
+            grid::{Grid},
     }
 }
 

@@ -2,7 +2,7 @@
 
 use retrograd_engine::Params;
 
-use crate::constraint::Constraint;
+use crate::constraint::{Constraint, Support};
 use crate::error::Result;
 use crate::gradients::{GradientRules, Verdict};
 use crate::kfac::{Curvature, NoCurvature};
@@ -86,9 +86,11 @@ impl Recipe {
             state.count_skipped();
             return Ok(done);
         }
+        let supports: Vec<Option<Support>> =
+            self.constraints.iter().map(|c| c.support(params, clock)).collect::<Result<_>>()?;
         self.optimizer.update_with(grads, state, params, factor, curvature)?;
-        for constraint in &self.constraints {
-            constraint.project(params)?;
+        for (constraint, support) in self.constraints.iter().zip(&supports) {
+            constraint.project_at(params, clock, support.as_ref())?;
         }
         Ok(done)
     }

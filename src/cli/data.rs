@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use retrograd::Error;
-use retrograd_datasets::catalog::{self, Access, DataFile};
+use retrograd_datasets::catalog::{self, Access, DataFile, DataFolder};
 use retrograd_datasets::fetch::{self, Outcome};
 use retrograd_datasets::{TASKS, TaskEntry, data_dir};
 use serde_json::{Value, json};
@@ -73,8 +73,9 @@ fn list(task: Option<&str>, dir: Option<&Path>, out: &Output) -> Result<Report> 
         }
         for (i, path) in task.needs.iter().enumerate() {
             let name = if i == 0 { task.name } else { "" };
-            let here = data_dir::find(dir, path).map_or("no".into(), |at| at.display().to_string());
-            let size = catalog::file(path).map_or_else(String::new, |f| size(f.bytes));
+            let here = data_dir::find_any(dir, path).map_or("no".into(), |at| at.display().to_string());
+            let folder = || String::from("folder");
+            let size = catalog::file(path).map_or_else(folder, |f| size(f.bytes));
             out.line(format!("{name:<14}{path:<35}{size:>10}  {here}"));
         }
     }
@@ -95,7 +96,16 @@ fn list(task: Option<&str>, dir: Option<&Path>, out: &Output) -> Result<Report> 
             Access::Manual(why) => out.line(format!("  by hand  {why}")),
         }
     }
-    if !files.is_empty() {
+    let folders: Vec<&DataFolder> =
+        catalog::FOLDERS.iter().filter(|f| tasks.iter().any(|t| t.needs.contains(&f.path))).collect();
+    for folder in &folders {
+        out.line(format!("\n{}", folder.path));
+        out.line(format!("  source   {}", folder.source));
+        out.line(format!("  license  {}", folder.license));
+        out.line(format!("  by hand  unpack {}", folder.address));
+        out.line(format!("  holds    {}", folder.layout));
+    }
+    if !files.is_empty() || !folders.is_empty() {
         out.line(format!("\nLooked at, in this order: {}", join(&places)));
         out.line(format!("Fetched files go to {}", data_dir::destination(dir).display()));
     }
@@ -112,8 +122,19 @@ fn list(task: Option<&str>, dir: Option<&Path>, out: &Output) -> Result<Report> 
             })
         })
         .collect();
+    let folders: Vec<Value> = folders
+        .iter()
+        .map(|f| {
+            json!({
+                "folder": f.path, "layout": f.layout, "source": f.source, "license": f.license, "address": f.address,
+                "here": data_dir::find_folder(dir, f.path).ok(),
+            })
+        })
+        .collect();
     let destination = data_dir::destination(dir);
-    Ok(Report::new(json!({ "tasks": tasks, "files": files, "places": places, "destination": destination })))
+    Ok(Report::new(json!({
+        "tasks": tasks, "files": files, "folders": folders, "places": places, "destination": destination,
+    })))
 }
 
 fn fetch(what: &str, url: Option<&str>, dir: Option<&Path>, out: &Output) -> Result<Report> {
@@ -161,7 +182,20 @@ fn wanted(what: &str) -> Result<Vec<&'static DataFile>> {
     if let Some(file) = catalog::file(what) {
         return Ok(vec![file]);
     }
-    let task = retrograd_datasets::find(what)?;
+    let task = retrograd_datasets::find(what);
+    // Folders come as archives, some of which ask for a registration: they are unpacked by hand.
+    let named = |f: &&DataFolder| {
+        f.path.trim_end_matches('/') == what.trim_end_matches('/')
+            || task.as_ref().is_ok_and(|t| t.needs.contains(&f.path))
+    };
+    if let Some(folder) = catalog::FOLDERS.iter().find(named) {
+        let reason = format!(
+            "`{}` is a folder, to be unpacked by hand from {}; expected in it: {}",
+            folder.path, folder.address, folder.layout
+        );
+        return Err(Error::config("fetch", reason));
+    }
+    let task = task?;
     Ok(task.needs.iter().filter_map(|path| catalog::file(path)).collect())
 }
 

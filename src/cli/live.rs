@@ -17,7 +17,7 @@ use super::{Output, Report, Result};
 const SMOOTHING: f64 = 50.0;
 
 /// Set by Ctrl-C (or a request to terminate): the step under way is finished and saved. A second one ends at once.
-fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let set = stop.clone();
     ctrlc::set_handler(move || {
@@ -38,6 +38,8 @@ struct Live {
     loss: Option<f64>,
     /// Whether every evaluation is worth a line.
     milestones: bool,
+    /// Rows and steps that were not solved since the last evaluation, and updates with any.
+    unconverged: (f64, u64),
 }
 
 impl Watch for Live {
@@ -47,6 +49,15 @@ impl Watch for Live {
             None => step.loss,
         };
         self.loss = Some(loss);
+        if let Some(count) = step.unconverged.filter(|&count| count != 0.0) {
+            if self.unconverged.1 == 0 {
+                self.progress.note(&format!(
+                    "step {}: the fixed point of {count} rows and steps was not found",
+                    step.step
+                ));
+            }
+            self.unconverged = (self.unconverged.0 + count, self.unconverged.1 + 1);
+        }
         self.progress.update(&Status {
             step: step.step,
             epoch: Some(step.epoch),
@@ -59,6 +70,11 @@ impl Watch for Live {
 
     fn evaluated(&mut self, m: &Milestone) {
         self.newest = Some(m.valid.metric);
+        let (count, updates) = std::mem::take(&mut self.unconverged);
+        if updates > 1 {
+            self.progress
+                .note(&format!("step {}: not found in {updates} updates, {count} times in all", m.step));
+        }
         if let Some(factor) = m.reduced_to {
             self.progress.note(&format!("step {}: learning rate reduced to {factor} of the first", m.step));
         }
@@ -96,18 +112,24 @@ pub(super) struct Show {
 
 /// Trains to the end or to Ctrl-C.
 pub(super) fn train(session: Session, show: Show) -> Result<Summary> {
+    train_until(session, show, stop_on_interrupt()?)
+}
+
+/// Trains to the end or until `stop` is set. A program has one handler of Ctrl-C, which several runs share.
+pub(super) fn train_until(session: Session, show: Show, stop: Arc<AtomicBool>) -> Result<Summary> {
     let trainer = session.trainer();
     let (task, config) = (trainer.task().clone(), trainer.config());
     let may_end_early = config.patience.is_some() || config.goal.is_some();
     let progress = Progress::new(show.mode, trainer.position().step, trainer.total_steps(), may_end_early);
     let mut live = Live {
         progress,
-        stop: stop_on_interrupt()?,
+        stop,
         metric: task.metric.name(),
         baseline: task.baseline.and_then(|loss| task.metric.from_mean_loss(loss)),
         newest: None,
         loss: None,
         milestones: show.milestones,
+        unconverged: (0.0, 0),
     };
     let result = session.run(&mut live);
     live.progress.finish();

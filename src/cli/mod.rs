@@ -7,6 +7,9 @@
 mod bench;
 mod completions;
 mod data;
+#[cfg(feature = "cuda")]
+mod device;
+mod diagnose;
 mod eval;
 mod explain;
 mod gradcheck;
@@ -17,6 +20,9 @@ mod output;
 mod parse;
 mod plan;
 mod profile;
+mod reproduce;
+#[cfg(feature = "cuda")]
+mod sequence;
 mod tour;
 mod tradeoff;
 mod train;
@@ -28,7 +34,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use output::{Output, Report};
 
 /// Result of a command.
-pub(crate) type Result<T> = std::result::Result<T, retrograd::Error>;
+pub(crate) type Result<T, E = retrograd::Error> = std::result::Result<T, E>;
 
 const ABOUT: &str = "Reverse-mode differentiation that walks backwards in time: trains recurrent networks, \
                      plans their memory, checks their gradients.";
@@ -59,6 +65,8 @@ enum Command {
     Train(train::Args),
     /// Evaluate a trained network
     Eval(eval::Args),
+    /// Look inside a trained network: gradients over time, spectra, equilibria, memories, Lyapunov exponents
+    Diagnose(diagnose::Args),
     /// List cells, operators, optimizers, schedules, tasks, ... with one line each
     List(list::Args),
     /// Show the plan of a network: phases, buffers, what is kept or rebuilt, where time goes
@@ -67,8 +75,13 @@ enum Command {
     Gradcheck(gradcheck::Args),
     /// Measure seconds, bytes and flops of a cell, and what the time goes to
     Bench(bench::Args),
+    /// Compare networks as papers do: all cells at equal size on three memory tasks, in one command
+    Reproduce(reproduce::Args),
     /// List the data sets, where they are published, and fetch the free ones
     Data(data::Args),
+    /// Show the GPU, and time the kernels that run whole sequences on it
+    #[cfg(feature = "cuda")]
+    Device(device::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -84,11 +97,15 @@ pub(crate) fn main() -> ExitCode {
         None => tour::run(&out),
         Some(Command::Train(args)) => train::run(args, &out),
         Some(Command::Eval(args)) => eval::run(args, &out),
+        Some(Command::Diagnose(args)) => diagnose::run(args, &out),
         Some(Command::List(args)) => list::run(args, &out),
         Some(Command::Explain(args)) => explain::run(args, &out),
         Some(Command::Gradcheck(args)) => gradcheck::run(args, &out),
         Some(Command::Bench(args)) => bench::run(args, &out),
+        Some(Command::Reproduce(args)) => reproduce::run(args, &out),
         Some(Command::Data(args)) => data::run(args, &out),
+        #[cfg(feature = "cuda")]
+        Some(Command::Device(args)) => device::run(args, &out),
         Some(Command::Completions(args)) => completions::run(args, &out),
     };
     out.finish(result)

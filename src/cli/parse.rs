@@ -31,6 +31,51 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     Ok(bytes as usize)
 }
 
+/// A device: the CPU, a GPU by its number, or the GPU that the program emulates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Device {
+    Cpu,
+    Cuda(u32),
+    Emulated,
+}
+
+/// `cpu`, `cuda`, `cuda:N`, `emulated`.
+pub(crate) fn device(text: &str) -> Result<Device, String> {
+    match text {
+        "cpu" => Ok(Device::Cpu),
+        "cuda" => Ok(Device::Cuda(0)),
+        "emulated" => Ok(Device::Emulated),
+        text => text
+            .strip_prefix("cuda:")
+            .and_then(|n| n.parse().ok())
+            .map(Device::Cuda)
+            .ok_or_else(|| "expected cpu, cuda, cuda:N or emulated".into()),
+    }
+}
+
+impl Device {
+    /// The GPU. Errors: it is not there; the CPU is meant; the program was built without.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn gpu(self) -> super::Result<retrograd::cuda::Gpu> {
+        match self {
+            Device::Cpu => Err(retrograd::Error::config("device", "cpu has no kernels of whole sequences")),
+            Device::Cuda(number) => Ok(retrograd::cuda::Gpu::open(number)?),
+            Device::Emulated => Ok(retrograd::cuda::Gpu::emulated()),
+        }
+    }
+
+    /// Errors: the device is not there, or does not train.
+    pub(crate) fn can_train(self) -> super::Result<()> {
+        if self == Device::Cpu {
+            return Ok(());
+        }
+        #[cfg(feature = "cuda")]
+        self.gpu()?;
+        let reason = "the GPU does not train yet, only the CPU does; `retrograd device` runs its kernels";
+        Err(retrograd::Error::config("device", reason))
+    }
+}
+
 /// A whole number from 1.
 pub(crate) fn positive(text: &str) -> Result<usize, String> {
     match text.replace('_', "").parse() {
@@ -44,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn byte_sizes() {
+    fn values() {
         let rows = [
             ("64MiB", Some(64 << 20)),
             ("1GB", Some(1_000_000_000)),
@@ -62,6 +107,8 @@ mod tests {
         for (text, expected) in rows {
             assert_eq!(bytes(text).ok(), expected, "{text}");
         }
+        let devices = ["cpu", "cuda", "cuda:3", "cuda:x", "gpu"].map(|text| device(text).ok());
+        assert_eq!(devices, [Some(Device::Cpu), Some(Device::Cuda(0)), Some(Device::Cuda(3)), None, None]);
         assert_eq!((positive("1_000"), positive("0").is_err()), (Ok(1000), true));
     }
 }

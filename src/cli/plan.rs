@@ -46,6 +46,7 @@ fn scan(s: &ScanSummary) -> Value {
         "tiles": s.tiles,
         "tile_rows": s.tile_rows,
         "chunk": s.chunk,
+        "members": s.members,
         "kept": s.kept,
         "rebuilt": s.rebuilt,
         "passes": passes

@@ -70,6 +70,9 @@ pub(crate) struct Args {
     /// Threads; does not change results
     #[arg(long, value_parser = parse::positive)]
     threads: Option<usize>,
+    /// Where to train: cpu, cuda or cuda:N. Only the CPU trains yet; a GPU that is asked for and not there is an error
+    #[arg(long, default_value = "cpu", value_parser = parse::device)]
+    device: parse::Device,
     /// Folder of the run [default: a new one in runs/; with --resume the newest there]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -152,6 +155,7 @@ impl Args {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
+    args.device.can_train()?;
     let session = match (args.resume, &args.task) {
         (true, task) => {
             let folder = match &args.out {

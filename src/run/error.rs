@@ -82,6 +82,10 @@ pub enum Error {
     /// An error of a task, its options or its data.
     #[error(transparent)]
     Datasets(#[from] retrograd_datasets::Error),
+    /// An error of a GPU, or that there is none.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Cuda(#[from] retrograd_cuda::Error),
 }
 
 impl Error {

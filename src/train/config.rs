@@ -95,6 +95,23 @@ pub struct TrainConfig {
     pub weight_norm: bool,
     /// Probability with which an output of a layer is dropped on its way to the next layer.
     pub dropout: f64,
+    /// Probability with which an element of the recurrent state is dropped, by one mask for a whole sequence; see
+    /// [`retrograd_cells::ModelSpec::recurrent_dropout`].
+    #[serde(default)]
+    pub recurrent_dropout: f64,
+    /// Whether all gates share one mask of the recurrent state.
+    #[serde(default)]
+    pub shared_masks: bool,
+    /// Probability with which an input is dropped: whole symbols, or single numbers of vectors.
+    #[serde(default)]
+    pub input_dropout: f64,
+    /// Probability with which an element of what the read-out sees is dropped.
+    #[serde(default)]
+    pub readout_dropout: f64,
+    /// Learned numbers that stand for a symbol before the first layer reads it; `None` for tasks without symbols and for
+    /// networks whose input matrices are the table.
+    #[serde(default)]
+    pub embedding: Option<usize>,
     /// Standard deviation of the Gaussian noise on parameters during training, 0 for none.
     #[serde(default)]
     pub weight_noise: f64,
@@ -133,6 +150,10 @@ pub struct TrainConfig {
     pub goal: Option<f64>,
     /// Updates between two records of the training loss.
     pub log_every: u64,
+    /// Updates between two checkpoints of the network that are kept, in `snapshots/STEP.safetensors`; `None` keeps only
+    /// the best and the newest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<u64>,
     /// Seed of first parameters, of shuffling and of dropout.
     pub seed: u64,
     /// Largest memory of one program, bytes; `None` for as much as is fastest. Does not change results.
@@ -165,6 +186,7 @@ impl TrainConfig {
         positive("eval_every", self.eval_every)?;
         positive("eval_batches", self.eval_batches.map(|n| n as u64))?;
         positive("patience", self.patience)?;
+        positive("snapshots", self.snapshots)?;
         positive("log_every", Some(self.log_every))?;
         positive("horizon", self.horizon.map(|n| n as u64))?;
         positive("budget", self.budget.map(|n| n as u64))?;
@@ -176,9 +198,17 @@ impl TrainConfig {
         if !(self.weight_noise.is_finite() && self.weight_noise >= 0.0) {
             return Err(Error::config("weight_noise", format!("{}, expected 0 or more", self.weight_noise)));
         }
-        if !(0.0..1.0).contains(&self.dropout) {
-            return Err(Error::config("dropout", format!("{}, expected from 0 to below 1", self.dropout)));
+        for (key, dropout) in [
+            ("dropout", self.dropout),
+            ("recurrent_dropout", self.recurrent_dropout),
+            ("input_dropout", self.input_dropout),
+            ("readout_dropout", self.readout_dropout),
+        ] {
+            if !(0.0..1.0).contains(&dropout) {
+                return Err(Error::config(key, format!("{dropout}, expected from 0 to below 1")));
+            }
         }
+        positive("embedding", self.embedding.map(|n| n as u64))?;
         if self.goal.is_some_and(|g| !g.is_finite()) {
             return Err(Error::config("goal", "not finite"));
         }

@@ -22,6 +22,8 @@ pub use defaults::{PUBLISHED, Published, TASK_DEFAULTS, TaskDefaults, published}
 pub use network::{Peak, Totals};
 pub use parts::{Parts, cell, model_spec, operator, recipe, task};
 pub use position::{Best, Position};
-pub use session::{RESULT, Session, Summary, TIMES, Watch, load_model, stored_config};
+pub(crate) use session::stored_step;
+pub use session::{RESULT, SNAPSHOTS, Session, Summary, TIMES, Watch, load_model, stored_config};
 pub use settings::{KEYS, Key};
+pub(crate) use trainer::MODEL;
 pub use trainer::{Cost, Ended, Evaluation, Milestone, Step, Trainer};

@@ -21,6 +21,8 @@ struct Compiled {
     program: Program,
     /// Whether the number of hits is an output.
     hits: bool,
+    /// Whether the number of steps that were not solved is an output.
+    unconverged: bool,
     states: Vec<StateSlot>,
 }
 
@@ -42,6 +44,18 @@ impl Totals {
         self.hits += more.hits;
         self.count += more.count;
     }
+}
+
+/// What a training batch gave.
+pub(super) struct Trained {
+    /// Mean loss of a position.
+    pub(super) loss: f64,
+    /// Sums over positions.
+    pub(super) totals: Totals,
+    /// Rows and steps whose inner equation was not solved, of networks that solve one.
+    pub(super) unconverged: Option<f64>,
+    /// Gradients of the parameters that are trained.
+    pub(super) grads: Params,
 }
 
 /// Programs of a network, its state from batch to batch, and what they take.
@@ -120,7 +134,7 @@ impl Network {
         batch: &Batch,
         carry: &mut Params,
         dropout_seed: i32,
-    ) -> Result<(f64, Totals, Params)> {
+    ) -> Result<Trained> {
         let form = self.form(batch, true);
         let mut inputs = self.inputs(batch, form)?;
         inputs.insert("dropout_seed", Tensor::scalar(dropout_seed));
@@ -131,11 +145,13 @@ impl Network {
                 None => Ok(0.0),
             }
         };
-        let hits = self.programs.get(&form).is_some_and(|c| c.hits);
+        let has = |of: fn(&Compiled) -> bool| self.programs.get(&form).is_some_and(of);
+        let (hits, unconverged) = (has(|c| c.hits), has(|c| c.unconverged));
         let (loss, hits) = (next(true)? * self.loss_scale, next(hits)?);
+        let unconverged = if unconverged { Some(next(true)?) } else { None };
         let count = batch.count(self.at);
         let grads = self.trainable.iter().cloned().zip(out).collect();
-        Ok((loss, Totals { loss: loss * count, hits, count }, grads))
+        Ok(Trained { loss, totals: Totals { loss: loss * count, hits, count }, unconverged, grads })
     }
 
     /// Sums over a batch; the state goes on from `carry` and is left there.
@@ -224,15 +240,17 @@ impl Network {
         let mode = if form.train { Mode::Train } else { Mode::Evaluate };
         let recorded = Model::new(spec)?.record_for(mode, self.seed)?;
         let wrt = recorded.trainable_vars();
-        let Recorded { mut tape, loss, loss_sum, correct, states, .. } = recorded;
+        let Recorded { mut tape, loss, loss_sum, correct, unconverged, states, .. } = recorded;
+        let unconverged = unconverged.filter(|_| form.train);
         let states = if self.spec.stateful { states } else { Vec::new() };
         let mut outputs = vec![if form.train { loss } else { loss_sum }];
         outputs.extend(correct);
+        outputs.extend(unconverged);
         if form.train {
             outputs.extend(grad(&mut tape, loss, &wrt)?);
         }
         outputs.extend(states.iter().map(|slot| slot.last));
         let program = Program::new(&tape, &outputs, self.options.clone())?;
-        Ok(Compiled { program, hits: correct.is_some(), states })
+        Ok(Compiled { program, hits: correct.is_some(), unconverged: unconverged.is_some(), states })
     }
 }

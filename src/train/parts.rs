@@ -80,6 +80,11 @@ pub fn model_spec(config: &TrainConfig, parts: &Parts) -> Result<ModelSpec> {
     model.weight_norm = config.weight_norm;
     model.horizon = config.horizon.map_or(Horizon::Full, Horizon::Steps);
     model.dropout = config.dropout;
+    model.recurrent_dropout = config.recurrent_dropout;
+    model.shared_masks = config.shared_masks;
+    model.input_dropout = config.input_dropout;
+    model.readout_dropout = config.readout_dropout;
+    model.embedding = config.embedding;
     model.frozen = config.frozen.clone();
     Model::new(model.clone())?;
     Ok(model)

@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 
 use super::config::{Length, TrainConfig};
 use super::network::Peak;
-use super::position::Best;
-use super::trainer::{Ended, Evaluation, MODEL, Milestone, Step, Trainer};
-use crate::run::checkpoint::{self, Metadata};
+use super::position::{Best, Position};
+use super::trainer::{Ended, Evaluation, MODEL, Milestone, POSITION, Step, Trainer};
+use crate::run::checkpoint::{self, Checkpoint, Metadata};
 use crate::run::{
     BEST, CONFIG, CURVES, Chart, Error, LAST, METRICS, Metrics, PREVIOUS, Result, RunFolder, Series,
     TensorBoard, read_config, read_metrics, write_atomic,
@@ -206,6 +206,9 @@ impl Session {
                 self.log(&step)?;
             }
             watch.step(&step, &self.trainer);
+            if self.trainer.config().snapshots.is_some_and(|every| step.step.is_multiple_of(every)) {
+                self.save_snapshot(step.step)?;
+            }
             if self.trainer.evaluation_due() {
                 let milestone = self.milestone()?;
                 watch.evaluated(&milestone);
@@ -266,6 +269,9 @@ impl Session {
         if let Some(accuracy) = step.accuracy {
             fields.insert("accuracy".into(), number(accuracy));
         }
+        if let Some(unconverged) = step.unconverged {
+            fields.insert("unconverged".into(), number(unconverged));
+        }
         match step.verdict {
             Verdict::Kept => None,
             Verdict::Clipped => fields.insert("gradients".into(), "clipped".into()),
@@ -299,6 +305,15 @@ impl Session {
             (self.trainer.task().metric.name().to_string(), milestone.valid.metric.to_string()),
         ]);
         checkpoint::save(self.folder.file(BEST), &[(MODEL, self.trainer.params())], &metadata)
+    }
+
+    /// The network as it stands, kept under the number of its step. A run that is resumed before it writes it again.
+    fn save_snapshot(&self, step: u64) -> Result<()> {
+        let folder = self.folder.file(SNAPSHOTS);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let metadata = Metadata::from([("step".to_string(), step.to_string())]);
+        let file = folder.join(format!("{step}.safetensors"));
+        checkpoint::save(file, &[(MODEL, self.trainer.params())], &metadata)
     }
 
     /// A stop for numbers that are not finite, with what is left of the run.
@@ -407,6 +422,15 @@ impl TrainConfig {
         let TrainConfig { budget, threads, data, .. } = newer.clone();
         TrainConfig { length, budget, threads, data, ..self.clone() }
     }
+}
+
+/// Folder of the networks that are kept on the way, inside that of the run.
+pub const SNAPSHOTS: &str = "snapshots";
+
+/// Number of updates made when a checkpoint of [`LAST`] was saved.
+pub(crate) fn stored_step(checkpoint: &Checkpoint) -> Option<u64> {
+    let position: Position = serde_json::from_str(checkpoint.metadata.get(POSITION)?).ok()?;
+    Some(position.step)
 }
 
 /// The configuration of the run in `folder`. Errors: no run there, or one this library cannot read.

@@ -87,6 +87,11 @@ pub const KEYS: &[Key] = keys! {
     "learn_h0", "the first state is learned", |c, v| c.learn_h0 = flag(v)?;
     "weight_norm", "input and recurrent matrices are directions and lengths", |c, v| c.weight_norm = flag(v)?;
     "dropout", "probability of dropping an output between layers", |c, v| c.dropout = number(v)?;
+    "recurrent_dropout", "probability of dropping recurrent states, one mask a sequence", |c, v| c.recurrent_dropout = number(v)?;
+    "shared_masks", "all gates share one mask of recurrent_dropout", |c, v| c.shared_masks = flag(v)?;
+    "input_dropout", "probability of dropping inputs: symbols, or numbers of vectors", |c, v| c.input_dropout = number(v)?;
+    "readout_dropout", "probability of dropping what the read-out sees, one mask a sequence", |c, v| c.readout_dropout = number(v)?;
+    "embedding", "learned numbers that stand for a symbol, or none", |c, v| c.embedding = optional(v, |v| count::<u64>(v).map(|n| n as usize))?;
     "weight_noise", "standard deviation of noise on parameters in training", |c, v| c.weight_noise = number(v)?;
     "precision", "f32 or f64", |c, v| c.precision = precision(v)?;
     "horizon", "steps gradients reach back inside a batch, or full", |c, v| c.horizon = optional(v, count)?;
@@ -100,6 +105,7 @@ pub const KEYS: &[Key] = keys! {
     "patience", "evaluations without a new best until the end, or none", |c, v| c.patience = optional(v, count)?;
     "goal", "validation metric that is good enough to stop, or none", |c, v| c.goal = optional(v, number)?;
     "log_every", "updates between two records of the training loss", |c, v| c.log_every = count(v)?;
+    "snapshots", "updates between two checkpoints that are kept, or none", |c, v| c.snapshots = optional(v, count)?;
     "seed", "seed of first parameters, shuffling and dropout", |c, v| c.seed = number(v)?;
 };
 

@@ -10,7 +10,7 @@ use retrograd_optim::{Clock, LrState, NonFinite, Recipe, State, Verdict};
 
 use super::config::{Length, TrainConfig};
 use super::curvature::{BatchCurvature, Questions};
-use super::network::{Declared, Network, Peak, Totals};
+use super::network::{Declared, Network, Peak, Totals, Trained};
 use super::noise::with_noise;
 use super::parts::{Parts, model_spec, recipe};
 use super::position::{Best, Position};
@@ -84,6 +84,8 @@ pub struct Step {
     pub norm: f64,
     /// Sum of the penalties.
     pub penalty: f64,
+    /// Rows and steps of the batch whose inner equation was not solved, of networks that solve one.
+    pub unconverged: Option<f64>,
     /// What was done to the gradients.
     pub verdict: Verdict,
 }
@@ -318,7 +320,8 @@ impl Trainer {
         };
         let before = (at.clone(), carry.clone());
         let started = Instant::now();
-        let (loss, totals, mut grads) = self.network.train(at, &batch, &mut carry, dropout)?;
+        let Trained { loss, totals, unconverged, mut grads } =
+            self.network.train(at, &batch, &mut carry, dropout)?;
         let first_order = started.elapsed();
 
         let stop = |what: String| {
@@ -389,6 +392,7 @@ impl Trainer {
             lr: update.lr,
             norm: update.norm,
             penalty: update.penalty,
+            unconverged,
             verdict: update.verdict,
         })
     }
@@ -484,11 +488,11 @@ impl Trainer {
 }
 
 /// Name of the group of parameters in a checkpoint.
-pub(super) const MODEL: &str = "model";
+pub(crate) const MODEL: &str = "model";
 const OPTIMIZER: &str = "optimizer";
 const SCHEDULE: &str = "schedule";
 const CARRY: &str = "carry";
-const POSITION: &str = "position";
+pub(super) const POSITION: &str = "position";
 
 /// What a checkpoint of a run holds.
 pub(super) struct Snapshot {

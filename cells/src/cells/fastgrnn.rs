@@ -21,9 +21,14 @@
 //!
 //! `N² + C·N + 2·N + 2` numbers on a dense matrix.
 //!
-//! **Differs from the paper**: nothing in the equations; first values are those of the authors' program (EdgeML). A
-//! low-rank `W` is the operator `lr`; input weights have full rank. The three phases of training in which weights
-//! become sparse are not here.
+//! The recipe for kilobyte-sized models, FastGRNN-LSQ in the paper: **l**ow rank, **s**parse, **q**uantized.
+//!
+//! - Low rank: the operator `lr` for `W`; `input_rank` `R` for `U = U_1 U_2` with `U` `[C, R]` and `U.2` `[R, H]`.
+//! - Sparse: the constraint `sparse` on `layer0.U*` and `layer0.W*` (dense, then hard thresholding, then a fixed support).
+//! - Quantized: `nonlinearity=quantized` computes `σ` and `tanh` as straight lines, which integers can do:
+//!   `tanh ≈ min(max(p, −1), 1)`, `σ ≈ min(max((p + 1)/2, 0), 1)`; the constraint `grid` rounds weights to 8 bits.
+//!
+//! **Differs from the paper**: nothing in the equations; first values are those of the authors' program (EdgeML).
 
 use std::sync::Arc;
 
@@ -36,12 +41,16 @@ use crate::declare::Declare;
 use crate::error::Result;
 use crate::init::Init;
 use crate::operator::{BoundOperator, Recurrence, RecurrentOperator};
-use crate::settings::Options;
+use crate::settings::{OptionDoc, Options};
 use crate::table::CellEntry;
 
 /// Fast gated recurrent network; see the [module](self).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FastGrnn {
+    /// Rank of the input weights; `None` is full.
+    pub input_rank: Option<usize>,
+    /// Whether gate and candidate are straight lines between their bounds.
+    pub quantized: bool,
     /// How the recurrent matrix begins; `None`: see the [module](self).
     pub recurrent_init: Option<Init>,
 }
@@ -51,8 +60,22 @@ pub const FASTGRNN: CellEntry = CellEntry {
     name: "fastgrnn",
     summary: "fast gated recurrent network: gate and candidate share one recurrent and one input matrix",
     operator: "dense",
-    options: &[RECURRENT_INIT_EDGEML],
-    build: |options: &Options<'_>| Ok(Arc::new(FastGrnn { recurrent_init: options.init("recurrent_init")? })),
+    options: &[
+        OptionDoc { key: "input_rank", default: "none", doc: "rank of the input weights, or none: full" },
+        OptionDoc {
+            key: "nonlinearity",
+            default: "exact",
+            doc: "exact, or quantized: straight lines between the bounds",
+        },
+        RECURRENT_INIT_EDGEML,
+    ],
+    build: |options: &Options<'_>| {
+        Ok(Arc::new(FastGrnn {
+            input_rank: options.count("input_rank")?,
+            quantized: options.choice("nonlinearity", &[("exact", false), ("quantized", true)])?,
+            recurrent_init: options.init("recurrent_init")?,
+        }))
+    },
 };
 
 impl Cell for FastGrnn {
@@ -67,7 +90,11 @@ impl Cell for FastGrnn {
         hidden: usize,
         operator: &dyn RecurrentOperator,
     ) -> Result<Box<dyn BoundCell>> {
-        let u = InputMap::declare(ctx, input, 1, hidden, false, WEIGHTS)?;
+        let u = InputMap::declare(ctx, input, 1, self.input_rank.unwrap_or(hidden), false, WEIGHTS)?;
+        let u_2 = match self.input_rank {
+            Some(rank) => Some(ctx.real("U.2", &[rank, hidden], WEIGHTS)?),
+            None => None,
+        };
         let init = of_recurrence(self.recurrent_init, operator);
         let w = Recurrence { name: "W", gates: &[""], n: hidden, complex: false, init };
         let w = operator.declare(ctx, w)?;
@@ -75,19 +102,36 @@ impl Cell for FastGrnn {
         let b_c = ctx.real("b_c", &[hidden], Init::Constant(1.0))?;
         let zeta = ctx.real("zeta", &[1], Init::Constant(1.0))?;
         let nu = ctx.real("nu", &[1], Init::Constant(-4.0))?;
-        Ok(Box::new(BoundFastGrnn { u, w, b_z, b_c, zeta, nu, hidden }))
+        Ok(Box::new(BoundFastGrnn { u, u_2, w, b_z, b_c, zeta, nu, quantized: self.quantized, hidden }))
     }
 }
 
 #[derive(Debug)]
 struct BoundFastGrnn {
     u: InputMap,
+    /// Second factor of input weights of low rank.
+    u_2: Option<Var>,
     w: Box<dyn BoundOperator>,
     b_z: Var,
     b_c: Var,
     zeta: Var,
     nu: Var,
+    quantized: bool,
     hidden: usize,
+}
+
+impl BoundFastGrnn {
+    fn tanh(&self, tape: &mut Tape, p: Var) -> retrograd_engine::Result<Var> {
+        if self.quantized { ops::hard_tanh(tape, p) } else { ops::tanh(tape, p) }
+    }
+
+    fn sigmoid(&self, tape: &mut Tape, p: Var) -> retrograd_engine::Result<Var> {
+        if !self.quantized {
+            return ops::sigmoid(tape, p);
+        }
+        let p = ops::hard_tanh(tape, p)?;
+        ops::affine(tape, p, 0.5, 0.5)
+    }
 }
 
 impl BoundCell for BoundFastGrnn {
@@ -97,13 +141,16 @@ impl BoundCell for BoundFastGrnn {
 
     fn step(&self, tape: &mut Tape, state: &[Var], x: Var) -> retrograd_engine::Result<Vec<Var>> {
         let h = state[0];
-        let ux = self.u.apply(tape, x)?[0];
+        let mut ux = self.u.apply(tape, x)?[0];
+        if let Some(u_2) = self.u_2 {
+            ux = ops::matmul(tape, ux, u_2)?;
+        }
         let wh = self.w.apply(tape, h, 0)?;
         let p = ops::add(tape, wh, ux)?; // eq. (1)
         let z = ops::add(tape, p, self.b_z)?; // eq. (2)
-        let z = ops::sigmoid(tape, z)?; // eq. (2)
+        let z = self.sigmoid(tape, z)?; // eq. (2)
         let c = ops::add(tape, p, self.b_c)?; // eq. (3)
-        let c = ops::tanh(tape, c)?; // eq. (3)
+        let c = self.tanh(tape, c)?; // eq. (3)
         let (zeta, nu) = (ops::sigmoid(tape, self.zeta)?, ops::sigmoid(tape, self.nu)?);
         let closed = ops::affine(tape, z, -1.0, 1.0)?; // eq. (4)
         let weight = ops::mul(tape, zeta, closed)?;

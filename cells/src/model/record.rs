@@ -5,11 +5,12 @@ use retrograd_engine::{DType, Lead, Scan, Shape, State, Tape, Ty, Var};
 use retrograd_ops as ops;
 
 use super::loss::{self, Totals};
-use super::{Loss, Mode, ModelSpec, Readout, Recorded, StateSlot, hits};
-use crate::cell::{BoundCell, Input};
+use super::{Loss, Mode, ModelSpec, Probe, Readout, Recorded, StateSlot, hits};
+use crate::cell::{BoundCell, Input, UNCONVERGED, drop_symbol};
 use crate::declare::{Declare, ParamStore};
 use crate::error::{Error, Result};
 use crate::init::Init;
+use crate::masked::Masked;
 
 /// Values with names: the states and sequences of a stack.
 #[derive(Clone, Debug, Default)]
@@ -47,7 +48,8 @@ impl State for Named {
 #[derive(Debug)]
 struct BoundLayer {
     cell: Box<dyn BoundCell>,
-    learned: Option<Vec<Var>>,
+    /// For every part of the state; the count of what was not solved is not learned.
+    learned: Option<Vec<Option<Var>>>,
 }
 
 /// A model with declared parameters.
@@ -55,6 +57,11 @@ struct BoundLayer {
 pub struct BoundModel {
     /// One for each layer, or two (forward, backward).
     layers: Vec<Vec<BoundLayer>>,
+    embedding: Option<Var>,
+    /// `[N, C]`, in training with dropout of vectors.
+    input_mask: Option<Var>,
+    /// `[N, width]`, in training with dropout before the read-out.
+    readout_mask: Option<Var>,
     v: Var,
     c: Var,
 }
@@ -63,17 +70,47 @@ const DIRECTIONS: [&str; 2] = ["forward", "backward"];
 
 impl BoundModel {
     /// Declares all parameters of a model: `layer0.…` (or `layer0.forward.…` and `layer0.backward.…`), then the
-    /// read-out `readout.V` `[width, O]`, Glorot, and `readout.c` `[O]`, 0.
+    /// read-out `readout.V` `[width, O]`, Glorot, and `readout.c` `[O]`, 0. An embedding comes before all: `embedding.E`
+    /// `[V, width]`, normal of deviation 0.1.
     pub fn declare(ctx: &mut Declare<'_>, spec: &ModelSpec) -> Result<BoundModel> {
         if spec.weight_norm {
             ctx.normalize_weights();
         }
+        let seed = ctx.dropout_seed();
         let mut input = spec.input;
+        let embedding = match spec.embedding {
+            Some(width) => {
+                let table = ctx.scope("embedding").real("E", &[input.size(), width], Init::Normal(0.1))?;
+                input = Input::Dense(width);
+                Some(table)
+            }
+            None => None,
+        };
+        let keep = 1.0 - spec.input_dropout;
+        let dropped = seed.filter(|_| spec.input_dropout > 0.0);
+        ctx.set_symbol_dropout(dropped.map(|seed| (seed, keep)));
+        let vectors = matches!(spec.input, Input::Dense(_));
+        let dtype = spec.dtype;
+        let input_mask = match dropped.filter(|_| vectors) {
+            Some(seed) => {
+                let shape = Shape::rows([input.size()]);
+                Some(ops::dropout_mask(ctx.tape(), seed, keep, dtype, shape, INPUT_MASK)?)
+            }
+            None => None,
+        };
+        let recurrent = seed.filter(|_| spec.recurrent_dropout > 0.0);
         let mut layers = Vec::new();
         for (i, layer) in spec.layers.iter().enumerate() {
             let mut ctx = ctx.scope(&format!("layer{i}"));
             let declare = |ctx: &mut Declare<'_>| -> Result<BoundLayer> {
-                let cell = layer.cell.declare(ctx, input, layer.hidden, &*layer.operator)?;
+                let cell = match recurrent {
+                    Some(seed) => {
+                        let (keep, shared) = (1.0 - spec.recurrent_dropout, spec.shared_masks);
+                        let operator = Masked { operator: &*layer.operator, seed, keep, shared };
+                        layer.cell.declare(ctx, input, layer.hidden, &operator)?
+                    }
+                    None => layer.cell.declare(ctx, input, layer.hidden, &*layer.operator)?,
+                };
                 let learned = match spec.learn_h0 {
                     true => Some(declare_h0(ctx, &*cell)?),
                     false => None,
@@ -95,22 +132,58 @@ impl BoundModel {
                 return Err(Error::model(format!("frozen parameter `{name}` does not exist")));
             }
         }
-        Ok(BoundModel { layers, v, c })
+        let readout_mask = match seed.filter(|_| spec.readout_dropout > 0.0) {
+            Some(seed) => {
+                let (keep, shape) = (1.0 - spec.readout_dropout, Shape::rows([input.size()]));
+                Some(ops::dropout_mask(ctx.tape(), seed, keep, dtype, shape, READOUT_MASK)?)
+            }
+            None => None,
+        };
+        Ok(BoundModel { layers, embedding, input_mask, readout_mask, v, c })
     }
 
-    fn outputs(&self, tape: &mut Tape, features: Var) -> retrograd_engine::Result<Var> {
+    /// What the first layer reads of the input of a step.
+    fn read(
+        &self,
+        tape: &mut Tape,
+        mut x: Var,
+        symbols: Option<(Var, f64)>,
+    ) -> retrograd_engine::Result<Var> {
+        if let Some(table) = self.embedding {
+            x = ops::gather(tape, table, x)?;
+            if let Some((seed, keep)) = symbols {
+                x = drop_symbol(tape, x, seed, keep)?;
+            }
+        }
+        match self.input_mask {
+            Some(mask) => ops::mul(tape, x, mask),
+            None => Ok(x),
+        }
+    }
+
+    fn outputs(&self, tape: &mut Tape, mut features: Var) -> retrograd_engine::Result<Var> {
+        if let Some(mask) = self.readout_mask {
+            features = ops::mul(tape, features, mask)?;
+        }
         let y = ops::matmul(tape, features, self.v)?;
         ops::add(tape, y, self.c)
     }
 }
 
-fn declare_h0(ctx: &mut Declare<'_>, cell: &dyn BoundCell) -> Result<Vec<Var>> {
+/// Streams of masks that are not those of a layer.
+const INPUT_MASK: u64 = 1 << 41;
+const READOUT_MASK: u64 = 1 << 42;
+
+fn declare_h0(ctx: &mut Declare<'_>, cell: &dyn BoundCell) -> Result<Vec<Option<Var>>> {
     let init = cell.first_state();
     let declare = |part: crate::StatePart| {
+        if part.name == UNCONVERGED {
+            return Ok(None);
+        }
         let name = format!("{}0", part.name);
         match part.complex {
-            true => ctx.complex(&name, &[part.width], init),
-            false => ctx.real(&name, &[part.width], init),
+            true => ctx.complex(&name, &[part.width], init).map(Some),
+            false => ctx.real(&name, &[part.width], init).map(Some),
         }
     };
     cell.state().into_iter().map(declare).collect()
@@ -125,11 +198,18 @@ struct Recorder<'a> {
     mask: Option<Var>,
     lengths: Option<Var>,
     dropout_seed: Option<Var>,
+    /// Seed and probability with which symbols are kept, where they have an embedding.
+    symbols: Option<(Var, f64)>,
 }
 
 pub(super) fn record(spec: &ModelSpec, mode: Mode, seed: u64) -> Result<Recorded> {
     let mut tape = Tape::new();
     let mut store = ParamStore::new(seed, spec.dtype)?;
+    let dropout_seed = match spec.drops() && mode == Mode::Train {
+        true => Some(tape.input("dropout_seed", DType::I32, Shape::shared([]))?),
+        false => None,
+    };
+    store.set_dropout_seed(dropout_seed);
     let model = BoundModel::declare(&mut Declare::new(&mut tape, &mut store), spec)?;
     let x = match spec.input {
         Input::Dense(c) => tape.input("x", spec.dtype, Shape::sequence([c]))?,
@@ -145,11 +225,10 @@ pub(super) fn record(spec: &ModelSpec, mode: Mode, seed: u64) -> Result<Recorded
         true => Some(tape.input("lengths", DType::I32, Shape::rows([]))?),
         false => None,
     };
-    let dropout_seed = match spec.dropout > 0.0 && mode == Mode::Train && spec.layers.len() > 1 {
-        true => Some(tape.input("dropout_seed", DType::I32, Shape::shared([]))?),
-        false => None,
-    };
-    let recorder = Recorder { spec, model, x, target, mask, lengths, dropout_seed };
+    let all_seed = dropout_seed;
+    let dropout_seed = dropout_seed.filter(|_| spec.dropout > 0.0);
+    let symbols = all_seed.filter(|_| spec.input_dropout > 0.0).map(|seed| (seed, 1.0 - spec.input_dropout));
+    let recorder = Recorder { spec, model, x, target, mask, lengths, dropout_seed, symbols };
     let mut results = match spec.bidirectional {
         false => recorder.one_direction(&mut tape)?,
         true => recorder.both_directions(&mut tape)?,
@@ -163,6 +242,8 @@ pub(super) fn record(spec: &ModelSpec, mode: Mode, seed: u64) -> Result<Recorded
         count,
         correct,
         predictions: results.rows.get("output").filter(|_| spec.predictions),
+        unconverged: results.unconverged,
+        probes: std::mem::take(&mut results.probes),
         states: std::mem::take(&mut results.states),
         trainable: store.trainable().map(|(n, v)| (n.to_string(), v)).collect(),
         factors: store.trained_factors().map(str::to_string).collect(),
@@ -175,6 +256,34 @@ pub(super) fn record(spec: &ModelSpec, mode: Mode, seed: u64) -> Result<Recorded
 struct Results {
     rows: Named,
     states: Vec<StateSlot>,
+    probes: Vec<Probe>,
+    unconverged: Option<Var>,
+}
+
+/// Name of the input that moves a part of a layer's state.
+fn probe_name(layer: usize, part: &str) -> String {
+    format!("probe.{layer}.{part}")
+}
+
+/// Adds what the last states of a layer count of steps that were not solved.
+fn count_unconverged(
+    tape: &mut Tape,
+    last: &Named,
+    mut sum: Option<Var>,
+) -> retrograd_engine::Result<Option<Var>> {
+    for (_, v) in last.0.iter().filter(|(name, _)| counts_unconverged(name)) {
+        let total = ops::sum_all(tape, *v)?;
+        sum = Some(match sum {
+            Some(sum) => ops::add(tape, sum, total)?,
+            None => total,
+        });
+    }
+    Ok(sum)
+}
+
+/// Whether a state of that name, `0.unconverged`, is a count.
+fn counts_unconverged(name: &str) -> bool {
+    name.rsplit('.').next() == Some(UNCONVERGED)
 }
 
 impl Recorder<'_> {
@@ -188,11 +297,11 @@ impl Recorder<'_> {
         for (k, part) in layer.cell.state().into_iter().enumerate() {
             let real = self.spec.dtype;
             let dtype = if part.complex { real.complex().unwrap_or(real) } else { real };
-            let v = match &layer.learned {
-                _ if self.spec.stateful => {
+            let v = match layer.learned.as_ref().and_then(|learned| learned[k]) {
+                _ if self.spec.stateful && part.name != UNCONVERGED => {
                     tape.input(&format!("state.{at}.{}", part.name), dtype, Shape::rows([part.width]))?
                 }
-                Some(learned) => learned[k],
+                Some(learned) => learned,
                 None => fill(tape, Ty::new(dtype, Shape::shared([part.width])), 0.0)?,
             };
             state.push(format!("{at}.{}", part.name), v);
@@ -206,7 +315,7 @@ impl Recorder<'_> {
             let (dtype, width) = (ty.dtype, ty.shape.width());
             Ok(StateSlot { input: format!("state.{name}"), dtype, width, last: *v })
         };
-        last.0.iter().map(slot).collect()
+        last.0.iter().filter(|(name, _)| !counts_unconverged(name)).map(slot).collect()
     }
 
     /// Sequences every step reads: the input, and what the loss of a step needs.
@@ -222,58 +331,97 @@ impl Recorder<'_> {
         xs
     }
 
+    /// Layer, part, name and value of the inputs that move states, if they are wanted.
+    fn probes(
+        &self,
+        tape: &mut Tape,
+        layers: &[&BoundLayer],
+    ) -> Result<Vec<(usize, &'static str, String, Var)>> {
+        let mut probes = Vec::new();
+        for (i, layer) in layers.iter().enumerate().filter(|_| self.spec.probes) {
+            for part in layer.cell.state().into_iter().filter(|part| part.name != UNCONVERGED) {
+                let real = self.spec.dtype;
+                let dtype = if part.complex { real.complex().unwrap_or(real) } else { real };
+                let name = probe_name(i, part.name);
+                let v = tape.input(&name, dtype, Shape::sequence([part.width]))?;
+                probes.push((i, part.name, name, v));
+            }
+        }
+        Ok(probes)
+    }
+
     fn one_direction(&self, tape: &mut Tape) -> Result<Results> {
         let layers: Vec<&BoundLayer> = self.model.layers.iter().map(|l| &l[0]).collect();
         let mut first = Named::default();
         for (i, layer) in layers.iter().enumerate() {
             first.0.extend(self.first_state(tape, layer, i)?.0);
         }
-        let xs = self.sequences(self.x);
+        let mut xs = self.sequences(self.x);
+        let probes = self.probes(tape, &layers)?;
+        probes.iter().for_each(|(_, _, name, v)| xs.push(name.clone(), *v));
         let (last, mut rows) = self.scan(false).run(tape, first, xs, |tape, state, xs| {
-            let mut x = xs.require("x")?;
+            let mut histories = Named::default();
+            let mut x = self.model.read(tape, xs.require("x")?, self.symbols)?;
             let (old, mut new) = (state.vars(), Vec::new());
             for (i, layer) in layers.iter().enumerate() {
                 if i > 0 {
                     x = self.dropped(tape, x, i)?;
                 }
                 let width = layer.cell.state().len();
-                let next = layer.cell.step(tape, &old[new.len()..new.len() + width], x)?;
+                let mut next = layer.cell.step(tape, &old[new.len()..new.len() + width], x)?;
+                for (part, v) in layer.cell.state().into_iter().zip(&mut next) {
+                    let name = probe_name(i, part.name);
+                    if let Some(probe) = xs.get(&name) {
+                        *v = ops::add(tape, *v, probe)?;
+                        histories.push(name, *v);
+                    }
+                }
                 x = layer.cell.output(tape, &next)?;
                 new.extend(next);
             }
-            let rows = match self.spec.readout {
+            let mut rows = match self.spec.readout {
                 Readout::EveryStep => self.rows(tape, x, xs.require("target")?, xs.get("mask"))?,
                 Readout::Last => Named::default(),
             };
+            rows.0.extend(histories.0);
             let names = state.0.into_iter().map(|(name, _)| name);
             Ok((Named(names.zip(new).collect()), rows))
         })?;
+        let mut seen = Vec::with_capacity(probes.len());
+        for (layer, part, input, var) in probes {
+            let history = rows.require(&input)?;
+            seen.push(Probe { layer, part, input, var, history });
+        }
         if self.spec.readout == Readout::Last {
             let top = layers[layers.len() - 1];
             let states = last.vars();
             let features = top.cell.output(tape, &states[states.len() - top.cell.state().len()..])?;
             rows = self.rows(tape, features, self.target, self.mask)?;
         }
-        Ok(Results { rows, states: self.slots(tape, &last)? })
+        let unconverged = count_unconverged(tape, &last, None)?;
+        Ok(Results { rows, states: self.slots(tape, &last)?, probes: seen, unconverged })
     }
 
     fn both_directions(&self, tape: &mut Tape) -> Result<Results> {
         let mut features = self.x;
         let mut finals = Vec::new();
+        let mut unconverged = None;
         for (i, directions) in self.model.layers.iter().enumerate() {
             let mut joined = Vec::new();
             finals.clear();
             for (d, layer) in directions.iter().enumerate() {
                 let first = self.first_state(tape, layer, i)?;
                 let (last, output) = self.scan(d == 1).run(tape, first, features, |tape, state, mut x| {
-                    if i > 0 {
-                        x = self.dropped(tape, x, i)?;
-                    }
+                    x = match i {
+                        0 => self.model.read(tape, x, self.symbols)?,
+                        _ => self.dropped(tape, x, i)?,
+                    };
                     let next = layer.cell.step(tape, &state.vars(), x)?;
                     let output = layer.cell.output(tape, &next)?;
                     let names = state.0.into_iter().map(|(name, _)| name);
                     Ok((Named(names.zip(next).collect()), output))
                 })?;
+                unconverged = count_unconverged(tape, &last, unconverged)?;
                 joined.push(output);
                 finals.push(layer.cell.output(tape, &last.vars())?);
             }
@@ -293,7 +441,7 @@ impl Recorder<'_> {
                 self.scan(false).run(tape, (), xs, step)?.1
             }
         };
-        Ok(Results { rows, states: Vec::new() })
+        Ok(Results { rows, states: Vec::new(), probes: Vec::new(), unconverged })
     }
 
     /// Dropout in front of layer `layer`.

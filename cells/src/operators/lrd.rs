@@ -22,8 +22,9 @@
 //! of the GRU: factors `normal:0.01`, reset after the product. LRD-LSTM: every number uniform on ±0.04, which is
 //! `recurrent_init=uniform:0.04` and `diagonal_init=uniform:0.04` here.
 //!
-//! **Differs from the paper**: the dropout on recurrent states of its character models is not here. The weight
-//! normalization of one of its memory tasks is a choice of the model,
+//! **Differs from the paper**: nothing known. The dropout on recurrent states of its character models and the weight
+//! normalization of one of its memory tasks are choices of the model,
+//! [`ModelSpec::recurrent_dropout`](crate::ModelSpec::recurrent_dropout) and
 //! [`ModelSpec::weight_norm`](crate::ModelSpec::weight_norm).
 
 use std::ops::Range;

@@ -87,7 +87,8 @@ pub(crate) fn inputs(model: &Model, steps: usize, rows: usize) -> Params {
         let lengths: Vec<i32> = (0..rows).map(|r| 1 + ((r * 2 + 1) % steps) as i32).collect();
         p.insert("lengths", Tensor::from_slice([rows], &lengths).unwrap());
     }
-    if spec.dropout > 0.0 {
+    let drops = [spec.dropout, spec.recurrent_dropout, spec.input_dropout, spec.readout_dropout];
+    if drops.iter().any(|d| *d > 0.0) {
         p.insert("dropout_seed", Tensor::scalar(11i32));
     }
     p

@@ -48,7 +48,7 @@ pub fn read_labelled(images: &Path, labels: &Path, classes: u8) -> Result<(Idx, 
 pub fn parse(path: &Path, mut source: impl Read, most: u64) -> Result<Idx> {
     let fail = |reason: String| Err(Error::data(path, reason));
     let mut header = Vec::new();
-    read_some(path, &mut source, 4, &mut header)?;
+    super::read_up_to(path, &mut source, 4, &mut header)?;
     let [zero, one, kind, axes] = header[..] else {
         return fail(format!("truncated: {} bytes, a header has 4 and sizes", header.len()));
     };
@@ -56,7 +56,7 @@ pub fn parse(path: &Path, mut source: impl Read, most: u64) -> Result<Idx> {
         return fail(format!("magic {header:02x?}, expected 00 00 08 and 1 to 4 axes"));
     }
     let mut sizes = Vec::new();
-    read_some(path, &mut source, 4 * u64::from(axes), &mut sizes)?;
+    super::read_up_to(path, &mut source, 4 * u64::from(axes), &mut sizes)?;
     if sizes.len() != 4 * usize::from(axes) {
         return fail(format!("truncated: {} bytes of sizes for {axes} axes", sizes.len()));
     }
@@ -68,21 +68,10 @@ pub fn parse(path: &Path, mut source: impl Read, most: u64) -> Result<Idx> {
         return fail(format!("sizes {dims:?} claim more than the {limit} bytes there can be"));
     };
     let mut data = Vec::new();
-    read_some(path, &mut source, count + 1, &mut data)?;
+    super::read_up_to(path, &mut source, count + 1, &mut data)?;
     match (data.len() as u64).cmp(&count) {
         std::cmp::Ordering::Less => fail(format!("truncated: sizes {dims:?}, {} elements", data.len())),
         std::cmp::Ordering::Greater => fail(format!("bytes after the {count} elements of {dims:?}")),
         std::cmp::Ordering::Equal => Ok(Idx { dims: dims.iter().map(|&d| d as usize).collect(), data }),
-    }
-}
-
-/// Reads up to `n` bytes; grows with what comes.
-fn read_some(path: &Path, source: &mut impl Read, n: u64, into: &mut Vec<u8>) -> Result<()> {
-    match source.take(n).read_to_end(into) {
-        Ok(_) => Ok(()),
-        Err(e) if super::damaged(&e) => {
-            Err(Error::data(path, format!("damaged after {} bytes: {e}", into.len())))
-        }
-        Err(e) => Err(Error::io(path, "read", e)),
     }
 }

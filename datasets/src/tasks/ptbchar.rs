@@ -4,6 +4,21 @@
 //! symbols; the blank is a symbol, a line feed ends a sentence. `unk=spelled` (the files) writes a rare word
 //! as the five symbols `<unk>`; `unk=symbol` makes them one.
 //!
+//! No two papers cut this text alike. A `recipe` names one of their ways; options that are set go before it:
+//!
+//! | recipe | `unk` | `end` | `symbols` | `mode` | `bptt` |
+//! |---|---|---|---|---|---|
+//! | `own` | spelled | symbol | 50 | stream | 30 |
+//! | `kru` | symbol | symbol | 49, with one never used 50 | stream | 30 |
+//! | `lrd-gru` | spelled | symbol | 50, with one never used 51 | sentence | - |
+//! | `lrd-lstm` | spelled | symbol | 50 | stream | 35 |
+//! | `ornn` | spelled | blank | 49 | stream | 30 |
+//! | `nru` | spelled | symbol | 50 | stream | 150 |
+//!
+//! The numbers of symbols are those the papers state (KRU: `<unk>` is one symbol; LRD-GRU: 51, as for a dictionary with
+//! an entry for unknown symbols; LRD-LSTM: 50 rows of a look-up table; oRNN: 49, `<unk>` spelled, for which the end of a
+//! sentence is no symbol of its own - it reads as a blank here). The window of `ornn` is ours.
+//!
 //! `mode=stream`: parallel streams with carried state and truncated back-propagation (30 steps in Jose, Cisse
 //! and Fleuret, ICML 2018; 150 in Chandar et al., AAAI 2019). `mode=sentence`: one sentence a sequence, the
 //! state starting afresh (low-rank passthrough networks). Every symbol is predicted exactly once either way.
@@ -13,7 +28,7 @@ use crate::data_dir;
 use crate::error::{Error, Result};
 use crate::options::{OptionDoc, Options};
 use crate::readers::text::{self, Vocabulary};
-use crate::stream::{Sentences, Streams, unigram_loss};
+use crate::stream::{Cut, Sentences, Streams, unigram_loss};
 use crate::task::{At, Batch, Input, Loss, Metric, Request, Split, Task, TaskSpec};
 use crate::tasks::TaskEntry;
 
@@ -21,9 +36,16 @@ pub(crate) const ENTRY: TaskEntry = TaskEntry {
     name: "ptbchar",
     summary: "Penn Treebank, next character",
     options: &[
-        OptionDoc::new("mode", "stream", "stream: carried state; sentence: one sentence a sequence"),
-        OptionDoc::new("bptt", "30", "steps of a batch in stream mode"),
-        OptionDoc::new("unk", "spelled", "rare words: spelled (five symbols) or symbol (one)"),
+        OptionDoc::new("recipe", "own", "what is not set below: own, kru, lrd-gru, lrd-lstm, ornn or nru"),
+        OptionDoc::new("mode", "recipe", "stream: carried state; sentence: one sentence a sequence"),
+        OptionDoc::new("bptt", "recipe", "steps of a batch in stream mode (own: 30)"),
+        OptionDoc::new("unk", "recipe", "rare words: spelled (five symbols) or symbol (one)"),
+        OptionDoc::new("end", "recipe", "end of a sentence: symbol, or blank (like that between words)"),
+        OptionDoc::new(
+            "symbols",
+            "recipe",
+            "at least so many symbols; those that do not occur are never used",
+        ),
         OptionDoc::new("max-length", "500", "clip training sentences to so many symbols in sentence mode"),
         OptionDoc::new("train", "all", "use only so many training symbols"),
         OptionDoc::new("valid", "all", "use only so many validation symbols"),
@@ -36,10 +58,31 @@ pub(crate) const ENTRY: TaskEntry = TaskEntry {
 
 const LINE_FEED: &str = "\n";
 
-enum Cut {
-    Streams(Streams),
-    Sentences(Sentences),
+const BLANK: &str = "_";
+
+/// How a paper cuts the text.
+struct Recipe {
+    name: &'static str,
+    mode: &'static str,
+    bptt: &'static str,
+    unk: &'static str,
+    end: &'static str,
+    symbols: &'static str,
 }
+
+const fn recipe(name: &'static str, values: [&'static str; 5]) -> Recipe {
+    let [unk, end, symbols, mode, bptt] = values;
+    Recipe { name, mode, bptt, unk, end, symbols }
+}
+
+const RECIPES: [Recipe; 6] = [
+    recipe("own", ["spelled", "symbol", "1", "stream", "30"]),
+    recipe("kru", ["symbol", "symbol", "50", "stream", "30"]),
+    recipe("lrd-gru", ["spelled", "symbol", "51", "sentence", "30"]),
+    recipe("lrd-lstm", ["spelled", "symbol", "50", "stream", "35"]),
+    recipe("ornn", ["spelled", "blank", "49", "stream", "30"]),
+    recipe("nru", ["spelled", "symbol", "50", "stream", "150"]),
+];
 
 struct Characters {
     spec: TaskSpec,
@@ -48,9 +91,17 @@ struct Characters {
 
 fn build(options: &Options) -> Result<Box<dyn Task>> {
     let s = options.read(ENTRY.name, ENTRY.options)?;
-    let stream = s.choice("mode", &["stream", "sentence"])? == "stream";
-    let window = s.integer("bptt", 1..=100_000_000)?;
-    let join_unknown = s.choice("unk", &["spelled", "symbol"])? == "symbol";
+    let name = s.choice("recipe", &["own", "kru", "lrd-gru", "lrd-lstm", "ornn", "nru"])?;
+    let recipe = RECIPES.iter().find(|r| r.name == name).unwrap_or(&RECIPES[0]);
+    let stream = s.or("mode", "recipe", recipe.mode).choice("mode", &["stream", "sentence"])? == "stream";
+    let window = s.or("bptt", "recipe", recipe.bptt).integer("bptt", 1..=100_000_000)?;
+    let join_unknown = s.or("unk", "recipe", recipe.unk).choice("unk", &["spelled", "symbol"])? == "symbol";
+    let end = s.or("end", "recipe", recipe.end).choice("end", &["symbol", "blank"])?;
+    let least = s.or("symbols", "recipe", recipe.symbols).integer("symbols", 1..=1000)?;
+    if end == "blank" && !stream {
+        let expected = "symbol, since mode=sentence is cut there".into();
+        return Err(Error::BadOption { task: ENTRY.name, key: "end", value: end.into(), expected });
+    }
     let longest = s.integer("max-length", 1..=100_000_000)?;
     let limits = [s.limit("train")?, s.limit("valid")?, s.limit("test")?];
 
@@ -59,15 +110,19 @@ fn build(options: &Options) -> Result<Box<dyn Task>> {
     for (split, file) in ENTRY.needs.iter().enumerate() {
         let path = data_dir::find(options.data(), file)?;
         let content = text::read(&path)?;
-        let symbols = text::characters(&path, &content, join_unknown)?;
+        let mut symbols = text::characters(&path, &content, join_unknown)?;
+        if end == "blank" {
+            symbols.iter_mut().filter(|s| **s == LINE_FEED).for_each(|s| *s = BLANK);
+        }
         // The alphabet is that of the whole training text, whatever part of it is used.
         let vocabulary = vocabulary.get_or_insert_with(|| Vocabulary::alphabetical(&symbols));
         let kept = limits[split].map_or(symbols.len(), |limit| limit.min(symbols.len()));
         texts[split] = vocabulary.encode(&path, &symbols[..kept])?;
     }
-    let alphabet = vocabulary.as_ref().map_or(0, Vocabulary::len);
-    let Some(end) = vocabulary.and_then(|v| v.number(LINE_FEED)) else {
-        return Err(Error::data(ENTRY.needs[0], "no line feed ends a sentence"));
+    let alphabet = vocabulary.as_ref().map_or(0, Vocabulary::len).max(least);
+    let end = if end == "blank" { BLANK } else { LINE_FEED };
+    let Some(end) = vocabulary.and_then(|v| v.number(end)) else {
+        return Err(Error::data(ENTRY.needs[0], format!("the symbol {end:?} does not occur")));
     };
 
     let loss = Loss::SoftmaxCrossEntropy { classes: alphabet };
@@ -89,23 +144,14 @@ impl Task for Characters {
     }
 
     fn batches(&self, split: Split, batch_size: usize) -> usize {
-        match &self.cut {
-            Cut::Streams(s) => s.batches(split, batch_size),
-            Cut::Sentences(s) => s.batches(split, batch_size),
-        }
+        self.cut.batches(split, batch_size)
     }
 
     fn batch(&self, request: &Request) -> Result<Batch> {
-        match &self.cut {
-            Cut::Streams(s) => s.batch(request),
-            Cut::Sentences(s) => s.batch(request),
-        }
+        self.cut.batch(request)
     }
 
     fn examples(&self, split: Split) -> usize {
-        match &self.cut {
-            Cut::Streams(_) => 1,
-            Cut::Sentences(s) => s.batches(split, 1),
-        }
+        self.cut.examples(split)
     }
 }

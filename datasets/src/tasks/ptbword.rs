@@ -4,13 +4,13 @@
 //! of each line and `<unk>` for rare words, numbered by falling frequency in the training text. Parallel
 //! streams with carried state; windows of 300 words in Kag, Zhang and Saligrama (iRNN), ICLR 2020, 35 in most
 //! language models. Reported as perplexity, the exponential of the mean loss. The baseline knows how frequent
-//! each word is.
+//! each word is. `mode=sentence`: one sentence a sequence, the state starting afresh.
 
 use crate::data_dir;
 use crate::error::Result;
 use crate::options::{OptionDoc, Options};
 use crate::readers::text::{self, Vocabulary};
-use crate::stream::{Streams, unigram_loss};
+use crate::stream::{Cut, Sentences, Streams, unigram_loss};
 use crate::task::{At, Batch, Input, Loss, Metric, Request, Split, Task, TaskSpec};
 use crate::tasks::TaskEntry;
 
@@ -18,7 +18,9 @@ pub(crate) const ENTRY: TaskEntry = TaskEntry {
     name: "ptbword",
     summary: "Penn Treebank, next word of 10,000",
     options: &[
+        OptionDoc::new("mode", "stream", "stream: carried state; sentence: one sentence a sequence"),
         OptionDoc::new("bptt", "300", "steps of a batch: 300 (iRNN), 35 (most language models)"),
+        OptionDoc::new("max-length", "500", "clip training sentences to so many words in sentence mode"),
         OptionDoc::new("train", "all", "use only so many training words"),
         OptionDoc::new("valid", "all", "use only so many validation words"),
         OptionDoc::new("test", "all", "use only so many test words"),
@@ -30,12 +32,14 @@ pub(crate) const ENTRY: TaskEntry = TaskEntry {
 
 struct Words {
     spec: TaskSpec,
-    streams: Streams,
+    cut: Cut,
 }
 
 fn build(options: &Options) -> Result<Box<dyn Task>> {
     let s = options.read(ENTRY.name, ENTRY.options)?;
+    let stream = s.choice("mode", &["stream", "sentence"])? == "stream";
     let window = s.integer("bptt", 1..=100_000_000)?;
+    let longest = s.integer("max-length", 1..=100_000_000)?;
     let limits = [s.limit("train")?, s.limit("valid")?, s.limit("test")?];
 
     let mut vocabulary: Option<Vocabulary> = None;
@@ -53,10 +57,15 @@ fn build(options: &Options) -> Result<Box<dyn Task>> {
     let start = vocabulary.and_then(|v| v.number(text::END)).unwrap_or(0);
 
     let (input, loss) = (Input::Index { vocabulary: size }, Loss::SoftmaxCrossEntropy { classes: size });
-    let spec = TaskSpec::new(ENTRY.name, input, loss, At::EveryStep, Metric::Perplexity)
-        .with_baseline(unigram_loss(&texts[0], &texts[2], size), "knows how frequent each word is")
-        .with_carried_state();
-    Ok(Box::new(Words { spec, streams: Streams { task: ENTRY.name, texts, window, start } }))
+    let mut spec = TaskSpec::new(ENTRY.name, input, loss, At::EveryStep, Metric::Perplexity)
+        .with_baseline(unigram_loss(&texts[0], &texts[2], size), "knows how frequent each word is");
+    let cut = if stream {
+        spec = spec.with_carried_state();
+        Cut::Streams(Streams { task: ENTRY.name, texts, window, start })
+    } else {
+        Cut::Sentences(Sentences::new(ENTRY.name, texts, start, longest))
+    };
+    Ok(Box::new(Words { spec, cut }))
 }
 
 impl Task for Words {
@@ -65,14 +74,14 @@ impl Task for Words {
     }
 
     fn batches(&self, split: Split, batch_size: usize) -> usize {
-        self.streams.batches(split, batch_size)
+        self.cut.batches(split, batch_size)
     }
 
     fn batch(&self, request: &Request) -> Result<Batch> {
-        self.streams.batch(request)
+        self.cut.batch(request)
     }
 
-    fn examples(&self, _: Split) -> usize {
-        1
+    fn examples(&self, split: Split) -> usize {
+        self.cut.examples(split)
     }
 }

@@ -75,6 +75,18 @@ impl Pool {
             _ => (0..n_tasks).for_each(|i| with_denormals(denormals, || task(i))),
         }
     }
+
+    /// Runs `task(0)`, ..., `task(threads - 1)` at the same time, each on a thread of its own, so that they may wait
+    /// for each other. The floating-point mode is set as by [`Pool::run`]. Nobody else may use the pool meanwhile.
+    pub(crate) fn together(&self, task: impl Fn(usize) + Sync) {
+        let denormals = self.denormals;
+        match &self.workers {
+            Some(workers) => {
+                workers.broadcast(|worker| with_denormals(denormals, || task(worker.index())));
+            }
+            None => with_denormals(denormals, || task(0)),
+        }
+    }
 }
 
 /// Runs `task` on this thread with the given treatment of denormal numbers, and puts the old one back.

@@ -3,6 +3,7 @@
 use smallvec::SmallVec;
 
 use super::frame::{Frame, View};
+use super::team::Member;
 use crate::cpu::{self, Accumulate, Compiled, Isa, Real};
 use crate::dtype::DType;
 use crate::kernel::{Args, In, Origin, Out, RunStructured};
@@ -97,6 +98,45 @@ impl Context<'_> {
     }
 }
 
+/// Runs a member's share of a call: columns of a product, rows of what has rows; the rest is the first member's.
+pub(crate) fn run_share(cx: &Context<'_>, call: &Call, scratch: &mut [u64], member: Member<'_>) {
+    if member.of() == 1 {
+        return run_call(cx, call, scratch);
+    }
+    match &call.instr {
+        Instr::MatMul { a, packed, out, flags, k, m } => match cx.dtype(out).real() {
+            DType::F64 => matmul::<f64>(cx, call, a, packed, out, *flags, *k, *m, member),
+            _ => matmul::<f32>(cx, call, a, packed, out, *flags, *k, *m, member),
+        },
+        Instr::RowContract { l, r, out, flags, accumulate: true } if cx.frame.loc(out).step == 0 => {
+            match cx.dtype(out).real() {
+                DType::F64 => row_contract::<f64>(cx, call, l, r, out, *flags, true, member),
+                _ => row_contract::<f32>(cx, call, l, r, out, *flags, true, member),
+            }
+        }
+        instr => {
+            let sums = match instr {
+                Instr::RowContract { .. } | Instr::Pack { .. } => true,
+                Instr::Structured { reduce, .. } => *reduce,
+                Instr::Accumulate { out, .. } => cx.frame.loc(out).row == 0,
+                _ => false,
+            };
+            if sums || !call.over.rows {
+                if member.leads() {
+                    run_call(cx, call, scratch);
+                }
+                return;
+            }
+            let (from, to) = cx.span.rows;
+            let part = member.part(to - from, 1);
+            let span = Span { rows: (from + part.0, from + part.1), ..cx.span };
+            if part.0 < part.1 {
+                run_call(&Context { span, ..*cx }, call, scratch);
+            }
+        }
+    }
+}
+
 /// Runs a call. `scratch` holds at least what the call's plan asks for.
 pub(crate) fn run_call(cx: &Context<'_>, call: &Call, scratch: &mut [u64]) {
     let real = match &call.instr {
@@ -123,7 +163,7 @@ fn run_as<R: RunStructured>(cx: &Context<'_>, call: &Call, scratch: &mut [R]) {
             pointwise(cx, call, program, ins, outs, *segments, *width, scratch);
         }
         Instr::MatMul { a, packed, out, flags, k, m } => {
-            matmul::<R>(cx, call, a, packed, out, *flags, *k, *m)
+            matmul::<R>(cx, call, a, packed, out, *flags, *k, *m, Member::ALONE)
         }
         Instr::Pack { b, out, transpose, k, m } => {
             for block in cx.blocks(call, &[b], &[out], false) {
@@ -141,7 +181,7 @@ fn run_as<R: RunStructured>(cx: &Context<'_>, call: &Call, scratch: &mut [R]) {
             }
         }
         Instr::RowContract { l, r, out, flags, accumulate } => {
-            row_contract::<R>(cx, call, l, r, out, *flags, *accumulate);
+            row_contract::<R>(cx, call, l, r, out, *flags, *accumulate, Member::ALONE);
         }
         Instr::Structured { op, ins, out, reduce, accumulate, .. } => {
             structured(cx, call, op.as_ref(), ins, out, *reduce, *accumulate, scratch);
@@ -203,6 +243,27 @@ fn fill_plane<R: Real>(cx: &Context<'_>, out: &Operand, plane: usize, block: Blo
     for r in 0..block.rows {
         // SAFETY: a row of the operand, written by this call alone.
         unsafe { View { ptr: to.ptr.add(r * to.stride), ..to }.slice_mut(1, out.width()).fill(value) };
+    }
+}
+
+/// Zeros in columns `first..last` of a plane whose entries are rows of `m`.
+fn fill_columns<R: Real>(
+    cx: &Context<'_>,
+    out: &Operand,
+    plane: usize,
+    block: Block,
+    m: usize,
+    (first, last): (usize, usize),
+) {
+    let to = cx.view::<R>(out, plane, block);
+    for r in 0..block.rows {
+        for sub in 0..out.width() / m.max(1) {
+            // SAFETY: a part of a row of the operand, written by this call alone.
+            unsafe {
+                let ptr = to.ptr.add(r * to.stride + sub * m + first);
+                View { ptr, ..to }.slice_mut(1, last - first).fill(R::ZERO);
+            }
+        }
     }
 }
 
@@ -291,7 +352,13 @@ fn matmul<R: Real>(
     flags: MatMul,
     k: usize,
     m: usize,
+    member: Member<'_>,
 ) {
+    // Whole panels of the packed matrix.
+    let (first, last) = member.part(m, R::panel(cx.isa) * R::lanes(cx.isa));
+    if first == last && m > 0 {
+        return;
+    }
     let (a_complex, b_complex) = (cx.dtype(a).is_complex(), cx.dtype(packed).is_complex());
     let terms = product_terms(a_complex, b_complex, flags.conj_a, flags.conj_b);
     // The packed matrix may change from step to step, so it counts as an operand of the block.
@@ -304,7 +371,7 @@ fn matmul<R: Real>(
             let mut accumulate = Accumulate::Set;
             if order.first().is_none_or(|t| t.0) {
                 // This plane alone: the other one may hold its result already.
-                fill_plane(cx, out, plane, block, R::ZERO);
+                fill_columns::<R>(cx, out, plane, block, m, (first, last));
                 accumulate = Accumulate::Add;
             }
             for (subtract, pa, pb) in order {
@@ -325,8 +392,9 @@ fn matmul<R: Real>(
                 for c in 0..calls {
                     // SAFETY: the operands lie in their blocks; the result overlaps neither of them.
                     unsafe {
-                        let (x, y) = (from.ptr.add(c * from.stride), to.ptr.add(c * to.stride));
-                        cpu::gemm::gemm_packed_raw(cx.isa, rows, k, m, x, lda, weights.ptr, y, ldc, how);
+                        let (x, y) = (from.ptr.add(c * from.stride), to.ptr.add(c * to.stride + first));
+                        let (w, cols) = (weights.ptr.add(k * first), last - first);
+                        cpu::gemm::gemm_packed_raw(cx.isa, rows, k, cols, x, lda, w, y, ldc, how);
                     }
                 }
                 accumulate = Accumulate::Add;
@@ -343,11 +411,16 @@ fn row_contract<R: Real>(
     out: &Operand,
     flags: RowContract,
     accumulate: bool,
+    member: Member<'_>,
 ) {
     let (l_complex, r_complex) = (cx.dtype(l).is_complex(), cx.dtype(r).is_complex());
     let terms = product_terms(l_complex, r_complex, flags.conj_left, flags.conj_right);
     let (i, j) = (*l.dims.last().unwrap_or(&1), *r.dims.last().unwrap_or(&1));
     let sub = l.width() / i.max(1);
+    let (first, last) = member.part(j, R::panel(cx.isa) * R::lanes(cx.isa));
+    if first == last && j > 0 {
+        return;
+    }
     let per_step = cx.frame.loc(out).step != 0;
     if !accumulate {
         fill_empty_sum::<R>(cx, call, out);
@@ -381,10 +454,10 @@ fn row_contract<R: Real>(
                 for c in 0..calls {
                     // SAFETY: the operands lie in their blocks; the result overlaps neither of them.
                     unsafe {
-                        let x = View { ptr: left.ptr.add(c * left.stride), stride: lda }.slice(rows, i);
-                        let y = View { ptr: right.ptr.add(c * right.stride), stride: ldb }.slice(rows, j);
-                        let z = View { stride: j, ..cx.view::<R>(out, plane, place) }.slice_mut(i, j);
-                        tn(cx.isa, rows, i, j, x, lda, y, ldb, z, how);
+                        let x = left.ptr.add(c * left.stride);
+                        let y = right.ptr.add(c * right.stride + first);
+                        let z = cx.view::<R>(out, plane, place).ptr.add(first);
+                        tn(cx.isa, rows, (i, last - first), (x, lda), (y, ldb), (z, j), how);
                     }
                 }
             }
@@ -403,25 +476,31 @@ fn fill_empty_sum<R: Real>(cx: &Context<'_>, call: &Call, out: &Operand) {
     }
 }
 
-/// [`cpu::gemm_tn`], also for an operand that is the same in every row.
-fn tn<R: Real>(
+/// [`cpu::gemm::gemm_tn_raw`], also for an operand that is the same in every row: `[i, j]` of the sum, and of each
+/// matrix its start and the distance between rows.
+///
+/// # Safety
+///
+/// As [`cpu::gemm::gemm_tn_raw`].
+unsafe fn tn<R: Real>(
     isa: Isa,
     rows: usize,
-    i: usize,
-    j: usize,
-    x: &[R],
-    lda: usize,
-    y: &[R],
-    ldb: usize,
-    z: &mut [R],
+    (i, j): (usize, usize),
+    (x, lda): (*mut R, usize),
+    (y, ldb): (*mut R, usize),
+    (z, ldc): (*mut R, usize),
     how: Accumulate,
 ) {
-    if (lda == 0 || ldb == 0) && rows > 1 {
-        for r in 0..rows {
-            cpu::gemm_tn(isa, 1, i, j, &x[r * lda..], i, &y[r * ldb..], j, z, j, how);
+    // SAFETY: the caller's word.
+    unsafe {
+        if (lda == 0 || ldb == 0) && rows > 1 {
+            for r in 0..rows {
+                let (x, y) = (x.add(r * lda), y.add(r * ldb));
+                cpu::gemm::gemm_tn_raw(isa, 1, i, j, x, i, y, j, z, ldc, how);
+            }
+        } else {
+            cpu::gemm::gemm_tn_raw(isa, rows, i, j, x, lda.max(i), y, ldb.max(j), z, ldc, how);
         }
-    } else {
-        cpu::gemm_tn(isa, rows, i, j, x, lda.max(i), y, ldb.max(j), z, j, how);
     }
 }
 

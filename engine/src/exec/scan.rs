@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::call::{Context, Span, run_call};
+use super::call::{Context, Span, run_share};
 use super::frame::{Arena, Frame, Loc};
+use super::team::{Member, Team};
 use crate::cpu::{Isa, Pool};
 use crate::dtype::DType;
 use crate::plan::ir::{Buf, BufKind, Operand};
@@ -34,6 +35,7 @@ pub(crate) struct ScanRun<'a> {
 struct Tile<'a, 'b> {
     run: &'b ScanRun<'a>,
     lane: usize,
+    member: Member<'b>,
     tile: usize,
     first_row: usize,
     rows: usize,
@@ -55,13 +57,13 @@ struct Bound<'p> {
 pub(crate) fn run_scan(run: &ScanRun<'_>, pool: &Pool) {
     let s = run.slots;
     let start = || run.times.map(|times| (times, times.start()));
-    pool.run(s.lanes, |lane| {
+    let tiles = |lane: usize, member: Member<'_>| {
         let clock = start();
         let mut tile = lane;
         while tile < s.tiles {
             let (first_row, rows) = tile_rows(run.memory.rows, s.tiles, tile);
             let clock = clock.as_ref().map(|(_, clock)| clock);
-            let tile_run = Tile { run, lane, tile, first_row, rows, clock };
+            let tile_run = Tile { run, lane, member, tile, first_row, rows, clock };
             tile_run.clear_sums();
             tile_run.lap(Own::Clear as usize, s.tile as u64);
             tile_run.run();
@@ -70,7 +72,13 @@ pub(crate) fn run_scan(run: &ScanRun<'_>, pool: &Pool) {
         if let Some((times, clock)) = clock {
             times.add(clock);
         }
-    });
+    };
+    if s.members > 1 {
+        let team = Team::new(s.members);
+        pool.together(|index| team.run(index, |member| tiles(0, member)));
+    } else {
+        pool.run(s.lanes, |lane| tiles(lane, Member::ALONE));
+    }
     let clock = start();
     collect(run);
     if let Some((times, clock)) = clock {
@@ -104,8 +112,11 @@ impl Tile<'_, '_> {
 
     fn clear_sums(&self) {
         let s = self.run.slots;
-        // SAFETY: the tile's own block, `slots.tile` bytes long.
-        unsafe { std::ptr::write_bytes(self.run.arena.0.add(self.sums_base()), 0, s.tile) };
+        if self.member.leads() {
+            // SAFETY: the tile's own block, `slots.tile` bytes long.
+            unsafe { std::ptr::write_bytes(self.run.arena.0.add(self.sums_base()), 0, s.tile) };
+        }
+        self.member.meet();
     }
 
     fn span(&self, a: usize, b: usize, reverse: bool) -> Span {
@@ -214,6 +225,7 @@ impl Tile<'_, '_> {
             let buf = &item.run.bufs[item.run.states[&k]];
             moved += self.copy(&from, 0, &to, 0, buf);
         }
+        self.member.meet();
         self.lap(Own::States as usize, moved);
         match (item.role, pair_of(run)) {
             (Role::Forward(_), Some(pair)) => {
@@ -273,6 +285,7 @@ impl Tile<'_, '_> {
             let buf = &item.run.bufs[item.run.states[k]];
             moved += self.copy(&from, 0, &self.outer_loc(out), 0, buf);
         }
+        self.member.meet();
         self.lap(Own::States as usize, moved);
     }
 
@@ -291,6 +304,7 @@ impl Tile<'_, '_> {
                 _ => {}
             }
         }
+        self.member.meet();
         self.lap(Own::Checkpoints as usize, moved);
     }
 
@@ -379,6 +393,7 @@ impl Tile<'_, '_> {
             moved +=
                 if enter { self.copy(&here, 0, &ring, at, buf) } else { self.copy(&ring, at, &here, 0, buf) };
         }
+        self.member.meet();
         self.lap(Own::States as usize, moved);
     }
 
@@ -390,25 +405,30 @@ impl Tile<'_, '_> {
             let ring = Loc { origin: 0, ..frame.locs[b] };
             moved += self.copy(&ring, left, &ring, enter, &p.bufs[b]);
         }
+        self.member.meet();
         self.lap(Own::States as usize, moved);
     }
 
     fn stages(&self, bound: &Bound<'_>, frame: &Frame, from: usize, to: usize) {
         let p = bound.program;
         let s = self.run.slots;
-        let len = (s.lane - s.scratch) / 8;
-        // SAFETY: the end of the lane's own workspace.
-        let scratch: &mut [u64] = unsafe {
-            std::slice::from_raw_parts_mut(self.run.arena.0.add(self.work() + s.scratch).cast(), len)
-        };
+        let len = s.scratch_bytes / 8;
+        let start = self.work() + s.scratch + self.member.index() * s.scratch_bytes;
+        // SAFETY: the member's own part of the end of the lane's workspace.
+        let scratch: &mut [u64] =
+            unsafe { std::slice::from_raw_parts_mut(self.run.arena.0.add(start).cast(), len) };
         let cx = |a, b| Context { frame, bufs: &p.bufs, isa: self.run.isa, span: self.span(a, b, p.reverse) };
         let mut first = bound.site;
         for stage in &p.stages {
             let mut run = |cx: Context<'_>| {
                 for (i, call) in stage.calls().iter().enumerate() {
-                    run_call(&cx, call, scratch);
+                    run_share(&cx, call, scratch, self.member);
+                    self.member.meet();
                     if let Some(clock) = self.clock {
-                        clock.lap(first + i, 1, cx.span.entries(call.over));
+                        // A shared call counts once, its time on every thread.
+                        let (calls, entries) =
+                            if self.member.leads() { (1, cx.span.entries(call.over)) } else { (0, 0) };
+                        clock.lap(first + i, calls, entries);
                     }
                 }
             };
@@ -430,8 +450,9 @@ impl Tile<'_, '_> {
     /// Copies this tile's rows of one slot. Returns the bytes read and written.
     fn copy(&self, from: &Loc, from_slot: usize, to: &Loc, to_slot: usize, buf: &Buf) -> u64 {
         let size = buf.dtype.real().size();
+        let (first, last) = self.member.part(self.rows, 1);
         for plane in 0..buf.dtype.planes() {
-            for r in 0..self.rows {
+            for r in first..last {
                 let a = plane * from.plane + from_slot * from.step + r * from.row;
                 let b = plane * to.plane + to_slot * to.step + r * to.row;
                 // SAFETY: rows of blocks that do not overlap.
@@ -444,7 +465,7 @@ impl Tile<'_, '_> {
                 }
             }
         }
-        2 * (buf.dtype.planes() * self.rows * buf.width * size) as u64
+        2 * (buf.dtype.planes() * (last - first) * buf.width * size) as u64
     }
 }
 

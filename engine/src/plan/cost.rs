@@ -166,7 +166,8 @@ pub(crate) fn expected(
             Item::Call(call) => run += rates.seconds(call, work::outer_call(call, size)),
             Item::Scan(s) => {
                 let cut = Cut::new(s, size.rows);
-                let lanes = threads.min(cut.tiles).max(1) as f64;
+                let shared = memory::shares_calls(size.rows, s);
+                let lanes = if shared { threads } else { threads.min(cut.tiles).max(1) } as f64;
                 run += of_step(&s.run, s, size, rates) * size.steps as f64 / lanes;
                 if let Some(r) = &s.replay {
                     advance += of_step(&r.advance, s, size, rates) / lanes;

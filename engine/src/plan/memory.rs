@@ -16,11 +16,14 @@ use crate::schedule::Schedule;
 /// Bytes every offset is a multiple of.
 const ALIGN: usize = 64;
 
+/// No block is so large: then the sums of a few thousand of them can be counted.
+const LARGEST: usize = isize::MAX as usize >> 12;
+
 fn checked(what: &str, factors: &[usize]) -> Result<usize> {
     factors
         .iter()
         .try_fold(1usize, |n, &f| n.checked_mul(f))
-        .filter(|&n| n < isize::MAX as usize / 2)
+        .filter(|&n| n < LARGEST)
         .ok_or_else(|| Error::Overflow { what: what.into(), sizes: format!("{factors:?}") })
 }
 
@@ -28,9 +31,17 @@ pub(crate) fn aligned(bytes: usize) -> usize {
     bytes.div_ceil(ALIGN) * ALIGN
 }
 
+/// Rows from which reading a large matrix once for each tile of 32 of them is hidden behind the arithmetic.
+const MANY_ROWS: usize = 64;
+
+/// Whether threads share the calls of one tile: the matrix is larger than a thread's cache, and the rows are few.
+pub(crate) fn shares_calls(rows: usize, s: &ScanItem) -> bool {
+    s.matrix_bytes > CACHE && rows < MANY_ROWS
+}
+
 /// Number of tiles the rows are split into: about 32 rows a tile, at least two tiles for two threads.
-pub(crate) fn tiles(rows: usize, mixes: bool) -> usize {
-    if mixes || rows < 2 {
+pub(crate) fn tiles(rows: usize, s: &ScanItem) -> usize {
+    if s.mixes_rows || rows < 2 || shares_calls(rows, s) {
         return 1;
     }
     rows.div_ceil(32).next_power_of_two().clamp(2, 64).min(rows)
@@ -54,7 +65,7 @@ pub(crate) fn chunk_steps(rows_of_tile: usize, state_bytes: usize, matrix_bytes:
     if matrix_bytes > CACHE {
         return (256 / rows).next_power_of_two().clamp(4, 64);
     }
-    let few = CACHE / state_bytes.saturating_mul(5 * rows).max(1);
+    let few = CACHE / state_bytes.saturating_mul(rows).saturating_mul(5).max(1);
     (192 / rows).next_power_of_two().min((few + 1).next_power_of_two() / 2).clamp(4, 64)
 }
 
@@ -165,6 +176,8 @@ pub(crate) struct ScanSlots {
     pub(crate) tiles: usize,
     pub(crate) chunk: usize,
     pub(crate) lanes: usize,
+    /// Threads that share every call of the one tile; 1 if tiles are shared out instead.
+    pub(crate) members: usize,
     /// Start of the lanes' workspaces, and bytes from one to the next.
     pub(crate) work: usize,
     pub(crate) lane: usize,
@@ -175,7 +188,9 @@ pub(crate) struct ScanSlots {
     /// Current states, relative to a lane's workspace: of this scan, and of the one it replays.
     pub(crate) current: BTreeMap<usize, Slot>,
     pub(crate) replayed: BTreeMap<usize, Slot>,
+    /// Scratch memory of the first member, relative to a lane's workspace, and bytes of each member's.
     pub(crate) scratch: usize,
+    pub(crate) scratch_bytes: usize,
     /// Sums and stacks of each tile: start, bytes from one tile to the next, places relative to a tile's start.
     pub(crate) tile_base: usize,
     pub(crate) tile: usize,
@@ -300,7 +315,7 @@ fn states_of(p: &StepProgram) -> impl Iterator<Item = (usize, &Buf)> {
 
 impl ScanSlots {
     fn new(outer: &Outer, s: &ScanItem, rows: usize, steps: usize, threads: usize) -> Result<ScanSlots> {
-        let tiles = tiles(rows, s.mixes_rows);
+        let tiles = tiles(rows, s);
         let of_tile = rows.div_ceil(tiles);
         let chunk = chunk_steps(of_tile, s.state_bytes, s.matrix_bytes);
         let in_pair = |k: usize| match s.role {
@@ -336,8 +351,10 @@ impl ScanSlots {
             }
             None => (BTreeMap::new(), at),
         };
-        let scratch = at;
-        let lane = aligned(at + programs.iter().map(|p| p.scratch).max().unwrap_or(0) * 8);
+        let scratch = aligned(at);
+        let scratch_bytes = aligned(programs.iter().map(|p| p.scratch).max().unwrap_or(0) * 8);
+        let members = if shares_calls(rows, s) { threads } else { 1 };
+        let lane = aligned(at) + checked("scratch", &[scratch_bytes, members])?;
         let buf = |b: usize| &s.run.bufs[b];
         let (sums, at) = line_up(
             s.run.sums.iter().enumerate().map(|(i, c)| {
@@ -357,6 +374,8 @@ impl ScanSlots {
             tiles,
             chunk,
             lanes: threads.min(tiles),
+            members,
+            scratch_bytes,
             work: 0,
             lane,
             run,
@@ -378,12 +397,12 @@ impl ScanSlots {
 pub(crate) fn pair_rates(outer: &Outer, rows: usize) -> Result<(usize, usize)> {
     let (mut state, mut step) = (0, 0);
     for (p, pair) in outer.pairs.iter().enumerate() {
-        let tiles = tiles(rows, pair_mixes(outer, p));
-        let padded = tiles * rows.div_ceil(tiles);
+        let tiles = pair_tiles(outer, p, rows);
+        let padded = checked("rows", &[tiles, rows.div_ceil(tiles)])?;
         let entry: usize = pair.states.values().map(|(d, w)| d.size() * w).sum();
         let kept_rows: usize = pair.kept.iter().filter(|k| k.2).map(|(d, w, _)| d.size() * w).sum();
         let kept_shared: usize = pair.kept.iter().filter(|k| !k.2).map(|(d, w, _)| d.size() * w).sum();
-        state += checked("states", &[entry, padded])?;
+        state = checked("states", &[entry, padded])?.saturating_add(state);
         step += checked("recorded steps", &[entry + kept_rows, padded])? + kept_shared * tiles;
     }
     Ok((state, step))
@@ -397,15 +416,15 @@ fn recorded(outer: &Outer, p: usize) -> Option<&ScanItem> {
     })
 }
 
-fn pair_mixes(outer: &Outer, p: usize) -> bool {
-    recorded(outer, p).is_some_and(|s| s.mixes_rows)
+fn pair_tiles(outer: &Outer, p: usize, rows: usize) -> usize {
+    recorded(outer, p).map_or(1, |s| tiles(rows, s))
 }
 
 /// Largest chunk of the pairs: segments are a multiple of it.
 pub(crate) fn pair_chunk(outer: &Outer, rows: usize) -> usize {
     (0..outer.pairs.len())
         .filter_map(|p| recorded(outer, p))
-        .map(|s| chunk_steps(rows.div_ceil(tiles(rows, s.mixes_rows)), s.state_bytes, s.matrix_bytes))
+        .map(|s| chunk_steps(rows.div_ceil(tiles(rows, s)), s.state_bytes, s.matrix_bytes))
         .max()
         .unwrap_or(1)
 }
@@ -418,7 +437,7 @@ fn pair_slots(
     segments: Segments,
 ) -> Result<(PairSlots, usize)> {
     let pair = &outer.pairs[p];
-    let tiles = tiles(rows, pair_mixes(outer, p));
+    let tiles = pair_tiles(outer, p, rows);
     let of_tile = rows.div_ceil(tiles);
     let cut = Cut::new(steps, segments);
     let (n, longest) = (cut.segments, cut.longest());
@@ -429,7 +448,8 @@ fn pair_slots(
             .map_err(|e| Error::argument("plan", format!("bug: schedule of {n} segments: {e}")))?
     };
     let states = pair.states.iter();
-    let (states, at) = line_up(states.map(|(&k, &(d, w))| (k, d, Some(longest + 1), Some(of_tile), w)), 0)?;
+    let (states, at) =
+        line_up(states.map(|(&k, &(d, w))| (k, d, Some(longest.saturating_add(1)), Some(of_tile), w)), 0)?;
     let kept = pair.kept.iter().enumerate();
     let (kept, at) = line_up(kept.map(|(k, &(d, w, r))| (k, d, Some(longest), r.then_some(of_tile), w)), at)?;
     let slots = if n <= 1 { 0 } else { segments.slots };

@@ -213,14 +213,17 @@ fn pairable(tape: &Tape, outputs: &[Var]) -> HashMap<u32, u32> {
     pairs
 }
 
+/// The scan that `i`, and what `i` is the adjoint of, is the adjoint of; `i` itself if it is none.
+fn forward_of(tape: &Tape, mut i: u32) -> u32 {
+    while let Some(of) = scan_of(tape, i).and_then(|op| op.adjoint_of) {
+        i = of.index;
+    }
+    i
+}
+
 /// Whether the rows of a scan, or of one of its adjoints (which take the same tiles), cannot be split.
 fn mixes_rows(tape: &Tape, i: u32) -> bool {
-    let forward = |mut i: u32| {
-        while let Some(of) = scan_of(tape, i).and_then(|op| op.adjoint_of) {
-            i = of.index;
-        }
-        i
-    };
+    let forward = |i| forward_of(tape, i);
     let family = forward(i);
     (0..tape.nodes.len() as u32)
         .any(|j| scan_of(tape, j).is_some_and(|op| forward(j) == family && step_mixes_rows(&op.step)))
@@ -569,15 +572,16 @@ fn request<'a>(op: &'a ScanOp, d: &ScanDecision, isa: Isa, outputs: bool, record
     r
 }
 
-/// Bytes of the largest matrix from outside that a step multiplies by.
-fn matrix(step: &Step) -> usize {
+/// Bytes of the largest matrix that the steps of a scan, or of the one it is the adjoint of, multiply by.
+fn family_matrix(tape: &Tape, i: u32) -> usize {
+    let Some(op) = scan_of(tape, forward_of(tape, i)) else { return 0 };
     let of = |node: &Node| match &node.kind {
-        NodeKind::Op(op) if matches!(op.class(), Class::MatMul(_)) => {
-            step.nodes[node.inputs[1].index as usize].ty.entry_bytes()
+        NodeKind::Op(o) if matches!(o.class(), Class::MatMul(_)) => {
+            op.step.nodes[node.inputs[1].index as usize].ty.entry_bytes()
         }
         _ => 0,
     };
-    step.nodes.iter().map(of).max().unwrap_or(0)
+    op.step.nodes.iter().map(of).max().unwrap_or(0)
 }
 
 fn lower_scan(
@@ -616,11 +620,11 @@ fn lower_scan(
     let mut replay = None;
     let states =
         |op: &ScanOp| op.step.ports[..op.step.carries.len()].iter().map(|p| p.ty.entry_bytes()).sum();
-    let (mut state_bytes, mut matrix_bytes): (usize, usize) = (states(op), matrix(&op.step));
+    let mut state_bytes: usize = states(op);
     if let Some((f, pair)) = &d.forward {
         role = Role::Adjoint(pair.pair);
         let fop = scan_of(tape, *f).ok_or_else(|| Error::argument("plan", "bug: not a scan"))?;
-        (state_bytes, matrix_bytes) = (states(fop), matrix(&fop.step));
+        state_bytes = states(fop);
         let fd = &decisions[f];
         let (advance, record) = (plan(fop, fd, false, false)?, plan(fop, fd, false, true)?);
         let fnode = &tape.nodes[*f as usize];
@@ -689,7 +693,7 @@ fn lower_scan(
         reverse: op.reverse,
         mixes_rows: mixes,
         state_bytes,
-        matrix_bytes,
+        matrix_bytes: family_matrix(tape, i),
         label: node.label.clone().unwrap_or_else(|| "scan".into()),
         rebuilt: d.rebuilt.clone(),
     })

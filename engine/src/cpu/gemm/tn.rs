@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::{Accumulate, check, kernel, tile_rows};
+use super::{ALIAS, Accumulate, check, kernel, tile_rows};
 use crate::cpu::isa::Isa;
 use crate::cpu::real::{Kernel, Real};
 use crate::cpu::simd::Vector;
@@ -15,6 +15,9 @@ const LARGE_ROWS: usize = 256;
 const LARGE: usize = 1 << 19;
 /// Columns of `a` packed together, a multiple of every tile height.
 const A_COLS: usize = 192;
+
+/// Panels of `b` up to which `a` is read where it lies.
+const FEW_PANELS: usize = 4;
 
 /// Size of the buffer for the transpose of a result of few columns.
 const NARROW_ROWS: usize = 8;
@@ -140,6 +143,9 @@ unsafe fn wide<V: Vector>(t: &TnArgs<V::Scalar>) {
     let mut packed_a = [const { MaybeUninit::<V::Scalar>::uninit() }; LARGE_ROWS * A_COLS];
     let large = t.m * t.n * size_of::<V::Scalar>() > LARGE;
     let block = if large { LARGE_ROWS } else { ROWS };
+    // Columns of `a` are read once for each panel of `b`: few times, and they are not worth packing, unless its rows
+    // share sets of the cache.
+    let packs = t.n > FEW_PANELS * panel_cols || (t.lda * size_of::<V::Scalar>()).is_multiple_of(ALIAS);
     let mut r = 0;
     let mut accumulate = t.accumulate;
     loop {
@@ -147,11 +153,14 @@ unsafe fn wide<V: Vector>(t: &TnArgs<V::Scalar>) {
         let mut i0 = 0;
         while i0 < t.m {
             let m = A_COLS.min(t.m - i0);
-            // SAFETY: rows `r..r + rows` and columns `i0..i0 + m` of `a` exist, by the caller's word, and fit.
-            let a = unsafe {
+            let lying = t.a.wrapping_add(r * t.lda + i0);
+            let a = if packs {
                 let to = packed_a.as_mut_ptr().cast::<V::Scalar>();
-                pack_a(to, t.a.wrapping_add(r * t.lda + i0), t.lda, rows, m, V::ROWS);
-                to
+                // SAFETY: rows `r..r + rows` and columns `i0..i0 + m` of `a` exist, by the caller's word, and fit.
+                unsafe { pack_a(to, lying, t.lda, rows, m, V::ROWS) };
+                to.cast_const()
+            } else {
+                lying
             };
             let mut j = 0;
             while j < t.n {
@@ -175,9 +184,9 @@ unsafe fn wide<V: Vector>(t: &TnArgs<V::Scalar>) {
                     unsafe {
                         let tile = kernel::Tile {
                             k: rows,
-                            a: a.add(rows * i),
+                            a: a.add(if packs { rows * i } else { i }),
                             a_row: 1,
-                            a_k: tall,
+                            a_k: if packs { tall } else { t.lda },
                             b,
                             b_k,
                             c: t.c.add((i0 + i) * t.ldc + j),

@@ -147,6 +147,8 @@ pub struct ScanSummary {
     pub tile_rows: usize,
     /// Steps of a chunk.
     pub chunk: usize,
+    /// Threads that share every call; 1 where each takes tiles of its own.
+    pub members: usize,
     /// Values kept for the adjoint, by a forward scan: states, then others.
     pub kept: Vec<String>,
     /// Values of the forward step that an adjoint computes again.
@@ -390,6 +392,7 @@ fn scan(plan: &Plan, item: usize, s: &ScanItem, once: Vec<CallSummary>) -> ScanS
         tiles: cut.tiles,
         tile_rows: cut.tile_rows,
         chunk: cut.chunk,
+        members: m.scans[&item].members,
         kept,
         rebuilt: s.rebuilt.clone(),
         passes: passes::of(s, m, cut.chunk),

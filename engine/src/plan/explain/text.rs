@@ -227,7 +227,11 @@ impl Text<'_> {
 
 fn cut_text(s: &ScanSummary) -> String {
     let (tiles, rows) = (plural(s.tiles as u64, "tile"), plural(s.tile_rows as u64, "row"));
-    format!("{tiles} of {rows}, in chunks of {}", plural(s.chunk as u64, "step"))
+    let chunks = format!("{tiles} of {rows}, in chunks of {}", plural(s.chunk as u64, "step"));
+    match s.members {
+        1 => chunks,
+        n => format!("{chunks}; {n} threads share every call"),
+    }
 }
 
 fn times(n: usize) -> String {

@@ -22,7 +22,7 @@ pub(crate) struct Cut {
 
 impl Cut {
     pub(crate) fn new(s: &ScanItem, rows: usize) -> Cut {
-        let tiles = tiles(rows, s.mixes_rows);
+        let tiles = tiles(rows, s);
         let tile_rows = rows.div_ceil(tiles);
         Cut { tiles, tile_rows, chunk: chunk_steps(tile_rows, s.state_bytes, s.matrix_bytes) }
     }

@@ -1,0 +1,128 @@
+//! What the crate asks of a device, and nothing more.
+//!
+//! Two things answer: the driver of the machine, and a device emulated on the processor that interprets the same PTX
+//! ([`emulator`](crate::emulator)).
+
+#[cfg(target_os = "linux")]
+pub(crate) mod real;
+#[cfg(target_os = "linux")]
+mod symbols;
+
+use crate::error::Result;
+
+/// PTX of a family of kernels.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Module {
+    /// Name of the source file without its ending.
+    pub name: &'static str,
+    /// The text.
+    pub ptx: &'static str,
+}
+
+/// One kernel of a module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kernel {
+    /// Where it is.
+    pub module: &'static Module,
+    /// Its name there.
+    pub name: &'static str,
+}
+
+/// How many blocks of how many threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Blocks along x and y.
+    pub blocks: (u32, u32),
+    /// Threads of a block.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory of a block.
+    pub shared_bytes: u32,
+    /// Whether all blocks have to run at once, because they wait for each other.
+    pub cooperative: bool,
+}
+
+impl Grid {
+    /// A row of independent blocks.
+    pub fn row(blocks: u32, threads: u32, shared_bytes: u32) -> Grid {
+        Grid { blocks: (blocks, 1), threads, shared_bytes, cooperative: false }
+    }
+}
+
+/// An argument of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Arg {
+    /// Address of a buffer; 0 where the kernel allows none.
+    Address(u64),
+    /// `long long`.
+    I64(i64),
+    /// `int`.
+    I32(i32),
+    /// `float`.
+    F32(f32),
+}
+
+impl Arg {
+    /// The address `elements` numbers of four bytes further on.
+    pub(crate) fn offset(self, elements: usize) -> Arg {
+        match self {
+            Arg::Address(address) => Arg::Address(address + 4 * elements as u64),
+            other => other,
+        }
+    }
+
+    /// The value in the low bytes, and the number of bytes.
+    pub(crate) fn bits(self) -> (u64, usize) {
+        match self {
+            Arg::Address(address) => (address, 8),
+            Arg::I64(value) => (value as u64, 8),
+            Arg::I32(value) => (u64::from(value as u32), 4),
+            Arg::F32(value) => (u64::from(value.to_bits()), 4),
+        }
+    }
+}
+
+/// What a device is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// Name of the device.
+    pub name: String,
+    /// Compute capability.
+    pub compute: (u32, u32),
+    /// Version of the driver, 1000·major + 10·minor; 0 for the emulated device.
+    pub driver: i32,
+    /// Bytes of its memory.
+    pub memory_bytes: u64,
+    /// Bytes of shared memory that a block can have.
+    pub shared_bytes: u32,
+    /// Number of multiprocessors.
+    pub multiprocessors: u32,
+    /// Whether it is the emulated one.
+    pub emulated: bool,
+}
+
+/// What a device does. Everything happens in the order of the calls; a launch may return before its kernel has run,
+/// everything else waits.
+pub(crate) trait Driver: std::fmt::Debug {
+    /// What the device is.
+    fn describe(&self) -> &Description;
+    /// Free bytes of its memory.
+    fn free_bytes(&self) -> Result<u64>;
+    /// A place for `bytes`, at least 1.
+    fn allocate(&self, bytes: u64) -> Result<u64>;
+    /// Gives a place back.
+    fn release(&self, address: u64);
+    /// Copies to the device.
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<()>;
+    /// Copies from the device.
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()>;
+    /// Sets bytes to 0.
+    fn zero(&self, address: u64, bytes: u64) -> Result<()>;
+    /// Starts a kernel. Whoever calls has checked that the arguments are what the kernel reads and writes.
+    fn launch(&self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()>;
+    /// Waits for everything that was started.
+    fn synchronize(&self) -> Result<()>;
+    /// Instructions of all threads so far, where they are counted.
+    fn instructions(&self) -> Option<u64> {
+        None
+    }
+}

@@ -1,0 +1,320 @@
+//! The driver of the machine, through `cust`; through its raw bindings where `cust` has no call.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+
+use cust::CudaFlags;
+use cust::context::{Context, CurrentContext};
+use cust::device::{Device, DeviceAttribute};
+use cust::error::CudaError;
+use cust::function::{BlockSize, Function};
+use cust::memory::{DevicePointer, cuda_free, cuda_malloc, mem_get_info};
+use cust::stream::{Stream, StreamFlags};
+use cust::sys::{self, CUresult, cudaError_enum};
+
+use super::symbols;
+use super::{Arg, Description, Driver, Grid, Kernel, Module};
+use crate::error::{Error, Result};
+
+/// CUDA version whose drivers load the PTX that is checked in: `.version 7.8`.
+pub(crate) const NEEDS_DRIVER: i32 = 11_080;
+/// Chip the PTX is made for: `.target sm_80`.
+pub(crate) const NEEDS_COMPUTE: (u32, u32) = (8, 0);
+
+/// A device of the machine.
+#[derive(Debug)]
+pub(crate) struct Real {
+    description: Description,
+    /// Kernels that were started since the device was last waited for.
+    running: RefCell<Vec<&'static str>>,
+    /// Set by the first kernel that fails: the context is lost then.
+    lost: RefCell<Option<Error>>,
+    /// Largest dynamic shared memory asked for so far, by kernel.
+    shared: RefCell<HashMap<&'static str, u32>>,
+    modules: RefCell<HashMap<&'static str, cust::module::Module>>,
+    stream: Stream,
+    context: Context,
+}
+
+fn failed(call: &'static str) -> impl Fn(CudaError) -> Error {
+    move |code| Error::Driver { call, code: format!("{code:?}") }
+}
+
+/// The raw code as a result.
+fn check(call: &'static str, code: CUresult) -> Result<()> {
+    match code {
+        cudaError_enum::CUDA_SUCCESS => Ok(()),
+        code => Err(Error::Driver { call, code: format!("{code:?}") }),
+    }
+}
+
+impl Real {
+    /// Opens a device: see [`Gpu::open`](crate::Gpu::open).
+    pub(crate) fn open(ordinal: u32) -> Result<Real> {
+        symbols::library().map_err(|reason| Error::NoDriver { reason: reason.to_owned() })?;
+        let version = cust::CudaApiVersion::get().map_or(0, |v| v.major() * 1000 + v.minor() * 10);
+        match cust::init(CudaFlags::empty()) {
+            Ok(()) => {}
+            Err(CudaError::NoDevice) => return Err(Error::NoDevice { version }),
+            Err(code) => {
+                let reason = format!("{} answers cuInit with {code:?}", symbols::LIBRARY);
+                return Err(Error::NoDriver { reason });
+            }
+        }
+        if version < NEEDS_DRIVER {
+            return Err(Error::OldDriver { got: version, needs: NEEDS_DRIVER });
+        }
+        let count = Device::num_devices().map_err(failed("counting devices"))?;
+        if count == 0 {
+            return Err(Error::NoDevice { version });
+        }
+        if ordinal >= count {
+            return Err(Error::Ordinal { asked: ordinal, count });
+        }
+        let device = Device::get_device(ordinal).map_err(failed("taking the device"))?;
+        let description = describe(device, version)?;
+        if description.compute < NEEDS_COMPUTE {
+            let (device, got) = (description.name, description.compute);
+            return Err(Error::Architecture { device, got, needs: NEEDS_COMPUTE });
+        }
+        let context = Context::new(device).map_err(failed("taking the primary context"))?;
+        let stream = Stream::new(StreamFlags::NON_BLOCKING, None).map_err(failed("making a stream"))?;
+        Ok(Real {
+            description,
+            running: RefCell::default(),
+            lost: RefCell::default(),
+            shared: RefCell::default(),
+            modules: RefCell::default(),
+            stream,
+            context,
+        })
+    }
+
+    /// Makes the context current; a lost device stays lost.
+    fn enter(&self) -> Result<()> {
+        if let Some(lost) = &*self.lost.borrow() {
+            return Err(lost.clone());
+        }
+        CurrentContext::set_current(&self.context).map_err(failed("making the context current"))
+    }
+
+    /// Waits for the stream and gives a failure to the kernels that ran.
+    fn wait(&self) -> Result<()> {
+        let waited = self.stream.synchronize();
+        let kernels = std::mem::take(&mut *self.running.borrow_mut());
+        waited.map_err(|code| {
+            let error = Error::Fault { kernels, code: format!("{code:?}") };
+            *self.lost.borrow_mut() = Some(error.clone());
+            error
+        })
+    }
+
+    fn load(&self, module: &'static Module) -> Result<()> {
+        let mut modules = self.modules.borrow_mut();
+        if modules.contains_key(module.name) {
+            return Ok(());
+        }
+        let loaded = cust::module::Module::from_ptx(module.ptx, &[])
+            .map_err(|_| why_not_loaded(module, self.description.driver))?;
+        modules.insert(module.name, loaded);
+        Ok(())
+    }
+
+    /// Lets a kernel have more dynamic shared memory than 48 KiB.
+    fn allow_shared(&self, kernel: Kernel, function: &Function<'_>, bytes: u32) -> Result<()> {
+        let mut allowed = self.shared.borrow_mut();
+        let allowed = allowed.entry(kernel.name).or_insert(48 << 10);
+        if bytes > *allowed {
+            let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            // SAFETY: the function belongs to a module that is loaded; the call only sets a limit.
+            let code = unsafe { sys::cuFuncSetAttribute(function.to_raw(), attribute, bytes as i32) };
+            check("allowing shared memory", code)?;
+            *allowed = bytes;
+        }
+        Ok(())
+    }
+
+    /// Refuses a cooperative grid that does not fit.
+    fn check_cooperative(&self, kernel: Kernel, function: &Function<'_>, grid: Grid) -> Result<()> {
+        let each = function
+            .max_active_blocks_per_multiprocessor(BlockSize::x(grid.threads), grid.shared_bytes as usize)
+            .map_err(failed("asking for the occupancy"))?;
+        let limit = u64::from(each) * u64::from(self.description.multiprocessors);
+        let asked = u64::from(grid.blocks.0) * u64::from(grid.blocks.1);
+        if asked > limit { Err(Error::Cooperative { kernel: kernel.name, asked, limit }) } else { Ok(()) }
+    }
+}
+
+fn describe(device: Device, driver: i32) -> Result<Description> {
+    let attribute =
+        |a| device.get_attribute(a).map(|v| v.max(0) as u32).map_err(failed("asking for an attribute"));
+    let mut shared = 0;
+    let optin = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+    // SAFETY: `shared` is written, the device exists.
+    check("asking for an attribute", unsafe {
+        sys::cuDeviceGetAttribute(&mut shared, optin, device.as_raw())
+    })?;
+    Ok(Description {
+        name: device.name().map_err(failed("asking for the name"))?,
+        compute: (
+            attribute(DeviceAttribute::ComputeCapabilityMajor)?,
+            attribute(DeviceAttribute::ComputeCapabilityMinor)?,
+        ),
+        driver,
+        memory_bytes: device.total_memory().map_err(failed("asking for the memory"))? as u64,
+        shared_bytes: shared.max(0) as u32,
+        multiprocessors: attribute(DeviceAttribute::MultiprocessorCount)?,
+        emulated: false,
+    })
+}
+
+/// Loads once more to hear the code and the words that `cust` does not pass on.
+fn why_not_loaded(module: &'static Module, driver: i32) -> Error {
+    use sys::CUjit_option_enum::{CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
+    let Ok(text) = CString::new(module.ptx) else {
+        return Error::Module { module: module.name, reason: "the PTX holds a zero byte".into() };
+    };
+    let mut log = vec![0u8; 4096];
+    let mut options = [CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
+    let mut values = [log.as_mut_ptr().cast::<c_void>(), log.len() as *mut c_void];
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: two options with two values, of which the second is a size by the driver's convention; `log` outlives
+    // the call, `text` ends in a zero byte.
+    let code = unsafe {
+        sys::cuModuleLoadDataEx(
+            &mut handle,
+            text.as_ptr().cast(),
+            2,
+            options.as_mut_ptr(),
+            values.as_mut_ptr(),
+        )
+    };
+    if code == cudaError_enum::CUDA_ERROR_UNSUPPORTED_PTX_VERSION {
+        return Error::OldDriver { got: driver, needs: NEEDS_DRIVER };
+    }
+    let words = String::from_utf8_lossy(&log);
+    let words = words.trim_matches(['\0', '\n', ' ']);
+    Error::Module { module: module.name, reason: format!("{code:?} {words}").trim_end().to_owned() }
+}
+
+impl Driver for Real {
+    fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    fn free_bytes(&self) -> Result<u64> {
+        self.enter()?;
+        mem_get_info().map(|(free, _)| free as u64).map_err(failed("asking for free memory"))
+    }
+
+    fn allocate(&self, bytes: u64) -> Result<u64> {
+        self.enter()?;
+        // SAFETY: the place is given back by `release`, once, by the buffer that owns it.
+        match unsafe { cuda_malloc::<u8>(bytes as usize) } {
+            Ok(place) => Ok(place.as_raw()),
+            Err(CudaError::OutOfMemory) => {
+                let (free, total) = mem_get_info().unwrap_or_default();
+                Err(Error::OutOfMemory { asked: bytes, free: free as u64, total: total as u64 })
+            }
+            Err(code) => Err(failed("allocating")(code)),
+        }
+    }
+
+    fn release(&self, address: u64) {
+        // Kernels that were started may still use the place; freeing waits for them. A lost device has nothing left.
+        if self.enter().is_ok() {
+            // SAFETY: `allocate` gave the address, and its only owner gives it back.
+            let _ = unsafe { cuda_free(DevicePointer::<u8>::from_raw(address)) };
+        }
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the buffer that owns the address has room for `bytes`, which outlive the wait.
+        let code = unsafe {
+            sys::cuMemcpyHtoDAsync_v2(address, bytes.as_ptr().cast(), bytes.len(), self.stream.as_inner())
+        };
+        check("copying to the device", code)?;
+        self.wait()
+    }
+
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the buffer that owns the address is as long as `bytes`, which outlive the wait.
+        let code = unsafe {
+            sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), address, bytes.len(), self.stream.as_inner())
+        };
+        check("copying from the device", code)?;
+        self.wait()
+    }
+
+    fn zero(&self, address: u64, bytes: u64) -> Result<()> {
+        self.enter()?;
+        // SAFETY: the buffer that owns the address has `bytes`.
+        let code = unsafe { sys::cuMemsetD8Async(address, 0, bytes as usize, self.stream.as_inner()) };
+        check("setting to zero", code)
+    }
+
+    fn launch(&self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
+        self.enter()?;
+        self.load(kernel.module)?;
+        let modules = self.modules.borrow();
+        let function = modules.get(kernel.module.name).map(|m| m.get_function(kernel.name));
+        let Some(Ok(function)) = function else {
+            let reason = format!("has no kernel {}", kernel.name);
+            return Err(Error::Module { module: kernel.module.name, reason });
+        };
+        self.allow_shared(kernel, &function, grid.shared_bytes)?;
+        if grid.cooperative {
+            self.check_cooperative(kernel, &function, grid)?;
+        }
+        let mut values: Vec<u64> = args.iter().map(|arg| arg.bits().0).collect();
+        let mut places: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
+        let ((x, y), stream) = (grid.blocks, self.stream.as_inner());
+        // SAFETY: the typed launch function made the arguments for this kernel's parameters, in order; each is read
+        // from its low bytes (devices and hosts are little-endian) before the call returns; the buffers behind the
+        // addresses are borrowed by the caller, and freeing one waits for the stream.
+        let code = unsafe {
+            match grid.cooperative {
+                false => sys::cuLaunchKernel(
+                    function.to_raw(),
+                    x,
+                    y,
+                    1,
+                    grid.threads,
+                    1,
+                    1,
+                    grid.shared_bytes,
+                    stream,
+                    places.as_mut_ptr(),
+                    std::ptr::null_mut(),
+                ),
+                true => sys::cuLaunchCooperativeKernel(
+                    function.to_raw(),
+                    x,
+                    y,
+                    1,
+                    grid.threads,
+                    1,
+                    1,
+                    grid.shared_bytes,
+                    stream,
+                    places.as_mut_ptr(),
+                ),
+            }
+        };
+        if code != cudaError_enum::CUDA_SUCCESS {
+            let mut kernels = self.running.borrow().clone();
+            kernels.push(kernel.name);
+            return Err(Error::Fault { kernels, code: format!("{code:?}") });
+        }
+        self.running.borrow_mut().push(kernel.name);
+        Ok(())
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        self.enter()?;
+        self.wait()
+    }
+}

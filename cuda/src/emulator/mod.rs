@@ -1,0 +1,172 @@
+//! A device that interprets the kernels' PTX on the processor.
+//!
+//! It runs the very text that a driver would load, thread by thread from barrier to barrier, and is stricter than a
+//! chip: every access is held against the buffers (addresses are never given twice, and between buffers lies room
+//! that belongs to none), two threads that use a word without a barrier between them are a [`Fault`] even if the
+//! values would have come out right, blocks may not see each other's writes, reading shared memory that nobody wrote
+//! is a fault, and so is a barrier or a shuffle that not all threads come to. Fresh buffers hold NaN.
+//!
+//! What it is not: a measure of speed; a chip's rounding of approximations (they are computed exactly here); a model
+//! of warps that run out of step (each runs to the next barrier at once, which finds the same races, because a race
+//! is found by who touched what between two barriers, in whatever order). It has no atomics, no textures, no calls:
+//! kernels that use them do not load.
+
+mod arithmetic;
+mod block;
+mod fault;
+mod memory;
+mod parse;
+mod program;
+#[cfg(test)]
+#[allow(clippy::panic)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+pub use fault::{Cause, Fault};
+
+use crate::driver::{Arg, Description, Driver, Grid, Kernel, Module};
+use crate::error::{Error, Result};
+use block::Blocks;
+use memory::Buffers;
+use program::Program;
+
+/// The emulated device, with 4 GiB.
+#[derive(Debug)]
+pub(crate) struct Emulator {
+    description: Description,
+    state: RefCell<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    buffers: Buffers,
+    modules: HashMap<&'static str, HashMap<String, Program>>,
+    launches: u64,
+    instructions: u64,
+}
+
+impl Emulator {
+    /// A device without buffers, whose blocks have so much shared memory.
+    pub(crate) fn new(shared_bytes: u32) -> Emulator {
+        let description = Description {
+            name: "emulated device".into(),
+            compute: (9, 0),
+            driver: 0,
+            memory_bytes: 4 << 30,
+            shared_bytes,
+            multiprocessors: 1,
+            emulated: true,
+        };
+        let state = State { buffers: Buffers::new(), modules: HashMap::new(), launches: 0, instructions: 0 };
+        Emulator { description, state: RefCell::new(state) }
+    }
+}
+
+/// Reads a module. Errors: what is not understood, with its line.
+fn load(module: &'static Module) -> Result<HashMap<String, Program>> {
+    let failed = |reason: String| Error::Module { module: module.name, reason };
+    let file = parse::parse(module.ptx).map_err(failed)?;
+    let kernels = file.entries.iter().map(|entry| Ok((entry.name.clone(), Program::new(&file, entry)?)));
+    kernels.collect::<std::result::Result<_, String>>().map_err(failed)
+}
+
+/// The parameters as a kernel finds them. Errors: another number of them, or other sizes.
+fn pack(kernel: Kernel, program: &Program, args: &[Arg]) -> Result<Vec<u8>> {
+    let sizes: Vec<usize> = program.params.iter().map(|p| p.0).collect();
+    let got: Vec<usize> = args.iter().map(|a| a.bits().1).collect();
+    if sizes != got {
+        let reason = format!("{} takes parameters of {sizes:?} bytes, is given {got:?}", kernel.name);
+        return Err(Error::Module { module: kernel.module.name, reason });
+    }
+    let mut bytes = vec![0; program.param_bytes];
+    for (arg, (size, at)) in args.iter().zip(&program.params) {
+        memory::write(&mut bytes, *at, *size, arg.bits().0);
+    }
+    Ok(bytes)
+}
+
+impl Driver for Emulator {
+    fn describe(&self) -> &Description {
+        &self.description
+    }
+
+    fn free_bytes(&self) -> Result<u64> {
+        Ok(self.description.memory_bytes.saturating_sub(self.state.borrow().buffers.used))
+    }
+
+    fn allocate(&self, bytes: u64) -> Result<u64> {
+        let (free, total) = (self.free_bytes()?, self.description.memory_bytes);
+        if bytes > free {
+            return Err(Error::OutOfMemory { asked: bytes, free, total });
+        }
+        Ok(self.state.borrow_mut().buffers.allocate(bytes))
+    }
+
+    fn release(&self, address: u64) {
+        self.state.borrow_mut().buffers.release(address);
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
+        let mut state = self.state.borrow_mut();
+        if !state.buffers.find(address, bytes.len() as u64) {
+            return Err(Error::Driver { call: "copying to the device", code: state.buffers.near(address) });
+        }
+        let (memory, at) = state.buffers.found(address);
+        memory.bytes_mut()[at..at + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
+        let mut state = self.state.borrow_mut();
+        if !state.buffers.find(address, bytes.len() as u64) {
+            return Err(Error::Driver { call: "copying from the device", code: state.buffers.near(address) });
+        }
+        let (memory, at) = state.buffers.found(address);
+        bytes.copy_from_slice(&memory.bytes()[at..at + bytes.len()]);
+        Ok(())
+    }
+
+    fn zero(&self, address: u64, bytes: u64) -> Result<()> {
+        self.write(address, &vec![0; bytes as usize])
+    }
+
+    fn launch(&self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
+        let state = &mut *self.state.borrow_mut();
+        if !state.modules.contains_key(kernel.module.name) {
+            state.modules.insert(kernel.module.name, load(kernel.module)?);
+        }
+        let Some(program) = state.modules[kernel.module.name].get(kernel.name) else {
+            let reason = format!("has no kernel {}", kernel.name);
+            return Err(Error::Module { module: kernel.module.name, reason });
+        };
+        if grid.threads == 0 || grid.threads > program.max_threads {
+            let expected = format!("1 to {}", program.max_threads);
+            let got = grid.threads.to_string();
+            return Err(Error::Unsupported {
+                kernel: kernel.name,
+                argument: "number of threads",
+                got,
+                expected,
+            });
+        }
+        let params = pack(kernel, program, args)?;
+        state.launches += 1;
+        let mut blocks = Blocks::new(kernel, program, grid, params, &mut state.buffers, state.launches);
+        for block in 0..grid.blocks.0 * grid.blocks.1 {
+            blocks.run(block)?;
+        }
+        let instructions = blocks.instructions;
+        state.instructions += instructions;
+        Ok(())
+    }
+
+    fn instructions(&self) -> Option<u64> {
+        Some(self.state.borrow().instructions)
+    }
+
+    fn synchronize(&self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,164 @@
+//! A device and the buffers on it.
+
+use std::marker::PhantomData;
+use std::rc::Rc;
+
+use bytemuck::Pod;
+
+use crate::driver::{Arg, Description, Driver, Grid, Kernel};
+use crate::emulator::Emulator;
+use crate::error::{Error, Result};
+
+/// A device that runs the kernels of this crate. Clones are the same device; it stays on the thread that opened it.
+#[derive(Clone, Debug)]
+pub struct Gpu {
+    driver: Rc<dyn Driver>,
+}
+
+impl Gpu {
+    /// Opens device `ordinal` of the machine.
+    ///
+    /// Errors: no driver; no device; no such device; a driver or a chip older than the kernels.
+    pub fn open(ordinal: u32) -> Result<Gpu> {
+        #[cfg(target_os = "linux")]
+        {
+            Ok(Gpu { driver: Rc::new(crate::driver::real::Real::open(ordinal)?) })
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = ordinal;
+            Err(Error::NoDriver { reason: "the driver is looked for on Linux alone".into() })
+        }
+    }
+
+    /// The device that interprets the kernels' PTX on the processor, with bounds and races checked; its blocks have
+    /// as much shared memory as an H100's. Many thousand times slower than a chip: for tests.
+    pub fn emulated() -> Gpu {
+        Gpu::emulated_with(227 << 10)
+    }
+
+    /// The same with another amount of shared memory, which decides between variants of some kernels.
+    pub fn emulated_with(shared_bytes: u32) -> Gpu {
+        Gpu { driver: Rc::new(Emulator::new(shared_bytes)) }
+    }
+
+    /// PTX instructions that all threads of the emulated device have executed; `None` on a real one.
+    pub fn instructions(&self) -> Option<u64> {
+        self.driver.instructions()
+    }
+
+    /// What the device is.
+    pub fn describe(&self) -> &Description {
+        self.driver.describe()
+    }
+
+    /// Free bytes of the device's memory.
+    pub fn free_bytes(&self) -> Result<u64> {
+        self.driver.free_bytes()
+    }
+
+    /// Waits for all kernels. Errors: one of them failed.
+    pub fn synchronize(&self) -> Result<()> {
+        self.driver.synchronize()
+    }
+
+    /// A buffer of `len` zeros. Errors: out of memory.
+    pub fn zeros<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
+        let buffer = self.uninitialized(len)?;
+        if len > 0 {
+            self.driver.zero(buffer.address, buffer.bytes())?;
+        }
+        Ok(buffer)
+    }
+
+    /// A buffer that kernels write before anybody reads it. Errors: out of memory.
+    pub(crate) fn uninitialized<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
+        let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
+        let address = if bytes == 0 { 0 } else { self.driver.allocate(bytes)? };
+        Ok(Buffer { gpu: self.clone(), address, len, of: PhantomData })
+    }
+
+    /// A buffer with these values. Errors: out of memory.
+    pub fn upload<T: Pod>(&self, values: &[T]) -> Result<Buffer<T>> {
+        let buffer = self.uninitialized(values.len())?;
+        if !values.is_empty() {
+            self.driver.write(buffer.address, bytemuck::cast_slice(values))?;
+        }
+        Ok(buffer)
+    }
+
+    /// The one way to a kernel. Callers are the typed functions of [`kernels`](crate::kernels), which have checked
+    /// the arguments.
+    pub(crate) fn launch(&self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
+        if grid.blocks.0 == 0 || grid.blocks.1 == 0 {
+            return Ok(());
+        }
+        let limit = self.describe().shared_bytes;
+        if grid.shared_bytes > limit {
+            let (asked, limit) = (u64::from(grid.shared_bytes), u64::from(limit));
+            return Err(Error::SharedMemory { kernel: kernel.name, asked, limit });
+        }
+        self.driver.launch(kernel, grid, args)
+    }
+}
+
+/// Numbers on a device, given back when dropped.
+#[derive(Debug)]
+pub struct Buffer<T> {
+    gpu: Gpu,
+    address: u64,
+    len: usize,
+    of: PhantomData<T>,
+}
+
+impl<T: Pod> Buffer<T> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn bytes(&self) -> u64 {
+        self.len as u64 * size_of::<T>() as u64
+    }
+
+    /// The values, after all kernels before. Errors: one of them failed.
+    pub fn download(&self) -> Result<Vec<T>> {
+        let mut values = vec![T::zeroed(); self.len];
+        if self.len > 0 {
+            self.gpu.driver.read(self.address, bytemuck::cast_slice_mut(&mut values))?;
+        }
+        Ok(values)
+    }
+
+    /// Replaces the values. Errors: another number of them.
+    pub fn write(&mut self, values: &[T]) -> Result<()> {
+        if values.len() != self.len {
+            let (expected, got) = (self.len as u64, values.len() as u64);
+            return Err(Error::Size { kernel: "write", argument: "values".into(), expected, got });
+        }
+        if self.len > 0 { self.gpu.driver.write(self.address, bytemuck::cast_slice(values)) } else { Ok(()) }
+    }
+
+    /// As an argument that the kernel reads.
+    pub(crate) fn input(&self) -> Arg {
+        Arg::Address(self.address)
+    }
+
+    /// As an argument that the kernel writes.
+    pub(crate) fn output(&mut self) -> Arg {
+        Arg::Address(self.address)
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        if self.address != 0 {
+            self.gpu.driver.release(self.address);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! `retrograd reproduce`: comparisons that papers make, in one command.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clap::ValueEnum;
+use retrograd::Error;
+use retrograd::reproduce::{
+    CONTESTANTS, Contestant, MEMORY_TASKS, MemoryTask, Outcome, PARAMETERS, Sized, chart, contestant_config,
+    outcome, table,
+};
+use retrograd::run::progress::Mode;
+use retrograd::run::{CONFIG, RunFolder, write_atomic};
+use retrograd::train::{RESULT, Session, TrainConfig, Trainer};
+use serde_json::{Value, json};
+
+use super::{Output, Report, Result, live, parse};
+
+const EXAMPLES: &str = "\
+All cells with as many parameters on copying (T = 200), adding (T = 200) and denoising (T = 100): updates until the
+validation loss is a tenth of the baseline. A run that is there is gone on with, or read if it is at its end, so the
+command may be stopped at any time and given again. Each task leaves TASK.md and TASK.svg.
+
+Examples:
+  retrograd reproduce cells
+  retrograd reproduce cells --task denoise --only NRU --only GRU --updates 2000 --out runs/cells
+  retrograd reproduce cells --json";
+
+/// What was left where a run cannot go on.
+const STOPPED: &str = "stopped.txt";
+
+/// Arguments of `retrograd reproduce`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Comparison
+    #[arg(value_enum)]
+    what: What,
+    /// A task of it; all if left out
+    #[arg(long)]
+    task: Option<String>,
+    /// A network of it, as the table names it; may be given several times
+    #[arg(long)]
+    only: Vec<String>,
+    /// Parameters of every network
+    #[arg(long, default_value_t = PARAMETERS, value_parser = parse::positive)]
+    parameters: usize,
+    /// Most updates of a run
+    #[arg(long, default_value = "20000", value_parser = parse::positive)]
+    updates: usize,
+    /// Seed of first parameters and of the sequences
+    #[arg(long, default_value = "1")]
+    seed: u64,
+    /// Folder of the runs, tables and pictures
+    #[arg(long, value_name = "DIR", default_value = "runs/cells")]
+    out: PathBuf,
+    /// No progress line
+    #[arg(long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum What {
+    /// All cells on three memory tasks
+    Cells,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
+    let What::Cells = args.what;
+    let tasks: Vec<&MemoryTask> =
+        MEMORY_TASKS.iter().filter(|t| args.task.as_ref().is_none_or(|name| name == t.name)).collect();
+    if tasks.is_empty() {
+        let known: Vec<&str> = MEMORY_TASKS.iter().map(|t| t.name).collect();
+        let asked = args.task.as_deref().unwrap_or_default();
+        return Err(Error::config("task", format!("`{asked}`, expected one of {}", known.join(", "))));
+    }
+    let known: Vec<&str> = CONTESTANTS.iter().map(|c| c.name).collect();
+    if let Some(name) = args.only.iter().find(|name| !known.iter().any(|k| k.eq_ignore_ascii_case(name))) {
+        return Err(Error::config("only", format!("`{name}`, expected one of {}", known.join(", "))));
+    }
+    let chosen =
+        |c: &&Contestant| args.only.is_empty() || args.only.iter().any(|n| n.eq_ignore_ascii_case(c.name));
+    let contestants: Vec<&Contestant> = CONTESTANTS.iter().filter(chosen).collect();
+    let stop = live::stop_on_interrupt()?;
+    let mut results = Vec::new();
+    for task in tasks {
+        let folder = args.out.join(task.name);
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        let mut baseline = None;
+        for contestant in &contestants {
+            let (config, sized) =
+                contestant_config(contestant, task, args.parameters, args.updates as u64, args.seed)?;
+            baseline = config.goal.map(|goal| goal * 10.0);
+            if !stop.load(Ordering::SeqCst) {
+                go_on(args, &folder.join(contestant.name), contestant, config, sized, &stop, out)?;
+            }
+            let run = folder.join(contestant.name);
+            let stopped = std::fs::read_to_string(run.join(STOPPED)).ok();
+            outcomes.push(outcome(&run, contestant, sized, stopped)?);
+            // What is there so far is worth looking at before the last run is done.
+            write_atomic(args.out.join(format!("{}.md", task.name)), table(task, &outcomes).as_bytes())?;
+            chart(task, &outcomes, baseline).save(args.out.join(format!("{}.svg", task.name)))?;
+        }
+        out.line("");
+        out.line(table(task, &outcomes).trim_end());
+        results.push(json!({
+            "task": task.name, "steps": task.steps, "baseline": baseline, "reported": task.reported,
+            "table": args.out.join(format!("{}.md", task.name)),
+            "picture": args.out.join(format!("{}.svg", task.name)),
+            "networks": outcomes.iter().map(as_json).collect::<Vec<_>>(),
+        }));
+    }
+    let interrupted = stop.load(Ordering::SeqCst);
+    if interrupted {
+        out.line("interrupted; all of it is saved, the same command goes on");
+    }
+    Ok(Report::new(json!({ "out": args.out, "tasks": results })).interrupted_if(interrupted))
+}
+
+fn as_json(o: &Outcome) -> Value {
+    json!({
+        "name": o.name, "hidden": o.sized.hidden, "parameters": o.sized.parameters, "converged": o.converged,
+        "updates": o.updates, "best": o.best, "stopped": o.stopped,
+    })
+}
+
+/// Trains to the end, from where an earlier call stopped.
+fn go_on(
+    args: &Args,
+    folder: &Path,
+    contestant: &Contestant,
+    config: TrainConfig,
+    sized: Sized,
+    stop: &Arc<AtomicBool>,
+    out: &Output,
+) -> Result<()> {
+    let at_its_end = |config: &TrainConfig| -> Result<bool> {
+        // With more updates to make than before, a run that did not get there goes on.
+        let stored = retrograd::train::stored_config(folder)?;
+        Ok(folder.join(RESULT).exists() && stored.length == config.length)
+    };
+    let begun = folder.join(CONFIG).exists();
+    if folder.join(STOPPED).exists() || (begun && at_its_end(&config)?) {
+        return Ok(());
+    }
+    let Sized { hidden, parameters } = sized;
+    out.line(format!("{} on {}: {hidden} units, {parameters} parameters", contestant.name, config.task.name));
+    let trainer = Trainer::new(config)?;
+    let session = match begun {
+        true => Session::resume(trainer, RunFolder::resume(folder)?)?.0,
+        false => Session::start(trainer, RunFolder::create(folder)?)?,
+    };
+    let mode = if args.quiet { Mode::Quiet } else { Mode::Auto };
+    let show = live::Show { mode, milestones: false };
+    match live::train_until(session, show, stop.clone()) {
+        Ok(_) => Ok(()),
+        // A network that blows up is a result; the others go on.
+        Err(error @ Error::NonFinite { .. }) => {
+            out.line(format!("{}: {error}", contestant.name));
+            write_atomic(folder.join(STOPPED), b"numbers that are not finite")
+        }
+        Err(error) => Err(error),
+    }
+}
