@@ -3,7 +3,7 @@
 //! For `w_t = ā_t ⊗ g_t` with `V_0 = A_0 ⊗ G_0` and `V_1 = A_1 ⊗ G_1` (rows the later step), the block of a sequence of `T`
 //! steps is `F = Σ_{|d|<T} (T − |d|) V_d`. Notation: `Ψ̂_C = C_0^{−1/2} C_1 C_0^{−1/2}` for `C` of `A`, `G`, with symmetric
 //! roots. Everything is in double precision; complex factors come as real matrices of twice the size
-//! ([`composite`](super::matrix::composite)).
+//! (`composite`).
 
 use faer::linalg::solvers::DenseSolveCore;
 use faer::{Mat, Side};
