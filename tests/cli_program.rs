@@ -236,7 +236,7 @@ fn bad_input_is_one_readable_line() {
             "unexpected argument '--sed' found; tip: a similar argument exists: '--seed'",
         ),
         (tiny(&["--budget", "3parsecs"]), "`parsecs` is no unit of bytes, expected one of B, kB, MB"),
-        (tiny(&["--budget", "1k"]), "budget of 1000 bytes is too small: this run needs at least"),
+        (tiny(&["--budget", "1k"]), "a budget of 1000 B is too small: this run needs at least"),
         (
             vec!["train", "jsb", "--data", "nowhere"],
             "data file `music/jsb_chorales.json` not found, looked at",

@@ -65,7 +65,7 @@ enum Command {
     Train(train::Args),
     /// Evaluate a trained network
     Eval(eval::Args),
-    /// Look inside a trained network: gradients over time, spectra, equilibria, memories, Lyapunov exponents
+    /// Look inside a trained network: gradients over time, spectra, equilibria, memories
     Diagnose(diagnose::Args),
     /// List cells, operators, optimizers, schedules, tasks, ... with one line each
     List(list::Args),
@@ -75,7 +75,7 @@ enum Command {
     Gradcheck(gradcheck::Args),
     /// Measure seconds, bytes and flops of a cell, and what the time goes to
     Bench(bench::Args),
-    /// Compare networks as papers do: all cells at equal size on three memory tasks, in one command
+    /// Compare networks as papers do: all cells at equal size on three memory tasks
     Reproduce(reproduce::Args),
     /// List the data sets, where they are published, and fetch the free ones
     Data(data::Args),
