@@ -39,8 +39,8 @@
 //!
 //! **Differs from the paper**: there every time step has step sizes of its own, which fixes the length of sequences.
 //! Here they are shared by all steps unless `eta_steps` gives the number `S` of rows; steps beyond it take the last
-//! row. The deviation of the weights is that of the public program of the authors' later TARNN, the paper says that it
-//! is small.
+//! row. The deviation of the input weights is that of the public program of the authors' later TARNN, the paper says
+//! that it is small; that of the recurrent weights is the operator's.
 
 use std::sync::Arc;
 
