@@ -157,14 +157,17 @@ fn go_on(
     stop: &Arc<AtomicBool>,
     out: &Output,
 ) -> Result<()> {
-    let at_its_end = |config: &TrainConfig| -> Result<bool> {
-        // With more updates to make than before, a run that did not get there goes on.
-        let stored = retrograd::train::stored_config(folder)?;
-        Ok(folder.join(RESULT).exists() && stored.length == config.length)
-    };
     let begun = folder.join(CONFIG).exists();
-    if folder.join(STOPPED).exists() || (begun && at_its_end(&config)?) {
-        return Ok(());
+    if begun {
+        let stored = retrograd::train::stored_config(folder)?;
+        if let [difference, ..] = &*config.differences(&stored.resumed_as(&config))? {
+            return Err(Error::run_folder(folder, format!("another configuration: {difference}")));
+        }
+        // With more updates to make than before, a run that did not get there goes on.
+        let at_its_end = folder.join(RESULT).exists() && stored.length == config.length;
+        if at_its_end || folder.join(STOPPED).exists() {
+            return Ok(());
+        }
     }
     let Sized { hidden, parameters } = sized;
     out.line(format!("{} on {}: {hidden} units, {parameters} parameters", contestant.name, config.task.name));
