@@ -158,14 +158,6 @@ pub static NETWORKS: &[Network] = &[
         "iRNN with a deep transition (Kag, Zhang, Saligrama 2020)",
     ),
     row(
-        "irnn-converged",
-        "irnn",
-        &[("solver", "anderson"), ("K", "20"), ("twice", "false"), ("recurrent_init", "normal:0.02")],
-        "dense",
-        &[],
-        "iRNN whose inner steps run to their fixed point, a small matrix to begin with",
-    ),
-    row(
         "antisymmetric-rnn-gated",
         "antisymmetric_rnn",
         &[("gated", "true")],
