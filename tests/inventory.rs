@@ -47,6 +47,7 @@ fn everything_with_a_name_is_listed() {
         listed[kind].as_array().unwrap().iter().map(|row| row["name"].as_str().unwrap()).collect()
     };
     assert_eq!(names("cells"), cells::CELLS.iter().map(|e| e.name).collect());
+    assert_eq!(names("networks"), cells::NETWORKS.iter().map(|n| n.name).collect());
     assert_eq!(names("operators"), cells::OPERATORS.iter().map(|e| e.name).collect());
     assert_eq!(names("tasks"), datasets::TASKS.iter().map(|e| e.name).collect());
     assert_eq!(names("optimizers"), optim::OPTIMIZERS.iter().map(|e| e.name).collect());
@@ -61,6 +62,7 @@ fn everything_with_a_name_is_listed() {
 fn cells_operators_and_tasks_have_names_of_their_own() {
     let mut seen = BTreeSet::new();
     let all = cells::CELLS.iter().map(|e| e.name).chain(cells::OPERATORS.iter().map(|e| e.name));
+    let all = all.chain(cells::NETWORKS.iter().map(|n| n.name));
     for name in
         all.chain(datasets::TASKS.iter().map(|e| e.name)).chain(optim::OPTIMIZERS.iter().map(|e| e.name))
     {

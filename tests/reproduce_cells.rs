@@ -38,14 +38,22 @@ fn a_few_updates_of_two_networks() {
     let picture = std::fs::read_to_string(dir.path().join("cells/denoise.svg")).unwrap();
     assert!(roxmltree::Document::parse(&picture).is_ok());
 
+    // Tables of what there is need no training, whatever else is in the comparison.
+    let read = json(dir.path(), &["--task", "denoise", "--read"]);
+    assert_eq!(read["tasks"][0]["networks"], first["tasks"][0]["networks"]);
+
     // The same again reads what is there; more updates go on with it.
     let file = dir.path().join("cells/denoise/GRU/metrics.jsonl");
     let before = std::fs::read(&file).unwrap();
     assert_eq!(json(dir.path(), &few), first);
     assert_eq!(std::fs::read(&file).unwrap(), before);
-    let more = json(dir.path(), &["--task", "denoise", "--only", "GRU", "--updates", "200"]);
+    let longer = ["--task", "denoise", "--only", "GRU", "--updates", "200"];
+    let more = json(dir.path(), &[&longer[..], &["--threads", "1"]].concat());
     assert_eq!(more["tasks"][0]["networks"][0]["updates"], 200);
     assert!(std::fs::read(&file).unwrap().starts_with(&before));
+    // A run stays what it was.
+    let output = run(dir.path(), &[&longer[..], &["--set", "lr=0.5"]].concat());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("another configuration"), "{output:?}");
 }
 
 #[test]

@@ -42,6 +42,7 @@ fn norm(t: &Tensor, row: usize) -> f64 {
     (0..N).map(|k| t.get(row * N + k).norm_sqr()).sum::<f64>().sqrt()
 }
 
+/// `cell` is a cell or the name of a published network.
 fn check(cell: &str, set: &[&str], state: DType) {
     let mut config = TrainConfig::new("adding", cell, None).unwrap();
     config
@@ -89,6 +90,11 @@ fn rotations() {
     check("eurnn", &["capacity=4"], DType::C64);
     check("eurnn", &["style=fft", "field=real"], DType::F64);
     check("goru", &["style=fft"], DType::F64);
+}
+
+#[test]
+fn reflections() {
+    check("ornn", &["reflections=5"], DType::F64);
 }
 
 /// A gated cell on orthogonal matrices: every gate's stays orthogonal.

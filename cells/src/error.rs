@@ -76,6 +76,20 @@ pub enum Error {
         /// Operator.
         operator: &'static str,
     },
+    /// Rotations in the FFT style of a size that is no power of two.
+    #[error(
+        "eunn: rotations in the FFT style pair off a power of two, hidden size is {hidden}; use hidden size {}, or \
+         style=tunable",
+        either(.below, .above)
+    )]
+    PowerOfTwo {
+        /// Hidden size asked for.
+        hidden: usize,
+        /// The nearest smaller power of two, if there is one.
+        below: Option<usize>,
+        /// The nearest larger one.
+        above: usize,
+    },
     /// A memory that the heads of an NRU cannot divide.
     #[error(
         "nru: {heads} heads times a memory of {memory} is {}, not a square; use memory {}",

@@ -87,9 +87,10 @@ pub struct ModelSpec {
     pub learn_h0: bool,
     /// Whether input and recurrent matrices are directions and lengths, `w_row = s v_row / ‖v_row‖`: the weight
     /// normalization of Miceli Barone, 2018, "Low-rank passthrough neural networks". It applies to what is declared by
-    /// [`Declare::blocks`]: input matrices, and those of the operators `dense`, `block_diagonal`, `lr`, `lrd` and `ivh`,
-    /// there without lengths in the factor applied first. His bound of 10 on the lengths is the constraint `max-norm` on
-    /// `*.scale`.
+    /// [`Declare::blocks`]: input matrices, and those of the operators `dense`, `block_diagonal`, `lr`, `lrd`, `ivh` and
+    /// `kron`, with one factor of a product that has lengths and rows of length 1 in the others. Operators whose rows
+    /// have a length by what they are (orthogonal and unitary ones, singular values, antisymmetric and diagonal ones)
+    /// stay as they are. His bound of 10 on the lengths is the constraint `max-norm` on `*.scale`.
     pub weight_norm: bool,
     /// How far gradients reach back.
     pub horizon: Horizon,

@@ -54,6 +54,11 @@ fn models() {
             message(|s| s.layers = vec![layer("rnn", &[], "householder", &[("reflections", "8")], 7)]),
         ),
         (
+            "eunn: rotations in the FFT style pair off a power of two, hidden size is 7; use hidden size 4 or 8, or \
+             style=tunable",
+            message(|s| s.layers = vec![layer("goru", &[], "eunn", &[("style", "fft")], 7)]),
+        ),
+        (
             "model: sru: summary of 3 to 7 statistics on operator kron, which is square; use operator dense",
             message(|s| s.layers = vec![layer("sru", &[("summary", "3")], "kron", &[], 7)]),
         ),

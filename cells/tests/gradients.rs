@@ -4,7 +4,7 @@
 mod common;
 
 use common::{inputs, layer, random, spec};
-use retrograd_cells::{Init, Input, Loss, Model, ModelSpec, Readout, combinations};
+use retrograd_cells::{Init, Input, Loss, Model, ModelSpec, OPERATORS, Readout, combinations};
 use retrograd_engine::{Params, Tensor, Var, gradcheck};
 
 /// Checks the gradient of the loss by every trained parameter, and by `x` if it is dense.
@@ -186,7 +186,11 @@ fn dropout_and_embeddings() {
 #[test]
 fn weight_normalization() {
     let mut failures = Vec::new();
-    for (cell, operator) in [("lstm", "dense"), ("gru", "lr"), ("kru", "block_diagonal"), ("irnn", "ivh")] {
+    // Every operator under a cell of more than one gate, and one under complex states.
+    let known = combinations();
+    let takes = |cell: &str, operator: &str| known.iter().any(|(c, o)| (c.name, o.name) == (cell, operator));
+    let pairs = OPERATORS.iter().flat_map(|o| [("lstm", o.name), ("kru", o.name), ("irnn", o.name)]);
+    for (cell, operator) in pairs.filter(|(cell, operator)| takes(cell, operator)) {
         let layers = vec![layer(cell, &[], operator, &[], 6)];
         let mut s = spec(Input::Symbols(4), layers, Readout::EveryStep, 2, Loss::SquaredError);
         s.weight_norm = true;

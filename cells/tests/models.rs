@@ -174,6 +174,24 @@ fn weight_normalization() {
     let names: Vec<_> = r.params.iter().filter(|(n, _)| n.ends_with("scale")).collect();
     let names: Vec<_> = names.iter().map(|(n, t)| format!("{n} {:?}", t.dims())).collect();
     assert_eq!(names, ["layer0.U.scale [6, 1]", "layer0.W.L.scale [3, 1]"]);
+    // Of a Kronecker product the outermost factor has the lengths of the rows: longer ones are longer rows of it all,
+    // longer directions change nothing in any factor.
+    let (r, m) = model("rnn", "kron", true);
+    let names: Vec<_> = r.params.names().filter(|n| n.ends_with("scale")).collect();
+    assert_eq!(names, ["layer0.U.scale", "layer0.W.0.scale"]);
+    let data = inputs(&m, 5, 3);
+    let loss = |change: &str, factor: f64| {
+        let scaled = |(name, t): (&str, &Tensor)| {
+            let mut scaled = t.clone();
+            scaled.fill_with(|i| t.get(i) * if name == change { factor } else { 1.0 });
+            (name.to_string(), scaled)
+        };
+        let params = r.params.iter().map(scaled).collect();
+        evaluate(&r, &data, &params, &[r.loss])[0].item().unwrap()
+    };
+    let expected = loss("", 1.0);
+    assert!(close(loss("layer0.W.0", 3.0), expected) && close(loss("layer0.W.1", 3.0), expected));
+    assert!(!close(loss("layer0.W.0.scale", 3.0), expected));
 }
 
 #[test]

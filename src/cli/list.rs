@@ -18,7 +18,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// A kind (cells, operators, optimizers, schedules, penalties, constraints, tasks, ops, keys, published), or the
+    /// A kind (cells, networks, operators, optimizers, schedules, penalties, constraints, tasks, ops, keys, published), or the
     /// name of one thing to list its settings
     what: Option<String>,
 }
@@ -74,6 +74,7 @@ fn kinds() -> Vec<Kind> {
             "cell",
             cells::CELLS.iter().map(|e| Row::new(e.name, e.summary).with(cell_settings(e.options))).collect(),
         ),
+        kind("networks", "published network", cells::NETWORKS.iter().map(network).collect()),
         kind(
             "operators",
             "operator",
@@ -107,8 +108,15 @@ fn kinds() -> Vec<Kind> {
         ),
         kind("ops", "operation", ops::OPS.iter().map(|o| Row::new(o.name, o.summary)).collect()),
         kind("keys", "key", KEYS.iter().map(|k| Row::new(k.key, k.doc)).collect()),
-        kind("published", "published network", published.collect()),
+        kind("published", "published result", published.collect()),
     ]
+}
+
+/// A published network, with what it is in the words of the command line.
+fn network(n: &cells::Network) -> Row {
+    let set = n.cell_set.iter().chain(n.operator_set).map(|(key, value)| format!(" {key}={value}"));
+    let words = format!("{} on {}{}", n.cell, n.operator, set.collect::<String>());
+    Row::new(n.name, format!("{} = {words}", n.summary))
 }
 
 /// Runs the command.

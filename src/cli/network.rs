@@ -11,7 +11,7 @@ use super::{Result, parse};
 /// Arguments that describe a network, the sizes of its batches, and how it runs.
 #[derive(Debug, clap::Args)]
 pub(crate) struct NetworkArgs {
-    /// Cell, one of `retrograd list cells`
+    /// Cell or published network, one of `retrograd list cells` and `retrograd list networks`
     #[arg(long)]
     pub(crate) cell: String,
     /// Recurrent operator, one of `retrograd list operators` [default: the one the cell was published with]
@@ -82,12 +82,13 @@ impl Precision {
     }
 }
 
-/// A cell and an operator by name, with the settings that each of them knows. Errors: unknown names, settings that
-/// neither has.
+/// A cell (or published network) and an operator by name, with the settings that each of them knows. Errors: unknown
+/// names, settings that neither has.
 pub(crate) fn layer(cell: &str, operator: Option<&str>, set: &[String], hidden: usize) -> Result<Layer> {
-    let cell = cells::cell_entry(cell)?;
-    let operator = cells::operator_entry(operator.unwrap_or(cell.operator))?;
-    let (mut of_cell, mut of_operator) = (Settings::new(), Settings::new());
+    let network = cells::network(cell)?.on(operator)?;
+    let (cell, operator) = (cells::cell_entry(network.cell)?, cells::operator_entry(network.operator)?);
+    let mut of_cell: Settings = network.cell_set.iter().copied().collect();
+    let mut of_operator: Settings = network.operator_set.iter().copied().collect();
     for text in set {
         let (key, value) = text
             .split_once('=')

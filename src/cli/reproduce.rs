@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::ValueEnum;
 use retrograd::Error;
 use retrograd::reproduce::{
-    CONTESTANTS, Contestant, MEMORY_TASKS, MemoryTask, Outcome, PARAMETERS, Sized, chart, contestant_config,
-    outcome, table,
+    CONTESTANTS, Contestant, MEMORY_TASKS, MemoryTask, Outcome, PARAMETERS, Sized, contestant_config,
+    outcome, picture, table,
 };
 use retrograd::run::progress::Mode;
 use retrograd::run::{CONFIG, RunFolder, write_atomic};
@@ -25,6 +25,8 @@ command may be stopped at any time and given again. Each task leaves TASK.md and
 Examples:
   retrograd reproduce cells
   retrograd reproduce cells --task denoise --only NRU --only GRU --updates 2000 --out runs/cells
+  retrograd reproduce cells --task adding --set lr=1e-3 --out runs/slower
+  retrograd reproduce cells --read
   retrograd reproduce cells --json";
 
 /// What was left where a run cannot go on.
@@ -49,6 +51,15 @@ pub(crate) struct Args {
     /// Most updates of a run
     #[arg(long, default_value = "20000", value_parser = parse::positive)]
     updates: usize,
+    /// Any other setting, for every network; may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Threads; does not change results
+    #[arg(long, value_parser = parse::positive)]
+    threads: Option<usize>,
+    /// Trains nothing: tables and pictures of the runs that are there, whatever number of updates they made
+    #[arg(long)]
+    read: bool,
     /// Seed of first parameters and of the sequences
     #[arg(long, default_value = "1")]
     seed: u64,
@@ -91,21 +102,30 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         let mut outcomes: Vec<Outcome> = Vec::new();
         let mut baseline = None;
         for contestant in &contestants {
-            let (config, sized) =
-                contestant_config(contestant, task, args.parameters, args.updates as u64, args.seed)?;
+            let updates = args.updates as u64;
+            let (mut config, sized) =
+                contestant_config(contestant, task, args.parameters, updates, args.seed, &args.set)?;
+            config.threads = args.threads;
             baseline = config.goal.map(|goal| goal * 10.0);
-            if !stop.load(Ordering::SeqCst) {
-                go_on(args, &folder.join(contestant.name), contestant, config, sized, &stop, out)?;
-            }
             let run = folder.join(contestant.name);
+            if args.read && !run.join(CONFIG).exists() {
+                continue;
+            }
+            if !args.read && !stop.load(Ordering::SeqCst) {
+                go_on(args, &run, contestant, config, sized, &stop, out)?;
+            }
             let stopped = std::fs::read_to_string(run.join(STOPPED)).ok();
             outcomes.push(outcome(&run, contestant, sized, stopped)?);
             // What is there so far is worth looking at before the last run is done.
-            write_atomic(args.out.join(format!("{}.md", task.name)), table(task, &outcomes).as_bytes())?;
-            chart(task, &outcomes, baseline).save(args.out.join(format!("{}.svg", task.name)))?;
+            write_atomic(
+                args.out.join(format!("{}.md", task.name)),
+                table(task, &outcomes, baseline).as_bytes(),
+            )?;
+            let drawing = picture(task, &outcomes, baseline);
+            write_atomic(args.out.join(format!("{}.svg", task.name)), drawing.as_bytes())?;
         }
         out.line("");
-        out.line(table(task, &outcomes).trim_end());
+        out.line(table(task, &outcomes, baseline).trim_end());
         results.push(json!({
             "task": task.name, "steps": task.steps, "baseline": baseline, "reported": task.reported,
             "table": args.out.join(format!("{}.md", task.name)),
@@ -137,14 +157,17 @@ fn go_on(
     stop: &Arc<AtomicBool>,
     out: &Output,
 ) -> Result<()> {
-    let at_its_end = |config: &TrainConfig| -> Result<bool> {
-        // With more updates to make than before, a run that did not get there goes on.
-        let stored = retrograd::train::stored_config(folder)?;
-        Ok(folder.join(RESULT).exists() && stored.length == config.length)
-    };
     let begun = folder.join(CONFIG).exists();
-    if folder.join(STOPPED).exists() || (begun && at_its_end(&config)?) {
-        return Ok(());
+    if begun {
+        let stored = retrograd::train::stored_config(folder)?;
+        if let [difference, ..] = &*config.differences(&stored.resumed_as(&config))? {
+            return Err(Error::run_folder(folder, format!("another configuration: {difference}")));
+        }
+        // With more updates to make than before, a run that did not get there goes on.
+        let at_its_end = folder.join(RESULT).exists() && stored.length == config.length;
+        if at_its_end || folder.join(STOPPED).exists() {
+            return Ok(());
+        }
     }
     let Sized { hidden, parameters } = sized;
     out.line(format!("{} on {}: {hidden} units, {parameters} parameters", contestant.name, config.task.name));

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use retrograd::Error;
+use retrograd::cells::network;
 use retrograd::run::progress::{Mode, format_bytes};
 use retrograd::run::{CONFIG, RunFolder, latest_run};
 use retrograd::train::{Session, TrainConfig, Trainer, published, stored_config};
@@ -17,7 +18,8 @@ Settings start from those published for the task and the network; `retrograd lis
 
 Examples:
   retrograd train adding --cell kru --set T=200
-  retrograd train jsb --cell lstm --operator kron
+  retrograd train jsb --cell kru-lstm
+  retrograd train jsb --cell janet --operator kron
   retrograd train psmnist --cell kru --epochs 10 --budget 64MiB --out runs/mine
   retrograd train copy --cell gru --hidden 80 --set optimizer=adam --set lr=2e-3 --set clip=norm
   retrograd train jsb --cell gru --optimizer kfac --kfac option1
@@ -31,7 +33,7 @@ pub(crate) struct Args {
     /// Task, one of `retrograd list tasks`
     #[arg(required_unless_present = "resume")]
     task: Option<String>,
-    /// Cell, one of `retrograd list cells` [default: kru]
+    /// Cell or published network, one of `retrograd list cells` and `retrograd list networks` [default: kru]
     #[arg(long)]
     cell: Option<String>,
     /// Recurrent operator, one of `retrograd list operators` [default: the one the cell was published with]
@@ -133,11 +135,13 @@ impl Args {
     fn resumed(&self, folder: &Path) -> Result<TrainConfig> {
         let stored = stored_config(folder)?;
         let mut asked = stored.clone();
-        let names = [
-            (&self.task, &mut asked.task.name),
-            (&self.cell, &mut asked.cell.name),
-            (&self.operator, &mut asked.operator.name),
-        ];
+        if let Some(cell) = &self.cell {
+            let network = network(cell)?;
+            // A cell's own name says nothing of its operator.
+            let operator = (network.name == network.cell).then(|| stored.operator.name.clone());
+            asked.become_network(&network.on(operator.as_deref())?);
+        }
+        let names = [(&self.task, &mut asked.task.name), (&self.operator, &mut asked.operator.name)];
         for (given, name) in names {
             if let Some(given) = given {
                 name.clone_from(given);

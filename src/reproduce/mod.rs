@@ -4,7 +4,7 @@ mod cells;
 mod size;
 
 pub use cells::{
-    CONTESTANTS, Contestant, MEMORY_TASKS, MemoryTask, Outcome, PARAMETERS, chart, contestant_config,
-    outcome, table,
+    CONTESTANTS, Contestant, Family, MEMORY_TASKS, MemoryTask, Outcome, PARAMETERS, contestant_config,
+    outcome, picture, table,
 };
 pub use size::{Sized, at_most_near};

@@ -89,6 +89,10 @@ impl Chart {
     }
 
     fn draw(&self, out: &mut String) -> std::fmt::Result {
+        self.draw_at(out, 0.0, 0.0)
+    }
+
+    fn draw_at(&self, out: &mut String, left: f64, above: f64) -> std::fmt::Result {
         let usable = |y: f64| y.is_finite() && (!self.log_y || y > 0.0);
         let along = |x: f64| x.is_finite() && (!self.log_x || x > 0.0);
         let points = || self.series.iter().flat_map(|s| &s.points).filter(|p| along(p.0) && usable(p.1));
@@ -104,8 +108,8 @@ impl Chart {
 
         writeln!(
             out,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
-             height=\"{HEIGHT}\" role=\"img\" font-family=\"system-ui, 'Segoe UI', 'Helvetica Neue', Arial, \
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" x=\"{left}\" y=\"{above}\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
+             width=\"{WIDTH}\" height=\"{HEIGHT}\" role=\"img\" font-family=\"system-ui, 'Segoe UI', 'Helvetica Neue', Arial, \
              sans-serif\" font-size=\"12\" fill=\"#3c4048\">"
         )?;
         writeln!(out, "<title>{}</title>", escape(&self.title))?;
@@ -205,6 +209,21 @@ impl Chart {
         }
         entries
     }
+}
+
+/// Several pictures in one, `columns` beside each other.
+pub fn panels(charts: &[Chart], columns: usize) -> String {
+    let columns = columns.clamp(1, charts.len().max(1));
+    let (width, height) = (WIDTH * columns as f64, HEIGHT * charts.len().div_ceil(columns).max(1) as f64);
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
+         height=\"{height}\" role=\"img\">\n"
+    );
+    for (i, chart) in charts.iter().enumerate() {
+        // Writing to a string cannot fail.
+        chart.draw_at(&mut out, WIDTH * (i % columns) as f64, HEIGHT * (i / columns) as f64).ok();
+    }
+    out + "</svg>\n"
 }
 
 const BASELINE: &str = "stroke=\"#5b616b\" stroke-width=\"1.5\" stroke-dasharray=\"6 3\"";

@@ -20,7 +20,7 @@ mod tensorboard;
 
 pub use atomic::write_atomic;
 pub use checkpoint::Checkpoint;
-pub use curves::{Chart, Series};
+pub use curves::{Chart, Series, panels};
 pub use error::{Error, Result};
 pub use folder::{BEST, CONFIG, CURVES, LAST, LOCK, METRICS, PREVIOUS, RunFolder, latest_run, read_config};
 pub use metrics::{Metrics, read_metrics};

@@ -1,5 +1,7 @@
 //! Settings to begin with: those published, one table.
 
+use retrograd_cells::Network;
+
 use super::config::{Length, Named, Precision, Settings, TrainConfig, cayley};
 use crate::run::Result;
 
@@ -581,30 +583,41 @@ pub fn published(task: &str, cell: &str, operator: &str) -> Option<&'static Publ
 }
 
 impl TrainConfig {
-    /// The published settings of a network on a task, else our own to begin with. `operator`: `None` takes the one
-    /// the cell was published with.
+    /// The published settings of a network on a task, else our own to begin with. `cell` is a cell or one of
+    /// [`NETWORKS`](retrograd_cells::NETWORKS), whose settings go before those published for the task. `operator`:
+    /// `None` takes the one it was published with.
     ///
     /// ```
     /// use retrograd::train::TrainConfig;
     /// let config = TrainConfig::new("jsb", "lstm", Some("kron"))?;
     /// assert_eq!(config.hidden, 45);
+    /// assert_eq!(config, TrainConfig::new("jsb", "kru-lstm", None)?);
     /// # Ok::<(), retrograd::Error>(())
     /// ```
     ///
     /// Errors: a task, cell or operator that is in no table, with the nearest known name.
     pub fn new(task: &str, cell: &str, operator: Option<&str>) -> Result<TrainConfig> {
         let task = retrograd_datasets::find(task)?.name;
-        let entry = retrograd_cells::cell_entry(cell)?;
-        let operator = retrograd_cells::operator_entry(operator.unwrap_or(entry.operator))?.name;
-        let mut config = TrainConfig::bare(task, entry.name, operator);
+        let network = retrograd_cells::network(cell)?.on(operator)?;
+        let mut config = TrainConfig::bare(task, network.cell, network.operator);
         if let Some(defaults) = TASK_DEFAULTS.iter().find(|d| d.task == task) {
             config.set_all(defaults.set)?;
         }
-        if let Some(published) = published(task, entry.name, operator) {
+        if let Some(published) = published(task, network.cell, network.operator) {
             config.hidden = published.hidden;
             config.set_all(published.set)?;
         }
+        config.become_network(&network);
         Ok(config)
+    }
+
+    /// Takes the cell, the operator and their settings of a network, and leaves all else as it is.
+    pub fn become_network(&mut self, network: &Network) {
+        self.cell.name = network.cell.into();
+        self.operator.name = network.operator.into();
+        for (named, set) in [(&mut self.cell, network.cell_set), (&mut self.operator, network.operator_set)] {
+            named.settings.extend(set.iter().map(|(key, value)| (key.to_string(), value.to_string())));
+        }
     }
 
     /// Settings to begin with for parts that need not be in any table (see

@@ -34,13 +34,17 @@
 //! A solution is unique if `‖W‖ < α` (for (3b) `‖W²‖ < α`), which nothing enforces: with the operator `ivh` the norm
 //! begins near 1; `recurrent_init` of a small `dense` operator and `twice=false` satisfy it.
 //!
+//! Converged, `s_t = g + h_{t−1}` solves `φ(W s + U x_t + b) = α s` and so depends on `x_t` alone: `h_t = s_t − h_{t−1}` is
+//! an alternating sum over the sequence, and whether two inputs add up or cancel in the last state is decided
+//! by the parity of the steps between them.
+//!
 //! **Deep transition**: with `depth` `L > 1` the argument of the last `φ` goes through more matrices of the operator,
 //! `z^1` as in (3), `z^{l+1} = W_{l+1} φ(z^l) + b_{l+1}`, and `φ(z^L)` stands for `φ(z)` in (2).
 //!
 //! **Differs from the paper**: there every time step has step sizes of its own, which fixes the length of sequences.
 //! Here they are shared by all steps unless `eta_steps` gives the number `S` of rows; steps beyond it take the last
-//! row. The deviation of the weights is that of the public program of the authors' later TARNN, the paper says that it
-//! is small.
+//! row. The deviation of the input weights is that of the public program of the authors' later TARNN, the paper says
+//! that it is small; that of the recurrent weights is the operator's.
 
 use std::sync::Arc;
 

@@ -32,7 +32,7 @@ use retrograd_engine::{Tape, Var};
 use retrograd_ops::{self as ops, RotationStyle};
 
 use crate::declare::Declare;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::init::Init;
 use crate::operator::{BoundOperator, Recurrence, RecurrentOperator};
 use crate::settings::{OptionDoc, Options};
@@ -80,6 +80,11 @@ impl RecurrentOperator for Eunn {
     }
 
     fn declare(&self, ctx: &mut Declare<'_>, r: Recurrence<'_>) -> Result<Box<dyn BoundOperator>> {
+        if self.style == RotationStyle::Fft && !r.n.is_power_of_two() {
+            let below = r.n.checked_ilog2().map(|k| 1 << k);
+            let above = r.n.checked_next_power_of_two().unwrap_or(usize::MAX / 2 + 1);
+            return Err(Error::PowerOfTwo { hidden: r.n, below, above });
+        }
         let count = self.style.count(r.n)?;
         let init = r.init.unwrap_or(Init::Uniform(PI));
         let mut gates = Vec::new();

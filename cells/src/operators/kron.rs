@@ -134,9 +134,10 @@ impl RecurrentOperator for Kron {
             for (f, &p) in sizes.iter().enumerate() {
                 let dot = if gate.is_empty() { "" } else { "." };
                 let name = format!("{}{dot}{gate}.{f}", r.name);
-                factors.push(match r.complex {
-                    true => ctx.complex(&name, &[p, p], init)?,
-                    false => ctx.real(&name, &[p, p], init)?,
+                // Under weight normalization rows of the product have the lengths of the outermost factor's rows.
+                factors.push(match f {
+                    0 => ctx.blocks(&name, [p, p], 1, r.complex, init)?,
+                    _ => ctx.first_blocks(&name, [p, p], 1, r.complex, init)?,
                 });
                 ctx.mark_factor(&name);
             }
