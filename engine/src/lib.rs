@@ -74,6 +74,9 @@
 //! record stays in the caches. Of the plans that fit, the one that is expected to take least time at the machine's
 //! [`Rates`] runs; [`Program::tradeoff`] lists them from the smallest budget to none.
 //!
+//! **Streams.** Where nobody knows how long a sequence is while it is read, [`Program::run_stream`] runs it segment by
+//! segment, with so many checkpoints and no more, and gives the bits of a run that has all of it at hand.
+//!
 //! **Memory is arithmetic.** Every buffer has a place in one arena before anything runs; nothing is allocated
 //! inside a loop. [`Plan::peak_bytes`] is what is measured, to the byte. A budget that no plan meets is an error
 //! with the smallest budget that one does.

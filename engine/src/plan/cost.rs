@@ -7,7 +7,7 @@ use super::explain::work::{self, Cut, Size};
 use super::ir::{Call, Instr};
 use super::memory::{self, PairBytes};
 use super::outer::{Item, Outer, ScanItem};
-use super::step::StepProgram;
+use super::step::{Stage, StepProgram};
 use crate::cpu::{Isa, Pool, product_peak};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -19,7 +19,8 @@ use crate::schedule::Costs;
 pub struct Rates {
     /// Operations a second of one thread in matrix products.
     pub product: f64,
-    /// Operations a second of one thread in structured kernels.
+    /// Operations a second of one thread in structured kernels that run step by step, over the 8 to 32 rows of a tile;
+    /// over a chunk of steps they are taken to reach twice as much.
     pub structured: f64,
     /// Operations a second of one thread in pointwise chains.
     pub pointwise: f64,
@@ -45,8 +46,7 @@ impl Rates {
         };
         Rates {
             product: 90e9 * wide,
-            // Of many rows they reach twice as much; a step of a tile has 8 to 32.
-            structured: 50e9 * wide,
+            structured: 40e9 * wide,
             pointwise: 15e9 * wide,
             memory: 30e9,
             cache: 1 << 20,
@@ -148,6 +148,10 @@ pub(crate) struct Expected {
 /// Seconds of a unit of cost.
 pub(crate) const TICK: f64 = 1e-12;
 
+/// Speed of structured kernels over a chunk of steps, times that over one step: tables and beginnings are shared, and
+/// the gradients of Kronecker products are sums over rows.
+const BATCHED: f64 = 2.0;
+
 /// Part of a thread's cache that a segment's record may take; states, weights and workspaces need the rest.
 const SHARE: f64 = 0.6;
 
@@ -194,9 +198,14 @@ pub(crate) fn expected(
 /// Seconds of a thread for a step of all rows, on average over the steps.
 fn of_step(p: &StepProgram, s: &ScanItem, size: Size, rates: &Rates) -> f64 {
     let cut = Cut::new(s, size.rows);
-    let calls = p.stages.iter().flat_map(|stage| stage.calls());
-    let sum: f64 = calls.map(|c| rates.seconds(c, work::step_call(c, size, cut))).sum();
-    sum / size.steps.max(1) as f64
+    let of_stage = |stage: &Stage| -> f64 {
+        let rates = match stage {
+            Stage::Loop(_) => *rates,
+            Stage::Batched(_) => Rates { structured: BATCHED * rates.structured, ..*rates },
+        };
+        stage.calls().iter().map(|c| rates.seconds(c, work::step_call(c, size, cut))).sum()
+    };
+    p.stages.iter().map(of_stage).sum::<f64>() / size.steps.max(1) as f64
 }
 
 #[cfg(test)]
