@@ -42,7 +42,7 @@ impl Rounding {
             (off, norm) = (off + difference, norm + size);
             let own = relative(difference, size);
             // A difference that is no number is the worst.
-            if worst.0.is_empty() || !(own <= worst.1) {
+            if worst.0.is_empty() || own > worst.1 || own.is_nan() {
                 worst = (name.clone(), own);
             }
         }
