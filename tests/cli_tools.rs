@@ -143,6 +143,48 @@ fn gradcheck_checks_what_is_asked_for() {
     assert!(String::from_utf8(output.stdout).unwrap().contains("WRONG"));
 }
 
+#[test]
+fn a_rounded_stash_says_what_it_does_to_gradients() {
+    let p = Program::new();
+    let error_of = |found: &Value| found["gradient_error"].as_f64().unwrap();
+    let check = |stash: &str| p.json(&format!("gradcheck --cell lstm --operator kron --stash {stash}"));
+    let (bf16, f16) = (check("bf16"), check("f16"));
+    for found in [&bf16, &f16] {
+        let item = &found["items"][0];
+        assert_eq!(item["name"], "lstm on kron");
+        let bytes = |key: &str| item[key].as_u64().unwrap() as f64;
+        let share = bytes("recorded_bytes") / bytes("exact_recorded_bytes");
+        assert!((share - 0.5).abs() < 0.01, "{item}");
+        assert!(item["worst"]["gradient_error"].as_f64().unwrap() > 0.0, "{item}");
+    }
+    let (coarse, fine) = (error_of(&bf16["items"][0]), error_of(&f16["items"][0]));
+    assert!(0.0 < fine && fine < coarse && coarse < 0.02, "bf16 {coarse}, f16 {fine}");
+    let bench = p.json(&format!("bench --cell gru {SMALL} --runs 1 --stash bf16"));
+    assert!((1e-6..0.05).contains(&error_of(&bench["rounding"])), "{}", bench["rounding"]);
+    assert!(p.json(&format!("bench --cell gru {SMALL} --runs 1"))["rounding"].is_null());
+    let text = p.ok(&format!("explain --cell gru {SMALL} --stash f16"));
+    assert!(text.contains("as f16"), "{text}");
+    assert!(p.error("gradcheck --stash f32").contains("exact, bf16, f16"));
+}
+
+#[test]
+fn lengths_are_compared_under_one_budget() {
+    let p = Program::new();
+    let found =
+        p.json("bench --cell gru --hidden 8 --batch 4 --threads 2 --steps 1200 --runs 2 --budget 1MiB --sweep-length");
+    let rows = found["lengths"].as_array().unwrap();
+    let steps: Vec<u64> = rows.iter().map(|r| r["steps"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [100, 1000, 1200]);
+    for row in rows {
+        let (planned, measured) = (&row["planned_peak_bytes"], &row["measured_peak_bytes"]);
+        assert_eq!(planned, measured);
+        assert!(planned.as_u64().unwrap() <= 1 << 20);
+        assert!(row["step_sample_seconds"].as_f64().unwrap() > 0.0);
+        assert!(row["expected_factor"].as_f64().unwrap() > 0.5);
+    }
+    assert!(p.error(&format!("bench --cell gru {SMALL} --sweep-length")).contains("--budget"));
+}
+
 /// A server that answers every request with these bytes; its address.
 fn serve(content: &'static [u8]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

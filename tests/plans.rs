@@ -6,7 +6,7 @@ mod support;
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use retrograd_engine::{Error, Params, Program, RunOptions, Tensor, reference};
+use retrograd_engine::{Error, Params, Program, RunOptions, Stash, Tensor, reference};
 use support::program::{Built, Random, random};
 use support::{alone, ratio};
 
@@ -14,12 +14,13 @@ use support::{alone, ratio};
 /// from step to step.
 const LIMIT: f64 = 100.0;
 
-fn options(threads: usize, budget: Option<usize>) -> RunOptions {
-    RunOptions { threads: Some(threads), budget, ..Default::default() }
+fn compile(built: &Built, threads: usize, budget: Option<usize>) -> Program {
+    compile_with(built, threads, budget, Stash::Exact)
 }
 
-fn compile(built: &Built, threads: usize, budget: Option<usize>) -> Program {
-    Program::new(&built.tape, &built.outputs, options(threads, budget)).unwrap()
+fn compile_with(built: &Built, threads: usize, budget: Option<usize>, stash: Stash) -> Program {
+    let options = RunOptions { threads: Some(threads), budget, stash, ..Default::default() };
+    Program::new(&built.tape, &built.outputs, options).unwrap()
 }
 
 /// Whether a run took what its plan said: to 1 %.
@@ -32,14 +33,14 @@ fn check_run(
     built: &Built,
     values: &Params,
     (steps, rows): (usize, usize),
-    (threads, budget): (usize, Option<usize>),
+    (threads, budget, stash): (usize, Option<usize>, Stash),
     first: &[Tensor],
 ) -> Result<(), TestCaseError> {
-    let mut program = compile(built, threads, budget);
+    let mut program = compile_with(built, threads, budget, stash);
     let plan = program.plan(steps, rows).unwrap();
     let got = program.run(&[values]).unwrap();
     let (planned, measured) = (plan.peak_bytes(), program.last_peak_bytes());
-    let what = format!("T={steps}, N={rows}, {threads} threads, budget {budget:?}");
+    let what = format!("T={steps}, N={rows}, {threads} threads, budget {budget:?}, {stash} stash");
     prop_assert!(budget.is_none_or(|b| planned <= b), "{what}: planned peak {planned}");
     prop_assert!(took_what_it_said(planned, measured), "{what}: planned {planned}, measured {measured}");
     for ((name, got), first) in built.names.iter().zip(&got).zip(first) {
@@ -85,7 +86,26 @@ fn check(program: &Random, steps: usize, rows: usize) -> Result<(), TestCaseErro
         }
         let between = (1..4).map(|k| Some(smallest + (most - smallest) * k / 4));
         for budget in [Some(smallest), None].into_iter().chain(between) {
-            check_run(&built, &values, (steps, rows), (threads, budget), &first)?;
+            check_run(&built, &values, (steps, rows), (threads, budget, Stash::Exact), &first)?;
+        }
+    }
+    Ok(())
+}
+
+/// With values kept in 16 bits, plans agree among themselves.
+fn check_rounded(program: &Random, stash: Stash, steps: usize, rows: usize) -> Result<(), TestCaseError> {
+    let _alone = alone();
+    let built = program.build().unwrap();
+    let values = program.values(&built, steps, rows).unwrap();
+    let first = compile_with(&built, 1, None, stash).run(&[&values]).unwrap();
+    for threads in 1..=3 {
+        let most = compile_with(&built, threads, None, stash).plan(steps, rows).unwrap().peak_bytes();
+        let smallest = match compile_with(&built, threads, Some(1), stash).plan(steps, rows) {
+            Err(Error::Budget { smallest, .. }) => smallest,
+            other => return Err(TestCaseError::fail(format!("a budget of 1 byte gives {other:?}"))),
+        };
+        for budget in [Some(smallest), Some(smallest + (most.max(smallest) - smallest) / 2), None] {
+            check_run(&built, &values, (steps, rows), (threads, budget, stash), &first)?;
         }
     }
     Ok(())
@@ -135,5 +155,19 @@ proptest! {
         rows in prop_oneof![Just(1usize), Just(6), Just(37)],
     ) {
         check(&program, steps, rows)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    #[test]
+    fn rounded_records(
+        program in random(1..7),
+        stash in prop_oneof![Just(Stash::Bf16), Just(Stash::F16)],
+        steps in prop_oneof![Just(0usize), Just(7), Just(90)],
+        rows in prop_oneof![Just(1usize), Just(4), Just(37)],
+    ) {
+        check_rounded(&program, stash, steps, rows)?;
     }
 }

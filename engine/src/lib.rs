@@ -74,6 +74,9 @@
 //! record stays in the caches. Of the plans that fit, the one that is expected to take least time at the machine's
 //! [`Rates`] runs; [`Program::tradeoff`] lists them from the smallest budget to none.
 //!
+//! **Streams.** Where nobody knows how long a sequence is while it is read, [`Program::run_stream`] runs it segment by
+//! segment, with so many checkpoints and no more, and gives the bits of a run that has all of it at hand.
+//!
 //! **Memory is arithmetic.** Every buffer has a place in one arena before anything runs; nothing is allocated
 //! inside a loop. [`Plan::peak_bytes`] is what is measured, to the byte. A budget that no plan meets is an error
 //! with the smallest budget that one does.
@@ -81,8 +84,9 @@
 //! **A plan never changes a result.** Rows are split into tiles, and the tiles depend on `N` and the step only; steps
 //! are cut into chunks, and their length depends on the rows of a tile and the step only. Sums are formed within chunks and tiles and
 //! put together in their order. Threads, budgets and schedules choose when and where a number is computed, never
-//! how: all of them give the same bits on one machine. What does change results, such as a [`Horizon`] of gradients, is
-//! part of the recording.
+//! how: all of them give the same bits on one machine. What does change results is no plan: a [`Horizon`] of gradients
+//! is part of the recording, and a [`Stash`] that keeps values for the adjoint in 16 bits is asked for by name. For each
+//! stash all plans give the same bits again.
 //!
 //! A plan can be read as text ([`Plan::explain`]), seen ([`Plan::svg`]) and measured ([`Plan::summary`]).
 //!
@@ -98,7 +102,6 @@
 //! # What is not done yet
 //!
 //! - Only the CPU runs programs. A backend would handle the few cases of [`op::Class`], but there is no other yet.
-//! - Kept values are kept in full precision; `f16` and `bf16` are not used for them.
 //! - A scan whose states are read by more than its own adjoint (in derivatives of derivatives) hands out whole
 //!   histories: they count in the budget but cannot be replayed.
 //! - All scans of a program share one choice of segment length and slots.
@@ -125,6 +128,7 @@ pub mod reference;
 pub mod scan;
 pub mod schedule;
 pub mod shape;
+pub mod stash;
 pub mod state;
 pub mod statistics;
 pub mod storage;
@@ -137,10 +141,12 @@ pub use error::{Error, Result};
 pub use matmul::matmul;
 pub use op::{Op, Ty};
 pub use params::Params;
+pub use plan::stream::{Source, Stream, Streamed};
 pub use plan::{Plan, PlanSummary, Program, Rates, RunOptions};
 pub use profile::Profile;
 pub use scan::{Horizon, Scan, scan};
 pub use shape::{Dims, Lead, Shape};
+pub use stash::Stash;
 pub use state::State;
 pub use tape::{Tape, Var};
 pub use tensor::Tensor;

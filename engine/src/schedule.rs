@@ -12,6 +12,8 @@
 //! - [`Schedule::sqrt`]: `√n` states, each group of `√n` segments recorded at once, every segment advanced over
 //!   at most once. T. Chen, B. Xu, C. Zhang, C. Guestrin (2016), *Training deep nets with sublinear memory cost*.
 //! - [`Schedule::keep`]: everything recorded in one go; nothing stored, nothing advanced over.
+//! - [`Online`]: for sequences whose length is not known while they are read.
+//!   P. Stumm, A. Walther (2010), *New algorithms for optimal online checkpointing*, SIAM J. Sci. Comput. 32(2).
 //!
 //! # What is counted
 //!
@@ -54,17 +56,18 @@
 //!   the present state, so the state before the last segment of a stretch is never stored.
 //! - A slot is freed before its state's segment is recorded, not after: the caller may move the state out of it.
 //! - Chen's recursive scheme is not here: the binomial schedule needs no more advances for the same slots.
-//! - Nothing is decided while running: `n` must be known (no on-line schedule).
 
 mod binomial;
 mod check;
 mod choose;
+mod online;
 
 use std::fmt;
 
 pub use binomial::{advances, reach, repetitions, split};
 pub use check::{ScheduleError, Stats, check};
 pub use choose::{Choice, Costs, Footprint};
+pub use online::Online;
 
 /// One thing to do. `from`, `to` and `step` count segments: `step` is the state before segment `step`, and
 /// `from..to` the segments in between.
@@ -209,6 +212,7 @@ impl Schedule {
             schedule: *self,
             half: Half::Both,
             held: Vec::new(),
+            order: Vec::new(),
             end: self.units(),
             state: Some(0),
             recorded: false,
@@ -238,14 +242,22 @@ enum Half {
 pub struct Actions {
     schedule: Schedule,
     half: Half,
-    /// Units whose states are stored: ascending, slot by slot.
+    /// Units whose states are stored, ascending.
     held: Vec<usize>,
+    /// The slot of each of them, and of those to come; none beyond its end is another than its place.
+    order: Vec<usize>,
     /// Units still to reverse.
     end: usize,
     /// Unit before which the present state stands; `None` when it stands nowhere useful.
     state: Option<usize>,
     /// Whether unit `end - 1` is recorded.
     recorded: bool,
+}
+
+impl Actions {
+    fn slot(&self, place: usize) -> usize {
+        self.order.get(place).copied().unwrap_or(place)
+    }
 }
 
 impl Iterator for Actions {
@@ -268,14 +280,14 @@ impl Iterator for Actions {
         }
         let top = self.held.last().copied();
         let Some(unit) = self.state else {
-            let slot = self.held.len().checked_sub(1)?;
+            let slot = self.slot(self.held.len().checked_sub(1)?);
             self.state = top;
             return Some(Action::Restore { slot, step: schedule.at(top?) });
         };
         if unit == last {
             if top == Some(unit) {
                 self.held.pop();
-                return Some(Action::Free { slot: self.held.len() });
+                return Some(Action::Free { slot: self.slot(self.held.len()) });
             }
             self.state = None;
             self.recorded = true;
@@ -284,7 +296,7 @@ impl Iterator for Actions {
         let free = schedule.slots.saturating_sub(self.held.len());
         if free > 0 && top != Some(unit) {
             self.held.push(unit);
-            return Some(Action::Store { slot: self.held.len() - 1, step: schedule.at(unit) });
+            return Some(Action::Store { slot: self.slot(self.held.len() - 1), step: schedule.at(unit) });
         }
         // The present state is stored; with no slot left, straight to the unit to record.
         let left = self.end - unit;

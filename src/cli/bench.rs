@@ -10,8 +10,10 @@ use retrograd::run::progress::format_bytes;
 use retrograd::{Error, Params, Program, Tape, Tensor, Var, grad, optim};
 use serde_json::{Value, json};
 
+use super::lengths::Lengths;
 use super::network::NetworkArgs;
 use super::profile::Shares;
+use super::rounding::Rounding;
 use super::tradeoff::Tradeoff;
 use super::{Output, Report, Result, parse, profile};
 
@@ -27,7 +29,9 @@ Examples:
   retrograd bench --cell lstm --hidden 128 --input 10 --output 10 --steps 1000 --batch 20 --runs 20 --json
   retrograd bench --cell lstm --operator kron --budget 16MiB --threads 1
   retrograd bench --cell kru --hidden 512 --profile
-  retrograd bench --cell lstm --hidden 128 --steps 1000 --batch 100 --sweep-budget --svg curve.svg";
+  retrograd bench --cell gru --steps 1000 --stash bf16
+  retrograd bench --cell lstm --hidden 128 --steps 1000 --batch 100 --sweep-budget --svg curve.svg
+  retrograd bench --cell gru --hidden 64 --batch 8 --steps 1000000 --budget 64MiB --sweep-length --runs 3";
 
 /// Instructions that `--profile` lists.
 const TOP: usize = 15;
@@ -50,6 +54,9 @@ pub(crate) struct Args {
     /// Instead, measure the plans of so many budgets from the smallest that works to none, in turn
     #[arg(long, value_name = "POINTS", num_args = 0..=1, default_missing_value = "10", value_parser = parse::positive)]
     sweep_budget: Option<usize>,
+    /// Instead, measure sequences of 100 steps, ten times as many, and so on up to --steps, all under --budget
+    #[arg(long, conflicts_with = "sweep_budget", requires = "budget")]
+    sweep_length: bool,
     /// Measure how fast this machine is too, as the variable RETROGRAD_RATES by which plans are chosen
     #[arg(long)]
     rates: bool,
@@ -123,6 +130,9 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     if let Some(points) = args.sweep_budget {
         return sweep(args, out, &recorded.tape, &outputs, &[&params, &batch], points);
     }
+    if args.sweep_length {
+        return by_length(args, out, &recorded.tape, &outputs, &params);
+    }
     let compile = |outputs: &[retrograd::Var]| Program::new(&recorded.tape, outputs, network.options());
 
     let mut forward = compile(&[loss])?;
@@ -185,6 +195,16 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     for row in &rows {
         out.line(format!("{:<17}{}", row.name, row.shares().columns()));
     }
+    let rounding = if network.stash.rounds() {
+        let gradients: Vec<(String, Var)> = names.iter().cloned().zip(outputs[1..].iter().copied()).collect();
+        let (size, options) = ((network.steps, network.batch), network.options());
+        let values = [&params, &batch];
+        let rounding = Rounding::measure(&recorded.tape, loss, &gradients, &values, size, &options)?;
+        out.line(rounding.text());
+        Some(rounding)
+    } else {
+        None
+    };
     if args.profile {
         out.line(rows[1].profile.explain_top(TOP).trim_end());
     }
@@ -199,6 +219,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         "forward": forward.json(peak),
         "forward_backward": both.json(peak),
         "training_step": step.json(peak),
+        "rounding": rounding.as_ref().map(Rounding::json),
         "profile": args.profile.then(|| {
             both.profile.top(TOP).into_iter().map(|l| profile::line(&both.profile, l)).collect::<Vec<_>>()
         }),
@@ -238,6 +259,25 @@ fn sweep(
         out.line(format!("drawn in {}", file.display()));
     }
     Ok(Report::new(json!({ "network": network.json()?, "rounds": args.runs, "tradeoff": curve.json() })))
+}
+
+/// Measures sequences of several lengths under one budget.
+fn by_length(args: &Args, out: &Output, tape: &Tape, outputs: &[Var], params: &Params) -> Result<Report> {
+    let network = &args.network;
+    let lengths = Lengths::measure(network, tape, outputs, params, args.runs)?;
+    out.line(format!(
+        "{}, {} units, {} inputs, {} outputs; N={} rows, {}, {} rounds; budget {}",
+        network.name()?,
+        network.hidden,
+        network.input,
+        network.output,
+        network.batch,
+        network.dtype.dtype(),
+        args.runs,
+        network.budget.map_or_else(String::new, format_bytes),
+    ));
+    lengths.print(out);
+    Ok(Report::new(json!({ "network": network.json()?, "rounds": args.runs, "lengths": lengths.json() })))
 }
 
 fn measure(

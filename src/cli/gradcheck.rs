@@ -8,24 +8,29 @@ use retrograd::cells::{
     operator_entry,
 };
 use retrograd::engine::gradcheck::{self, Options};
-use retrograd::engine::reference;
+use retrograd::engine::{Stash, reference};
 use retrograd::ops::{OPS, OpSpec, Sampler};
-use retrograd::{DType, Error, Params, Program, RunOptions, Tape, Tensor, Var};
+use retrograd::{DType, Error, Params, Program, RunOptions, Tape, Tensor, Var, grad};
 use serde_json::{Value, json};
 
 use super::network::layer;
-use super::{Output, Report, Result};
+use super::rounding::Rounding;
+use super::{Output, Report, Result, parse};
 
 const EXAMPLES: &str = "\
 Operations are checked in every case of their specification, real and complex; cells on operators through a short
 scan. In double precision, by five-point differences and by the adjoint identity, on the planned executor and on the
 reference evaluator. Exit status 1 if anything is wrong.
 
+With --stash, gradients of cells are compared with themselves instead: those whose backward pass reads values kept in
+16 bits with exact ones, in single precision, as norms over all parameters and for the parameter that is furthest off.
+
 Examples:
   retrograd gradcheck
   retrograd gradcheck --op tanh
   retrograd gradcheck --cell lstm
-  retrograd gradcheck --cell lstm --operator kron --seed 7";
+  retrograd gradcheck --cell lstm --operator kron --seed 7
+  retrograd gradcheck --stash bf16";
 
 /// Arguments of `retrograd gradcheck`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +51,9 @@ pub(crate) struct Args {
     /// Largest relative error of a derivative
     #[arg(long, default_value_t = 1e-9)]
     tolerance: f64,
+    /// Instead, how far gradients are off where values are kept as bf16 or f16 for the backward pass
+    #[arg(long, value_name = "TYPE", value_parser = parse::stash, conflicts_with_all = ["op", "tolerance"])]
+    stash: Option<Stash>,
     /// Seed of values and directions
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -73,6 +81,9 @@ enum Runner {
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     if !(args.tolerance > 0.0 && args.tolerance.is_finite()) {
         return Err(Error::config("tolerance", format!("{}, expected more than 0", args.tolerance)));
+    }
+    if let Some(stash) = args.stash {
+        return rounded(stash, args, out);
     }
     let cells = args.cell.is_some() || args.operator.is_some();
     let everything = !cells && args.op.is_none();
@@ -213,6 +224,71 @@ fn check_cell(cell: &str, operator: &str, args: &Args) -> Result<Item> {
         }
     }
     Ok(item)
+}
+
+/// Sizes of the networks whose gradients are compared under `--stash`: long enough for errors to meet.
+const LONG: (usize, usize) = (200, 8);
+const UNITS: usize = 32;
+
+/// Gradients of cells with a stash that rounds against exact ones: of every cell on its own operator, or of those named.
+fn rounded(stash: Stash, args: &Args, out: &Output) -> Result<Report> {
+    let mut pairs = combinations();
+    if let Some(cell) = &args.cell {
+        let entry = cell_entry(cell)?;
+        pairs.retain(|(c, _)| c.name == entry.name);
+    }
+    match &args.operator {
+        Some(operator) => {
+            let entry = operator_entry(operator)?;
+            pairs.retain(|(_, o)| o.name == entry.name);
+        }
+        None if args.cell.is_none() => pairs.retain(|(c, o)| c.operator == o.name),
+        None => {}
+    }
+    let ((steps, rows), options) = (LONG, RunOptions { stash, threads: Some(1), ..RunOptions::default() });
+    out.line(format!("{stash} stash; T={steps} steps, N={rows} rows, {UNITS} units, single precision"));
+    out.line(format!(
+        "{:<28}{:>14}   {:<28}{:>10}{:>20}",
+        "", "gradient error", "worst parameter", "", "recorded"
+    ));
+    let mut lines = Vec::new();
+    for (cell, operator) in pairs {
+        let layers = vec![layer(cell.name, Some(operator.name), &[], UNITS)?];
+        let spec = ModelSpec::new(
+            Input::Dense(INPUTS),
+            layers,
+            Readout::EveryStep,
+            OUTPUTS,
+            Loss::SoftmaxCrossEntropy,
+        );
+        let mut recorded = Model::new(spec)?.record(args.seed)?;
+        let wrt = recorded.trainable_vars();
+        let bars = grad(&mut recorded.tape, recorded.loss, &wrt)?;
+        let names = recorded.trainable.iter().map(|(name, _)| name.clone());
+        let gradients: Vec<(String, Var)> = names.zip(bars).collect();
+        let mut inputs = Params::new();
+        let mut rng = rng_for(args.seed, "stash");
+        inputs.insert("x", Init::Normal(1.0).tensor(&[steps, rows, INPUTS], DType::F32, &mut rng)?);
+        let targets: Vec<i32> = (0..steps * rows).map(|i| (i * 3 % OUTPUTS) as i32).collect();
+        inputs.insert("target", Tensor::from_slice([steps, rows], &targets)?);
+        let values = [&inputs, &recorded.params];
+        let found = Rounding::measure(&recorded.tape, recorded.loss, &gradients, &values, LONG, &options)?;
+        let name = format!("{} on {}", cell.name, operator.name);
+        let share = 100.0 * found.bytes.1 as f64 / found.bytes.0.max(1) as f64;
+        out.line(format!(
+            "{name:<28}{:>14.1e}   {:<28}{:>10.1e}{share:>18.1} %",
+            found.error, found.worst.0, found.worst.1
+        ));
+        let mut line = found.json();
+        line["name"] = json!(name);
+        lines.push(line);
+    }
+    if lines.is_empty() {
+        return Err(Error::config("operator", "the cell does not run on it"));
+    }
+    Ok(Report::new(
+        json!({ "stash": stash.name(), "steps": steps, "rows": rows, "units": UNITS, "items": lines }),
+    ))
 }
 
 /// A batch in which every row ends at another step.

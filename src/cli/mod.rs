@@ -13,6 +13,7 @@ mod diagnose;
 mod eval;
 mod explain;
 mod gradcheck;
+mod lengths;
 mod list;
 mod live;
 mod network;
@@ -21,6 +22,7 @@ mod parse;
 mod plan;
 mod profile;
 mod reproduce;
+mod rounding;
 #[cfg(feature = "cuda")]
 mod sequence;
 mod tour;

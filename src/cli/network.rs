@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 use retrograd::cells::init::{Init, rng_for};
 use retrograd::cells::{self, Input, Layer, Loss, Model, ModelSpec, Readout, Recorded, Settings};
+use retrograd::engine::Stash;
 use retrograd::{DType, Error, Params, RunOptions, Tensor};
 use serde_json::{Value, json};
 
@@ -50,6 +51,9 @@ pub(crate) struct NetworkArgs {
     /// Threads [default: as many as the machine has]; does not change results
     #[arg(long, value_parser = parse::positive)]
     pub(crate) threads: Option<usize>,
+    /// How values are kept for the backward pass: exact, bf16 or f16; rounded ones change gradients
+    #[arg(long, value_name = "TYPE", default_value = "exact", value_parser = parse::stash)]
+    pub(crate) stash: Stash,
     /// Seed of the parameters and of the random batch
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -135,13 +139,18 @@ impl NetworkArgs {
 
     /// A random batch.
     pub(crate) fn batch(&self) -> Result<Params> {
+        self.batch_of(self.steps)
+    }
+
+    /// A random batch of sequences of so many steps.
+    pub(crate) fn batch_of(&self, steps: usize) -> Result<Params> {
         let mut rng = rng_for(self.seed, "batch");
         let mut batch = Params::new();
-        let dims = [self.steps, self.batch, self.input];
+        let dims = [steps, self.batch, self.input];
         batch.insert("x", Init::Normal(1.0).tensor(&dims, self.dtype.dtype(), &mut rng)?);
         let dims: &[usize] = match self.readout {
             At::Last => &[self.batch],
-            At::Every => &[self.steps, self.batch],
+            At::Every => &[steps, self.batch],
         };
         let mut target = Tensor::zeros(DType::I32, dims)?;
         for class in target.as_mut_slice::<i32>()? {
@@ -153,7 +162,8 @@ impl NetworkArgs {
 
     /// How it runs.
     pub(crate) fn options(&self) -> RunOptions {
-        RunOptions { budget: self.budget, threads: self.threads, ..RunOptions::default() }
+        let NetworkArgs { budget, threads, stash, .. } = *self;
+        RunOptions { budget, threads, stash, ..RunOptions::default() }
     }
 
     /// Cell and operator, as `lstm on kron`.
@@ -170,7 +180,7 @@ impl NetworkArgs {
             "hidden": self.hidden, "input": self.input, "output": self.output, "steps": self.steps,
             "batch": self.batch, "readout": format!("{:?}", self.readout).to_lowercase(),
             "dtype": self.dtype.dtype().to_string(), "budget": self.budget, "threads": self.threads,
-            "seed": self.seed,
+            "stash": self.stash.name(), "seed": self.seed,
         }))
     }
 }

@@ -31,6 +31,12 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     Ok(bytes as usize)
 }
 
+/// How values are kept for the backward pass.
+pub(crate) fn stash(text: &str) -> Result<retrograd::engine::Stash, String> {
+    use retrograd::engine::Stash;
+    Stash::by_name(text).ok_or_else(|| format!("expected one of {}", Stash::ALL.map(Stash::name).join(", ")))
+}
+
 /// A device: the CPU, a GPU by its number, or the GPU that the program emulates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Device {

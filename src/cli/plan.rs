@@ -22,6 +22,7 @@ pub(crate) fn summary(s: &PlanSummary) -> Value {
             "extra_forward_steps": r.extra_forward_steps,
         })),
         "rebuilds_everything": s.rebuilds_everything,
+        "stash": s.stash.name(),
         "flops": s.flops,
         "slowdown": s.slowdown,
         "scans": s.scans.iter().map(scan).collect::<Vec<_>>(),

@@ -163,7 +163,7 @@ fn saved(plan: &Plan) -> f64 {
 }
 
 /// How a plan cuts the sequence, in few letters.
-fn cut(plan: &Plan) -> String {
+pub(crate) fn cut(plan: &Plan) -> String {
     let rebuilds = if plan.rebuilds_everything() { " r" } else { "" };
     match plan.segments() {
         None => format!("whole{rebuilds}"),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use retrograd::Error;
 use retrograd::cells::network;
+use retrograd::engine::Stash;
 use retrograd::run::progress::{Mode, format_bytes};
 use retrograd::run::{CONFIG, RunFolder, latest_run};
 use retrograd::train::{Session, TrainConfig, Trainer, published, stored_config};
@@ -72,6 +73,9 @@ pub(crate) struct Args {
     /// Threads; does not change results
     #[arg(long, value_parser = parse::positive)]
     threads: Option<usize>,
+    /// Keep values for the backward pass in 16 bits, bf16 or f16: half the memory, gradients rounded [default: exact]
+    #[arg(long, value_name = "TYPE", value_parser = parse::stash)]
+    stash: Option<Stash>,
     /// Where to train: cpu, cuda or cuda:N. Only the CPU trains yet; a GPU that is asked for and not there is an error
     #[arg(long, default_value = "cpu", value_parser = parse::device)]
     device: parse::Device,
@@ -109,6 +113,9 @@ impl Args {
         }
         if let Some(seed) = self.seed {
             config.seed = seed;
+        }
+        if let Some(stash) = self.stash {
+            config.stash = stash;
         }
         Ok(())
     }

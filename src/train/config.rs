@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use retrograd_engine::DType;
-use serde::{Deserialize, Serialize};
+use retrograd_engine::{DType, Stash};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::run::{Error, Result};
 
@@ -117,6 +117,14 @@ pub struct TrainConfig {
     pub weight_noise: f64,
     /// Precision.
     pub precision: Precision,
+    /// In which precision values are kept for the backward pass.
+    #[serde(
+        default,
+        skip_serializing_if = "is_exact",
+        serialize_with = "write_stash",
+        deserialize_with = "read_stash"
+    )]
+    pub stash: Stash,
     /// Steps that gradients reach back inside a batch; `None` for all.
     pub horizon: Option<usize>,
     /// Parameters that are not trained, each with all below it (`layer0.W`).
@@ -169,6 +177,24 @@ pub(super) fn cayley() -> Named {
 
 fn is_cayley(multiplicative: &Named) -> bool {
     *multiplicative == cayley()
+}
+
+fn is_exact(stash: &Stash) -> bool {
+    *stash == Stash::Exact
+}
+
+fn write_stash<S: Serializer>(stash: &Stash, to: S) -> std::result::Result<S::Ok, S::Error> {
+    to.serialize_str(stash.name())
+}
+
+fn read_stash<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<Stash, D::Error> {
+    stash(&String::deserialize(from)?).map_err(serde::de::Error::custom)
+}
+
+/// The stash of this name. Errors: there is none.
+pub(crate) fn stash(name: &str) -> std::result::Result<Stash, String> {
+    let names = || Stash::ALL.map(Stash::name).join(", ");
+    Stash::by_name(name).ok_or_else(|| format!("`{name}`, expected one of {}", names()))
 }
 
 impl TrainConfig {

@@ -1,6 +1,7 @@
 //! Settings to begin with: those published, one table.
 
 use retrograd_cells::Network;
+use retrograd_engine::Stash;
 
 use super::config::{Length, Named, Precision, Settings, TrainConfig, cayley};
 use crate::run::Result;
@@ -660,6 +661,7 @@ impl TrainConfig {
             log_every: 10,
             snapshots: None,
             seed: 1,
+            stash: Stash::Exact,
             budget: None,
             threads: None,
         }

@@ -7,7 +7,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use super::config::{Length, Named, Precision, Settings, TrainConfig};
+use super::config::{self, Length, Named, Precision, Settings, TrainConfig};
 use crate::run::{Error, Result};
 
 /// A key of the configuration itself.
@@ -94,6 +94,7 @@ pub const KEYS: &[Key] = keys! {
     "embedding", "learned numbers that stand for a symbol, or none", |c, v| c.embedding = optional(v, |v| count::<u64>(v).map(|n| n as usize))?;
     "weight_noise", "standard deviation of noise on parameters in training", |c, v| c.weight_noise = number(v)?;
     "precision", "f32 or f64", |c, v| c.precision = precision(v)?;
+    "stash", "exact, bf16 or f16: how values are kept for the backward pass; rounded ones change gradients", |c, v| c.stash = config::stash(v)?;
     "horizon", "steps gradients reach back inside a batch, or full", |c, v| c.horizon = optional(v, count)?;
     "frozen", "parameters that are not trained, separated by commas", |c, v| c.frozen = names(v);
     "batch", "rows of a training batch", |c, v| c.batch = count(v)?;

@@ -161,7 +161,8 @@ impl Trainer {
         config.validate()?;
         let model = model_spec(&config, &parts)?;
         let task = parts.task;
-        let options = RunOptions { budget: config.budget, threads: config.threads, ..RunOptions::default() };
+        let TrainConfig { budget, threads, stash, .. } = config;
+        let options = RunOptions { budget, threads, stash, ..RunOptions::default() };
         let (network, declared) = Network::new(model.clone(), &*task, config.seed, options)?;
         let Declared { params, factors, unitary } = declared;
         let mut recipe = recipe(&config, &factors, &unitary, task.spec().metric.larger_is_better())?;

@@ -8,7 +8,7 @@ mod reduce;
 
 pub(crate) use concat::Concat;
 pub use concat::concat;
-pub(crate) use numbers::keep_ended;
 pub use numbers::{active_mask, cast, chunk_start, expand, extent, fill, step_index, zeros_like};
+pub(crate) use numbers::{counts_steps, keep_ended};
 pub use pointwise::{add, conj, imag, neg, real, select, stop_gradient, times_i, to_complex};
 pub use reduce::{sum_dims, sum_rows, sum_steps, sum_to};

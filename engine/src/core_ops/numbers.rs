@@ -45,6 +45,13 @@ pub fn extent(tape: &mut Tape, lead: Lead, dtype: DType) -> Result<Var> {
     tape.push(Extent { lead, dtype: dtype.real() }, &[])
 }
 
+/// Whether an operation reads the number of steps in all.
+pub(crate) fn counts_steps(op: &dyn Op) -> bool {
+    let any = op as &dyn std::any::Any;
+    any.downcast_ref::<Extent>().is_some_and(|e| e.lead.has_t())
+        || any.downcast_ref::<ChunkStart>().is_some_and(|c| c.reverse)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct StepIndex {
     dtype: DType,

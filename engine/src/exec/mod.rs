@@ -13,4 +13,4 @@ mod team;
 
 pub(crate) use call::{Context, Span, run_call};
 pub(crate) use frame::{Arena, Frame, Loc};
-pub(crate) use scan::{ScanRun, run_scan};
+pub(crate) use scan::{Piece, ScanRun, run_piece, run_scan};

@@ -5,15 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::call::{Context, Span, run_share};
 use super::frame::{Arena, Frame, Loc};
 use super::team::{Member, Team};
-use crate::cpu::{Isa, Pool};
+use crate::cpu::{Isa, Pool, Real};
 use crate::dtype::DType;
 use crate::plan::ir::{Buf, BufKind, Operand};
 use crate::plan::memory::{Memory, PairSlots, ScanSlots, Slot, StepSlots, tile_rows};
 use crate::plan::outer::{Outer, Role, ScanItem};
-use crate::plan::record_bytes;
 use crate::plan::step::{External, Stage, StepProgram};
 use crate::profile::{Clock, Own, Pass, Times, first_site};
 use crate::schedule::Action;
+use crate::stash::{Narrow, Stash};
 
 /// Bytes of a tile's kept values from which they are written past the caches: more than a second-level cache holds.
 const STREAM_FROM: usize = 4 << 20;
@@ -51,22 +51,95 @@ struct Bound<'p> {
     frame: Frame,
     /// States that lie in the pair's segment; the others lie in the chunk's ring.
     segment: BTreeSet<usize>,
+    record: Record,
+}
+
+/// All forms of a step, bound to a tile.
+struct Forms<'p> {
+    main: Bound<'p>,
+    sweep: Option<Bound<'p>>,
+    /// Advancing and recording.
+    replay: Option<(Bound<'p>, Bound<'p>)>,
+}
+
+/// What a step program has to do with the pair's record.
+#[derive(Clone, Copy, PartialEq)]
+enum Record {
+    /// Nothing, or it writes and reads it in place.
+    InPlace,
+    /// What it computes of a chunk is rounded into the record.
+    Rounded,
+    /// What it reads of the record is widened for a chunk.
+    Widened,
+}
+
+/// A part of a pair's record and where a program has it in full precision.
+struct Held {
+    wide: Loc,
+    narrow: Loc,
+    /// Slots beyond one for each step.
+    more: usize,
 }
 
 /// Runs a scan.
 pub(crate) fn run_scan(run: &ScanRun<'_>, pool: &Pool) {
+    each_tile(run, pool, &|tile| {
+        tile.clear_sums();
+        tile.run();
+    });
+    collected(run);
+}
+
+/// A part of the run of a scan over a sequence that arrives piece by piece.
+#[derive(Clone, Copy)]
+pub(crate) enum Piece {
+    /// Sums are cleared, and states are those to start from.
+    Enter,
+    /// An action of a schedule, over steps from the first to before the second, whose inputs are at hand.
+    Act(Action, (usize, usize)),
+    /// Last states and sums are handed out.
+    Leave,
+}
+
+/// Runs a part of a scan. Between the parts every tile leaves its states with its sums.
+pub(crate) fn run_piece(run: &ScanRun<'_>, pool: &Pool, piece: Piece) {
     let s = run.slots;
-    let start = || run.times.map(|times| (times, times.start()));
+    // An adjoint has states of its own, and those of the scan that it replays.
+    let replays = matches!(run.item.role, Role::Adjoint(_))
+        && matches!(piece, Piece::Act(action, _) if !matches!(action, Action::Backward { .. }));
+    let program = run.item.replay.as_ref().filter(|_| replays).map_or(&run.item.run, |r| &r.record);
+    let (states, left) = if replays { (&s.replayed, &s.left_replayed) } else { (&s.current, &s.left) };
+    each_tile(run, pool, &|tile| match piece {
+        Piece::Enter => {
+            tile.clear_sums();
+            tile.enter();
+            tile.leave_behind(program, states, left, true);
+        }
+        Piece::Act(action, steps) => {
+            tile.leave_behind(program, states, left, false);
+            tile.act(&tile.forms(), action, steps);
+            tile.leave_behind(program, states, left, true);
+        }
+        Piece::Leave => {
+            tile.leave_behind(program, states, left, false);
+            tile.hand_out();
+        }
+    });
+    if let Piece::Leave = piece {
+        collected(run);
+    }
+}
+
+/// Runs every tile, on the lane whose turn it is.
+fn each_tile(run: &ScanRun<'_>, pool: &Pool, each: &(dyn Fn(&Tile<'_, '_>) + Sync)) {
+    let s = run.slots;
     let tiles = |lane: usize, member: Member<'_>| {
-        let clock = start();
+        let clock = run.times.map(|times| (times, times.start()));
         let mut tile = lane;
         while tile < s.tiles {
             let (first_row, rows) = tile_rows(run.memory.rows, s.tiles, tile);
             let clock = clock.as_ref().map(|(_, clock)| clock);
-            let tile_run = Tile { run, lane, member, tile, first_row, rows, clock };
-            tile_run.clear_sums();
-            tile_run.lap(Own::Clear as usize, s.tile as u64);
-            tile_run.run();
+            each(&Tile { run, lane, member, tile, first_row, rows, clock });
             tile += s.lanes;
         }
         if let Some((times, clock)) = clock {
@@ -79,10 +152,14 @@ pub(crate) fn run_scan(run: &ScanRun<'_>, pool: &Pool) {
     } else {
         pool.run(s.lanes, |lane| tiles(lane, Member::ALONE));
     }
-    let clock = start();
+}
+
+/// [`collect`], timed.
+fn collected(run: &ScanRun<'_>) {
+    let clock = run.times.map(|times| (times, times.start()));
     collect(run);
     if let Some((times, clock)) = clock {
-        clock.lap(Own::Collect as usize, 1, (s.tile * s.tiles) as u64);
+        clock.lap(Own::Collect as usize, 1, (run.slots.tile * run.slots.tiles) as u64);
         times.add(clock);
     }
 }
@@ -94,7 +171,7 @@ fn pair_of<'a>(run: &ScanRun<'a>) -> Option<&'a PairSlots> {
     }
 }
 
-impl Tile<'_, '_> {
+impl<'a> Tile<'a, '_> {
     /// Gives the time since the last lap to `site`, if the run is timed: a branch that is always predicted.
     fn lap(&self, site: usize, amount: u64) {
         if let Some(clock) = self.clock {
@@ -117,6 +194,7 @@ impl Tile<'_, '_> {
             unsafe { std::ptr::write_bytes(self.run.arena.0.add(self.sums_base()), 0, s.tile) };
         }
         self.member.meet();
+        self.lap(Own::Clear as usize, s.tile as u64);
     }
 
     fn span(&self, a: usize, b: usize, reverse: bool) -> Span {
@@ -150,28 +228,33 @@ impl Tile<'_, '_> {
     ) -> Bound<'p> {
         let run = self.run;
         let pair = pair_of(run);
+        let rounds = run.memory.stash.rounds();
+        let record = match run.item.role {
+            _ if !rounds => Record::InPlace,
+            _ if recording => Record::Rounded,
+            Role::Adjoint(_) if pass == Pass::Run => Record::Widened,
+            _ => Record::InPlace,
+        };
         let segment: BTreeSet<usize> = match pair {
-            Some(pair) if recording => pair.states.keys().copied().collect(),
+            Some(pair) if recording && !rounds => pair.states.keys().copied().collect(),
             _ => BTreeSet::new(),
         };
         let region = pair.map_or(0, |p| p.offset + self.tile * p.tile);
         let pair_loc = |slot: Option<&Slot>| {
             slot.map_or(Loc::default(), |s| Loc::new(run.arena, region, s).tight(self.rows))
         };
+        let own = |i: usize| match &slots.own[i] {
+            Some(slot) => Loc::new(run.arena, self.work(), slot).tight(self.rows),
+            None => Loc::default(),
+        };
         let locs = program
             .bufs
             .iter()
             .enumerate()
             .map(|(i, buf)| match buf.kind {
-                BufKind::Temp => match &slots.own[i] {
-                    Some(slot) => Loc::new(run.arena, self.work(), slot).tight(self.rows),
-                    None => Loc::default(),
-                },
                 BufKind::State(k) if segment.contains(&k) => pair_loc(pair.and_then(|p| p.states.get(&k))),
-                BufKind::State(_) => match &slots.own[i] {
-                    Some(slot) => Loc::new(run.arena, self.work(), slot).tight(self.rows),
-                    None => Loc::default(),
-                },
+                BufKind::Temp | BufKind::State(_) => own(i),
+                BufKind::KeptState(_) | BufKind::Kept(_) if rounds => own(i),
                 BufKind::KeptState(k) => pair_loc(pair.and_then(|p| p.states.get(&k))),
                 BufKind::Kept(k) => pair_loc(pair.and_then(|p| p.kept.get(k))),
                 BufKind::External(e) => {
@@ -187,9 +270,9 @@ impl Tile<'_, '_> {
         self.lap(Own::Bind as usize, 0);
         let streams = pair.is_some_and(|p| {
             let steps = if pass == Pass::Record { p.cut.leaf } else { p.cut.longest() };
-            record_bytes(p, steps) >= STREAM_FROM
+            !rounds && p.record_bytes(steps) >= STREAM_FROM
         });
-        Bound { program, site, frame: Frame { locs, streams }, segment }
+        Bound { program, site, frame: Frame { locs, streams }, segment, record }
     }
 
     fn own_input(&self, e: &External) -> Operand {
@@ -210,16 +293,55 @@ impl Tile<'_, '_> {
         }
     }
 
-    fn run(&self) {
-        let run = self.run;
-        let (item, slots) = (run.item, run.slots);
-        let steps = run.memory.steps;
+    /// All forms of the step, bound to this tile.
+    fn forms(&self) -> Forms<'a> {
+        let (item, slots) = (self.run.item, self.run.slots);
         let own = |e: &External| self.own_input(e);
-        let main = self.bind(&item.run, &slots.run, &own, Pass::Run, matches!(item.role, Role::Forward(_)));
+        let inputs = |e: &External| self.replay_input(e);
+        let recording = matches!(item.role, Role::Forward(_));
+        Forms {
+            main: self.bind(&item.run, &slots.run, &own, Pass::Run, recording),
+            sweep: item.sweep.as_ref().map(|p| self.bind(p, &slots.sweep, &own, Pass::Sweep, false)),
+            replay: item.replay.as_ref().map(|r| {
+                (
+                    self.bind(&r.advance, &slots.advance, &inputs, Pass::Advance, false),
+                    self.bind(&r.record, &slots.record, &inputs, Pass::Record, true),
+                )
+            }),
+        }
+    }
 
-        // The state to start from.
+    fn run(&self) {
+        let item = self.run.item;
+        let forms = self.forms();
+        self.enter();
+        let Some(pair) = pair_of(self.run) else {
+            self.advance(&forms.main, &self.run.slots.current, 0, self.run.memory.steps);
+            return self.hand_out();
+        };
+        let forward = !matches!(item.role, Role::Adjoint(_));
+        let actions =
+            if forward { pair.schedule.forward_actions() } else { pair.schedule.backward_actions() };
+        for action in actions {
+            let steps = match action {
+                Action::Advance { from, to }
+                | Action::Record { from, to }
+                | Action::Backward { from, to } => {
+                    // The recorded scan walks the other way than its adjoint.
+                    pair.cut.bounds(from, to, item.reverse == forward)
+                }
+                _ => (0, 0),
+            };
+            self.act(&forms, action, steps);
+        }
+        self.hand_out();
+    }
+
+    /// Takes the state to start from.
+    fn enter(&self) {
+        let (run, item) = (self.run, self.run.item);
         let mut moved = 0;
-        for (&k, slot) in &slots.current {
+        for (&k, slot) in &run.slots.current {
             let from = self.outer_loc(&item.inputs[&k]);
             let to = Loc::new(run.arena, self.work(), slot);
             let buf = &item.run.bufs[item.run.states[&k]];
@@ -227,61 +349,40 @@ impl Tile<'_, '_> {
         }
         self.member.meet();
         self.lap(Own::States as usize, moved);
-        match (item.role, pair_of(run)) {
-            (Role::Forward(_), Some(pair)) => {
-                let sweep = item.sweep.as_ref();
-                let sweep = sweep.map(|p| self.bind(p, &slots.sweep, &own, Pass::Sweep, false));
-                for action in pair.schedule.forward_actions() {
-                    match action {
-                        Action::Advance { from, to } => {
-                            if let Some(sweep) = &sweep {
-                                let (a, b) = pair.cut.bounds(from, to, item.reverse);
-                                self.advance(sweep, &slots.current, a, b);
-                            }
-                        }
-                        Action::Record { from, to } => {
-                            let (a, b) = pair.cut.bounds(from, to, item.reverse);
-                            self.advance(&main, &slots.current, a, b);
-                        }
-                        other => self.mark(pair, &slots.current, &item.run, other),
-                    }
+    }
+
+    /// Carries out an action of a schedule over steps `a..b`.
+    fn act(&self, forms: &Forms<'_>, action: Action, (a, b): (usize, usize)) {
+        let (item, slots) = (self.run.item, self.run.slots);
+        match (item.role, action, &forms.replay) {
+            (Role::Forward(_), Action::Advance { .. }, _) => {
+                if let Some(sweep) = &forms.sweep {
+                    self.advance(sweep, &slots.current, a, b);
                 }
             }
-            (Role::Adjoint(_), Some(pair)) => {
-                let replay = item.replay.as_ref().map(|r| {
-                    let inputs = |e: &External| self.replay_input(e);
-                    (
-                        self.bind(&r.advance, &slots.advance, &inputs, Pass::Advance, false),
-                        self.bind(&r.record, &slots.record, &inputs, Pass::Record, true),
-                    )
-                });
-                // The recorded scan walks the other way.
-                let forward_reverse = !item.reverse;
-                for action in pair.schedule.backward_actions() {
-                    let bounds = |from, to| pair.cut.bounds(from, to, forward_reverse);
-                    match (action, &replay) {
-                        (Action::Backward { from, to }, _) => {
-                            let (a, b) = bounds(from, to);
-                            self.advance(&main, &slots.current, a, b);
-                        }
-                        (Action::Advance { from, to }, Some((advance, _))) => {
-                            let (a, b) = bounds(from, to);
-                            self.advance(advance, &slots.replayed, a, b);
-                        }
-                        (Action::Record { from, to }, Some((_, record))) => {
-                            let (a, b) = bounds(from, to);
-                            self.advance(record, &slots.replayed, a, b);
-                        }
-                        (other, Some((_, record))) => self.mark(pair, &slots.replayed, record.program, other),
-                        _ => {}
-                    }
-                }
+            (Role::Forward(_), Action::Record { .. }, _)
+            | (Role::Adjoint(_), Action::Backward { .. }, _)
+            | (Role::Plain, Action::Advance { .. } | Action::Record { .. }, _) => {
+                self.advance(&forms.main, &slots.current, a, b);
             }
-            _ => self.advance(&main, &slots.current, 0, steps),
+            (Role::Forward(_), other, _) => self.mark(&slots.current, &item.run, other),
+            (Role::Adjoint(_), Action::Advance { .. }, Some((advance, _))) => {
+                self.advance(advance, &slots.replayed, a, b);
+            }
+            (Role::Adjoint(_), Action::Record { .. }, Some((_, record))) => {
+                self.advance(record, &slots.replayed, a, b);
+            }
+            (Role::Adjoint(_), other, Some((_, record))) => self.mark(&slots.replayed, record.program, other),
+            (Role::Adjoint(_) | Role::Plain, ..) => {}
         }
+    }
+
+    /// Hands out the last states.
+    fn hand_out(&self) {
+        let (run, item) = (self.run, self.run.item);
         let mut moved = 0;
         for (k, out) in &item.finals {
-            let from = Loc::new(run.arena, self.work(), &slots.current[k]);
+            let from = Loc::new(run.arena, self.work(), &run.slots.current[k]);
             let buf = &item.run.bufs[item.run.states[k]];
             moved += self.copy(&from, 0, &self.outer_loc(out), 0, buf);
         }
@@ -289,8 +390,27 @@ impl Tile<'_, '_> {
         self.lap(Own::States as usize, moved);
     }
 
+    /// Copies the states of a lane to where the tile leaves them, or takes them up again.
+    fn leave_behind(
+        &self,
+        program: &StepProgram,
+        states: &BTreeMap<usize, Slot>,
+        left: &BTreeMap<usize, Slot>,
+        leave: bool,
+    ) {
+        for (k, slot) in states {
+            let Some(behind) = left.get(k) else { continue };
+            let here = Loc::new(self.run.arena, self.work(), slot);
+            let there = Loc::new(self.run.arena, self.sums_base(), behind);
+            let (from, to) = if leave { (&here, &there) } else { (&there, &here) };
+            self.copy(from, 0, to, 0, &program.bufs[program.states[k]]);
+        }
+        self.member.meet();
+    }
+
     /// Stores or restores the current state.
-    fn mark(&self, pair: &PairSlots, current: &BTreeMap<usize, Slot>, program: &StepProgram, action: Action) {
+    fn mark(&self, current: &BTreeMap<usize, Slot>, program: &StepProgram, action: Action) {
+        let Some(pair) = pair_of(self.run) else { return };
         let region = pair.offset + self.tile * pair.tile;
         let mut moved = 0;
         for (k, slot) in current {
@@ -309,13 +429,14 @@ impl Tile<'_, '_> {
     }
 
     /// Runs steps `a..b` from the current state to a new one. What is recorded, or was, lies in the pair's
-    /// segment, which starts at step `a`; other states lie in a ring of the chunk.
+    /// segment, which starts at step `a`; other states lie in a ring of the chunk, and so does what is recorded as long
+    /// as it is not rounded.
     fn advance(&self, bound: &Bound<'_>, current: &BTreeMap<usize, Slot>, a: usize, b: usize) {
         let mut frame = bound.frame.clone();
         let p = bound.program;
         for (i, buf) in p.bufs.iter().enumerate() {
             let in_segment = match buf.kind {
-                BufKind::KeptState(_) | BufKind::Kept(_) => true,
+                BufKind::KeptState(_) | BufKind::Kept(_) => bound.record == Record::InPlace,
                 BufKind::State(k) => bound.segment.contains(&k),
                 _ => false,
             };
@@ -331,6 +452,7 @@ impl Tile<'_, '_> {
             for (i, buf) in p.bufs.iter().enumerate() {
                 let in_chunk = match buf.kind {
                     BufKind::Temp => true,
+                    BufKind::KeptState(_) | BufKind::Kept(_) => bound.record != Record::InPlace,
                     BufKind::State(k) => !bound.segment.contains(&k),
                     _ => false,
                 };
@@ -343,7 +465,13 @@ impl Tile<'_, '_> {
                 None => self.states(bound, &frame, current, enter, true, false),
                 Some(left) => self.carry_over(bound, &frame, left, enter),
             }
+            if bound.record == Record::Widened {
+                self.convert(bound, &frame, (from, to), a);
+            }
             self.stages(bound, &frame, from, to);
+            if bound.record == Record::Rounded {
+                self.convert(bound, &frame, (from, to), a);
+            }
             left = Some(leave);
         });
         if let Some(left) = left {
@@ -407,6 +535,89 @@ impl Tile<'_, '_> {
         }
         self.member.meet();
         self.lap(Own::States as usize, moved);
+    }
+
+    /// Rounds what was recorded of steps `from..to` into the pair's segment, which starts at step `start`, or widens it
+    /// again.
+    fn convert(&self, bound: &Bound<'_>, frame: &Frame, (from, to): (usize, usize), start: usize) {
+        let Some(pair) = pair_of(self.run) else { return };
+        let stash = self.run.memory.stash;
+        let region = pair.offset + self.tile * pair.tile;
+        let narrow = |slot: &Slot| Loc::new(self.run.arena, region, slot).tight(self.rows);
+        let mut moved = 0;
+        for (i, buf) in bound.program.bufs.iter().enumerate() {
+            let (slot, more) = match (&buf.kind, bound.record) {
+                (BufKind::Kept(k), _) => (pair.kept.get(*k), 0),
+                (BufKind::KeptState(k), Record::Widened) => (pair.states.get(k), 1),
+                (BufKind::State(k), Record::Rounded) => (pair.states.get(k), 1),
+                _ => continue,
+            };
+            let Some(slot) = slot else { continue };
+            let held = Held { wide: frame.locs[i], narrow: narrow(slot), more };
+            let slots = (to - from, from - start);
+            moved += match buf.dtype.real() {
+                DType::F32 => self.convert_slots::<f32>(&held, slots, buf, stash, bound.record),
+                DType::F64 => self.convert_slots::<f64>(&held, slots, buf, stash, bound.record),
+                _ if bound.record == Record::Rounded => {
+                    let mut bytes = 0;
+                    for s in 0..slots.0 + more {
+                        bytes += self.copy(&held.wide, s, &held.narrow, slots.1 + s, buf);
+                    }
+                    bytes
+                }
+                _ => {
+                    let mut bytes = 0;
+                    for s in 0..slots.0 + more {
+                        bytes += self.copy(&held.narrow, slots.1 + s, &held.wide, s, buf);
+                    }
+                    bytes
+                }
+            };
+        }
+        self.member.meet();
+        self.lap(Own::Stash as usize, moved);
+    }
+
+    /// Rounds or widens this member's rows of `steps` steps of a part of the record, of which the first is in slot
+    /// `first` of the segment. Returns the bytes read and written.
+    fn convert_slots<R: Real + Narrow>(
+        &self,
+        held: &Held,
+        (steps, first): (usize, usize),
+        buf: &Buf,
+        stash: Stash,
+        record: Record,
+    ) -> u64 {
+        let (wide, narrow) = (&held.wide, &held.narrow);
+        let rows = if wide.row == 0 { usize::from(self.member.leads()) } else { self.rows };
+        let (from, to) = if wide.row == 0 { (0, rows) } else { self.member.part(rows, 1) };
+        // All slots at once where one member has all rows.
+        let whole = self.member.of() == 1 && wide.step == narrow.step && wide.step == rows * buf.width;
+        let (runs, length) = match (steps + held.more, (to - from) * buf.width) {
+            (slots, length) if whole => (1, slots * length),
+            runs => runs,
+        };
+        let mut count = 0;
+        for plane in 0..buf.dtype.planes() {
+            for s in 0..runs {
+                let a = plane * wide.plane + s * wide.step + from * wide.row;
+                let b = plane * narrow.plane + (first + s) * narrow.step + from * narrow.row;
+                // SAFETY: rows of a chunk's buffer and of the pair's segment, which do not overlap and which no other
+                // member touches before they meet.
+                unsafe {
+                    let (wide, narrow) = (wide.ptr.cast::<R>().add(a), narrow.ptr.cast::<u16>().add(b));
+                    if record == Record::Rounded {
+                        let wide = std::slice::from_raw_parts(wide, length);
+                        R::narrow(self.run.isa, stash, wide, std::slice::from_raw_parts_mut(narrow, length));
+                    } else {
+                        let narrow = std::slice::from_raw_parts(narrow, length);
+                        R::widen(self.run.isa, stash, narrow, std::slice::from_raw_parts_mut(wide, length));
+                    }
+                }
+                count += length;
+            }
+        }
+        (count * (size_of::<R>() + 2)) as u64
     }
 
     fn stages(&self, bound: &Bound<'_>, frame: &Frame, from: usize, to: usize) {

@@ -11,6 +11,7 @@ use super::outer::Outer;
 use super::{Decision, explain};
 use crate::error::{Error, Result};
 use crate::schedule::{Choice, Footprint};
+use crate::stash::Stash;
 
 /// All that a choice depends on but the budget.
 pub(crate) struct Chooser<'a> {
@@ -19,6 +20,7 @@ pub(crate) struct Chooser<'a> {
     pub(crate) rows: usize,
     pub(crate) threads: usize,
     pub(crate) rates: Rates,
+    pub(crate) stash: Stash,
 }
 
 /// Times that placement may waste some of the budget, after which what it wastes is taken off.
@@ -29,14 +31,20 @@ impl Chooser<'_> {
     pub(crate) fn choose(&self, budget: Option<usize>) -> Result<Decision> {
         // A whole record that fits is not given up: what it costs in memory traffic is mostly hidden by arithmetic.
         let Some(budget) = budget else { return self.whole(0) };
-        if let Ok(whole) = self.whole(0)
+        let whole = self.whole(0);
+        if let Ok(whole) = &whole
             && whole.memory.peak_bytes() <= budget
         {
-            return Ok(whole);
+            return Ok(whole.clone());
         }
         let mut best: Option<Decision> = None;
         let mut overflow = None;
         for variant in 0..self.variants.len() {
+            if self.variants[variant].1.pairs.is_empty() {
+                // There is nothing to choose, and no form of the program does with less.
+                overflow = whole.err();
+                break;
+            }
             match self.of_variant(variant, budget) {
                 Ok(Some(d)) if best.as_ref().is_none_or(|b| d.seconds < b.seconds) => best = Some(d),
                 Ok(_) => {}
@@ -75,9 +83,7 @@ impl Chooser<'_> {
     /// The best plan of a variant within `budget` bytes.
     fn of_variant(&self, variant: usize, budget: usize) -> Result<Option<Decision>> {
         let fits = |d: &Decision| d.memory.peak_bytes() <= budget;
-        let Some((footprint, run)) = self.footprint(variant)? else {
-            return Ok(Some(self.whole(variant)?).filter(fits));
-        };
+        let Some((footprint, run)) = self.footprint(variant)? else { return Ok(None) };
         let mut room = budget;
         for _ in 0..TRIES {
             let Some(choice) = footprint.choose(room) else { break };
@@ -99,19 +105,20 @@ impl Chooser<'_> {
             return Ok(None);
         }
         let chunk = memory::pair_chunk(outer, rows);
-        let (state, step) = memory::pair_rates(outer, rows)?;
+        let pairs = memory::pair_bytes(outer, rows, self.stash)?;
         let least = Segments { leaf: chunk, count: steps.div_ceil(chunk), slots: 1 };
         let slots = usize::from(least.count > 1);
         let base = self.memory(variant, least)?;
-        let own = (slots + 1).saturating_mul(state).saturating_add(chunk.min(steps).saturating_mul(step));
+        let marks = slots.saturating_mul(pairs.mark);
+        let own = (marks + pairs.state).saturating_add(chunk.min(steps).saturating_mul(pairs.step));
         let fixed = base.peak_bytes().saturating_sub(own);
-        let expected = cost::expected(outer, Size { steps, rows }, self.threads, &self.rates, (state, step));
+        let expected = cost::expected(outer, Size { steps, rows }, self.threads, &self.rates, pairs);
         let footprint = Footprint {
             steps,
-            state_bytes: state,
-            step_bytes: step,
+            state_bytes: pairs.mark,
+            step_bytes: pairs.step,
             // The states of a segment have one slot more than steps.
-            fixed_bytes: fixed + state,
+            fixed_bytes: fixed + pairs.state,
             granularity: chunk,
             min_leaf: chunk,
             max_leaf: steps,
@@ -121,7 +128,7 @@ impl Chooser<'_> {
     }
 
     fn memory(&self, variant: usize, segments: Segments) -> Result<Memory> {
-        Memory::new(&self.variants[variant].1, self.steps, self.rows, self.threads, segments)
+        Memory::new(&self.variants[variant].1, self.steps, self.rows, self.threads, segments, self.stash)
     }
 
     fn priced(&self, variant: usize, choice: &Choice, run: f64) -> Result<Decision> {
@@ -137,9 +144,9 @@ impl Chooser<'_> {
 
     fn whole(&self, variant: usize) -> Result<Decision> {
         let outer = &self.variants[variant].1;
-        let rates = memory::pair_rates(outer, self.rows)?;
+        let pairs = memory::pair_bytes(outer, self.rows, self.stash)?;
         let size = Size { steps: self.steps, rows: self.rows };
-        let expected = cost::expected(outer, size, self.threads, &self.rates, rates);
+        let expected = cost::expected(outer, size, self.threads, &self.rates, pairs);
         let spilled = if self.steps > expected.segments.near { self.steps as f64 } else { 0.0 };
         Ok(Decision {
             variant,

@@ -11,6 +11,7 @@ use super::lower::scales;
 use super::step::Saved;
 use crate::op::Class;
 use crate::scan::Step;
+use crate::stash::Stash;
 use crate::tape::{NodeKind, Var};
 
 /// How much of a step is kept.
@@ -33,7 +34,7 @@ pub(crate) struct Kept {
 }
 
 /// Decides for a step, its adjoint, and the nodes of the adjoint that are needed at all.
-pub(crate) fn choose(forward: &Step, adjoint: &Step, live: &[bool], keep: Keep) -> Kept {
+pub(crate) fn choose(forward: &Step, adjoint: &Step, live: &[bool], keep: Keep, stash: Stash) -> Kept {
     let carries = forward.carries.len();
     let mut saved: HashMap<u32, Saved> = HashMap::new();
     for (carry, x) in adjoint.xs[..carries].iter().enumerate() {
@@ -84,7 +85,7 @@ pub(crate) fn choose(forward: &Step, adjoint: &Step, live: &[bool], keep: Keep) 
     let mut flow = Flow::new(2 * n + 2);
     for i in (0..n).filter(|&i| needed[i]) {
         let node = &adjoint.nodes[i];
-        flow.edge(2 * i, 2 * i + 1, node.ty.entry_bytes() as u64);
+        flow.edge(2 * i, 2 * i + 1, (stash.bytes(node.ty.dtype) * node.ty.shape.width()) as u64);
         let cheap = match &node.kind {
             NodeKind::Op(op) => op.is_cheap() || scales(&adjoint.nodes, node).is_some(),
             _ => true,

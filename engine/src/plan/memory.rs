@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use super::ir::{Buf, BufKind};
 use super::outer::{Item, Outer, Role, ScanItem};
 use super::step::StepProgram;
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
+use crate::stash::Stash;
 
 /// Bytes every offset is a multiple of.
 const ALIGN: usize = 64;
@@ -84,17 +84,17 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    /// `[planes, slots, rows, width]` from `offset`; a `slots` or `rows` of `None` is an axis the buffer lacks.
+    /// `[planes, slots, rows, width]` from `offset`, `element` bytes for an element of all planes; a `slots` or `rows` of `None` is an axis the buffer lacks.
     fn new(
         offset: usize,
-        dtype: DType,
+        element: usize,
         slots: Option<usize>,
         rows: Option<usize>,
         width: usize,
     ) -> Result<(Slot, usize)> {
         let per_slot = checked("buffer", &[rows.unwrap_or(1), width])?;
         let plane = checked("buffer", &[slots.unwrap_or(1), per_slot])?;
-        let bytes = checked("buffer", &[plane, dtype.size()])?;
+        let bytes = checked("buffer", &[plane, element])?;
         let slot = Slot {
             offset,
             plane,
@@ -126,24 +126,31 @@ pub(crate) struct PairSlots {
     pub(crate) kept: Vec<Slot>,
     /// State `k` of checkpoint slot `s` is `checkpoints[k]` with `s` as its step.
     pub(crate) checkpoints: BTreeMap<usize, Slot>,
-    pub(crate) cut: Cut,
+    pub(crate) cut: Division,
     pub(crate) schedule: Schedule,
+}
+
+impl PairSlots {
+    /// Bytes of a tile's record of `steps` steps.
+    pub(crate) fn record_bytes(&self, steps: usize) -> usize {
+        (self.tile as u128 * steps as u128 / self.cut.longest().max(1) as u128) as usize
+    }
 }
 
 /// How the steps of a pair are cut into segments, in the order of the recorded scan: all of `leaf` steps but the
 /// last, which takes the rest. In time they are cut at multiples of the leaf from step 0.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut {
+pub(crate) struct Division {
     pub(crate) steps: usize,
     pub(crate) leaf: usize,
     pub(crate) segments: usize,
 }
 
-impl Cut {
-    fn new(steps: usize, segments: Segments) -> Cut {
+impl Division {
+    fn new(steps: usize, segments: Segments) -> Division {
         let leaf = segments.leaf.min(steps).max(1);
         let most = steps.div_ceil(leaf);
-        Cut { steps, leaf, segments: segments.count.clamp(1, most.max(1)).min(most) }
+        Division { steps, leaf, segments: segments.count.clamp(1, most.max(1)).min(most) }
     }
 
     /// Leaves of the last segment.
@@ -193,6 +200,9 @@ pub(crate) struct ScanSlots {
     /// Current states, relative to a lane's workspace: of this scan, and of the one it replays.
     pub(crate) current: BTreeMap<usize, Slot>,
     pub(crate) replayed: BTreeMap<usize, Slot>,
+    /// Where each tile leaves them between the pieces of a sequence that arrives bit by bit, relative to the tile's start.
+    pub(crate) left: BTreeMap<usize, Slot>,
+    pub(crate) left_replayed: BTreeMap<usize, Slot>,
     /// Scratch memory of the first member, relative to a lane's workspace, and bytes of each member's.
     pub(crate) scratch: usize,
     pub(crate) scratch_bytes: usize,
@@ -208,6 +218,8 @@ pub(crate) struct ScanSlots {
 pub(crate) struct Memory {
     pub(crate) steps: usize,
     pub(crate) rows: usize,
+    /// How what is recorded is held.
+    pub(crate) stash: Stash,
     pub(crate) bytes: usize,
     /// Bytes of the tensors returned.
     pub(crate) output_bytes: usize,
@@ -270,12 +282,14 @@ fn place(blocks: &[Block]) -> (Vec<usize>, usize) {
 }
 
 /// Places the temporary buffers and ring states of a step. `rows` and `chunk` are those of a tile; `recorded`
-/// states lie in the pair's segment instead.
+/// states lie in the pair's segment instead. A record that is rounded is not computed with: a chunk of it has a place
+/// of its own here, in full precision.
 fn step_slots(
     p: &StepProgram,
     rows: usize,
     chunk: usize,
     recorded: &dyn Fn(usize) -> bool,
+    stash: Stash,
 ) -> Result<StepSlots> {
     let mut own = vec![None; p.bufs.len()];
     let mut blocks = Vec::new();
@@ -286,10 +300,13 @@ fn step_slots(
                 Some(life) => (buf.lead.has_t().then_some(chunk), life),
                 None => continue,
             },
-            BufKind::State(k) if !recorded(k) => (Some(chunk + 1), (0, usize::MAX)),
+            BufKind::State(k) if stash.rounds() || !recorded(k) => (Some(chunk + 1), (0, usize::MAX)),
+            BufKind::KeptState(_) if stash.rounds() => (Some(chunk + 1), (0, usize::MAX)),
+            BufKind::Kept(_) if stash.rounds() => (Some(chunk), (0, usize::MAX)),
             _ => continue,
         };
-        let (slot, bytes) = Slot::new(0, buf.dtype, slots, buf.lead.has_n().then_some(rows), buf.width)?;
+        let rows = buf.lead.has_n().then_some(rows);
+        let (slot, bytes) = Slot::new(0, buf.dtype.size(), slots, rows, buf.width)?;
         blocks.push(Block { bytes, from: life.0, to: life.1 });
         which.push((i, slot));
     }
@@ -300,14 +317,15 @@ fn step_slots(
     Ok(StepSlots { own, bytes })
 }
 
-/// Places `entries` one behind the other from `at`; returns where they end.
+/// Places `entries` (key, bytes of an element, slots, rows, width) one behind the other from `at`; returns where they
+/// end.
 fn line_up<K: Ord>(
-    entries: impl Iterator<Item = (K, DType, Option<usize>, Option<usize>, usize)>,
+    entries: impl Iterator<Item = (K, usize, Option<usize>, Option<usize>, usize)>,
     mut at: usize,
 ) -> Result<(BTreeMap<K, Slot>, usize)> {
     let mut out = BTreeMap::new();
-    for (key, dtype, slots, rows, width) in entries {
-        let (slot, bytes) = Slot::new(at, dtype, slots, rows, width)?;
+    for (key, element, slots, rows, width) in entries {
+        let (slot, bytes) = Slot::new(at, element, slots, rows, width)?;
         out.insert(key, slot);
         at += bytes;
     }
@@ -319,7 +337,14 @@ fn states_of(p: &StepProgram) -> impl Iterator<Item = (usize, &Buf)> {
 }
 
 impl ScanSlots {
-    fn new(outer: &Outer, s: &ScanItem, rows: usize, steps: usize, threads: usize) -> Result<ScanSlots> {
+    fn new(
+        outer: &Outer,
+        s: &ScanItem,
+        (steps, rows): (usize, usize),
+        threads: usize,
+        stash: Stash,
+        by_pieces: bool,
+    ) -> Result<ScanSlots> {
         let tiles = tiles(rows, s);
         let of_tile = rows.div_ceil(tiles);
         let chunk = chunk_steps(of_tile, s.state_bytes, s.matrix_bytes);
@@ -329,30 +354,30 @@ impl ScanSlots {
         };
         let recording = matches!(s.role, Role::Forward(_));
         let nothing = |_: usize| false;
-        let run = step_slots(&s.run, of_tile, chunk, &|k| recording && in_pair(k))?;
+        let run = step_slots(&s.run, of_tile, chunk, &|k| recording && in_pair(k), stash)?;
         let sweep = s
             .sweep
             .as_ref()
-            .map(|p| step_slots(p, of_tile, chunk, &nothing))
+            .map(|p| step_slots(p, of_tile, chunk, &nothing, stash))
             .transpose()?
             .unwrap_or_default();
         let (mut advance, mut record) = (StepSlots::default(), StepSlots::default());
         let mut programs = vec![&s.run];
         programs.extend(&s.sweep);
         if let Some(r) = &s.replay {
-            advance = step_slots(&r.advance, of_tile, chunk, &nothing)?;
-            record = step_slots(&r.record, of_tile, chunk, &in_pair)?;
+            advance = step_slots(&r.advance, of_tile, chunk, &nothing, stash)?;
+            record = step_slots(&r.record, of_tile, chunk, &in_pair, stash)?;
             programs.extend([&r.advance, &r.record]);
         }
         // Sweeps and replays take turns with the scan proper, but their states do not overlap.
         let temp = run.bytes.max(sweep.bytes).max(advance.bytes).max(record.bytes);
         let at = temp;
         let (current, at) =
-            line_up(states_of(&s.run).map(|(k, b)| (k, b.dtype, None, Some(of_tile), b.width)), at)?;
+            line_up(states_of(&s.run).map(|(k, b)| (k, b.dtype.size(), None, Some(of_tile), b.width)), at)?;
         let (replayed, at) = match &s.replay {
             Some(r) => {
                 let states = states_of(&r.record);
-                line_up(states.map(|(k, b)| (k, b.dtype, None, Some(of_tile), b.width)), at)?
+                line_up(states.map(|(k, b)| (k, b.dtype.size(), None, Some(of_tile), b.width)), at)?
             }
             None => (BTreeMap::new(), at),
         };
@@ -364,17 +389,26 @@ impl ScanSlots {
         let (sums, at) = line_up(
             s.run.sums.iter().enumerate().map(|(i, c)| {
                 let b = buf(c.buf);
-                (i, b.dtype, None, c.rows.then_some(of_tile), b.width)
+                (i, b.dtype.size(), None, c.rows.then_some(of_tile), b.width)
             }),
             0,
         )?;
         let (shared, at) = line_up(
             s.run.shared_stacks.iter().enumerate().map(|(i, (_, c))| {
                 let b = buf(c.buf);
-                (i, b.dtype, Some(steps), None, b.width)
+                (i, b.dtype.size(), Some(steps), None, b.width)
             }),
             at,
         )?;
+        let place = |p: &StepProgram, at| {
+            let states = states_of(p).filter(|_| by_pieces);
+            line_up(states.map(|(k, b)| (k, b.dtype.size(), None, Some(of_tile), b.width)), at)
+        };
+        let (left, at) = place(&s.run, at)?;
+        let (left_replayed, at) = match &s.replay {
+            Some(r) => place(&r.record, at)?,
+            None => (BTreeMap::new(), at),
+        };
         Ok(ScanSlots {
             tiles,
             chunk,
@@ -389,6 +423,8 @@ impl ScanSlots {
             record,
             current,
             replayed,
+            left,
+            left_replayed,
             scratch,
             tile_base: 0,
             tile: aligned(at),
@@ -398,19 +434,39 @@ impl ScanSlots {
     }
 }
 
-/// Bytes of a pair that each state slot and each recorded step takes, over all tiles.
-pub(crate) fn pair_rates(outer: &Outer, rows: usize) -> Result<(usize, usize)> {
-    let (mut state, mut step) = (0, 0);
+/// Bytes that the record of all pairs takes, over all tiles.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PairBytes {
+    /// Of a checkpoint.
+    pub(crate) mark: usize,
+    /// Of the states of one more step than there are.
+    pub(crate) state: usize,
+    /// Of a recorded step.
+    pub(crate) step: usize,
+    /// Real numbers of a recorded step that are rounded.
+    pub(crate) rounded: usize,
+}
+
+/// What the record of `rows` rows takes.
+pub(crate) fn pair_bytes(outer: &Outer, rows: usize, stash: Stash) -> Result<PairBytes> {
+    let mut all = PairBytes::default();
     for (p, pair) in outer.pairs.iter().enumerate() {
         let tiles = pair_tiles(outer, p, rows);
         let padded = checked("rows", &[tiles, rows.div_ceil(tiles)])?;
-        let entry: usize = pair.states.values().map(|(d, w)| d.size() * w).sum();
-        let kept_rows: usize = pair.kept.iter().filter(|k| k.2).map(|(d, w, _)| d.size() * w).sum();
-        let kept_shared: usize = pair.kept.iter().filter(|k| !k.2).map(|(d, w, _)| d.size() * w).sum();
-        state = checked("states", &[entry, padded])?.saturating_add(state);
-        step += checked("recorded steps", &[entry + kept_rows, padded])? + kept_shared * tiles;
+        let exact: usize = pair.states.values().map(|(d, w)| d.size() * w).sum();
+        let states: usize = pair.states.values().map(|(d, w)| stash.bytes(*d) * w).sum();
+        let of = |rows: bool| -> usize {
+            pair.kept.iter().filter(|k| k.2 == rows).map(|(d, w, _)| stash.bytes(*d) * w).sum()
+        };
+        let (kept, shared) = (of(true), of(false));
+        all.mark = checked("states", &[exact, padded])?.saturating_add(all.mark);
+        all.state = checked("states", &[states, padded])?.saturating_add(all.state);
+        all.step += checked("recorded steps", &[states + kept, padded])? + shared * tiles;
     }
-    Ok((state, step))
+    if stash.rounds() {
+        all.rounded = all.step / 2;
+    }
+    Ok(all)
 }
 
 /// The recorded scan of pair `p`.
@@ -434,32 +490,49 @@ pub(crate) fn pair_chunk(outer: &Outer, rows: usize) -> usize {
         .unwrap_or(1)
 }
 
+/// How a pair's steps are cut, and the slots for checkpoints.
+fn scheduled(steps: usize, segments: Segments) -> Result<(Division, Schedule, usize)> {
+    let cut = Division::new(steps, segments);
+    let n = cut.segments;
+    if n <= 1 {
+        return Ok((cut, Schedule::keep(n), 0));
+    }
+    let schedule = Schedule::binomial(n, segments.slots)
+        .map_err(|e| Error::argument("plan", format!("bug: schedule of {n} segments: {e}")))?;
+    Ok((cut, schedule, segments.slots))
+}
+
+/// Largest chunk of the scans.
+pub(crate) fn longest_chunk(outer: &Outer, rows: usize) -> usize {
+    let of = |item: &Item| match item {
+        Item::Scan(s) => chunk_steps(rows.div_ceil(tiles(rows, s)), s.state_bytes, s.matrix_bytes),
+        Item::Call(_) => 1,
+    };
+    outer.items.iter().map(of).max().unwrap_or(1)
+}
+
 fn pair_slots(
     outer: &Outer,
     p: usize,
     rows: usize,
-    steps: usize,
-    segments: Segments,
+    (cut, schedule, slots): (Division, Schedule, usize),
+    stash: Stash,
 ) -> Result<(PairSlots, usize)> {
     let pair = &outer.pairs[p];
     let tiles = pair_tiles(outer, p, rows);
     let of_tile = rows.div_ceil(tiles);
-    let cut = Cut::new(steps, segments);
-    let (n, longest) = (cut.segments, cut.longest());
-    let schedule = if n <= 1 {
-        Schedule::keep(n)
-    } else {
-        Schedule::binomial(n, segments.slots)
-            .map_err(|e| Error::argument("plan", format!("bug: schedule of {n} segments: {e}")))?
-    };
-    let states = pair.states.iter();
-    let (states, at) =
-        line_up(states.map(|(&k, &(d, w))| (k, d, Some(longest.saturating_add(1)), Some(of_tile), w)), 0)?;
+    let longest = cut.longest();
+    let states = pair.states.iter().map(|(&k, &(d, w))| {
+        let slots = longest.saturating_add(1);
+        (k, stash.bytes(d), Some(slots), Some(of_tile), w)
+    });
+    let (states, at) = line_up(states, 0)?;
     let kept = pair.kept.iter().enumerate();
-    let (kept, at) = line_up(kept.map(|(k, &(d, w, r))| (k, d, Some(longest), r.then_some(of_tile), w)), at)?;
-    let slots = if n <= 1 { 0 } else { segments.slots };
+    let kept = kept.map(|(k, &(d, w, r))| (k, stash.bytes(d), Some(longest), r.then_some(of_tile), w));
+    let (kept, at) = line_up(kept, at)?;
     let marks = pair.states.iter().filter(|_| slots > 0);
-    let (checkpoints, at) = line_up(marks.map(|(&k, &(d, w))| (k, d, Some(slots), Some(of_tile), w)), at)?;
+    let (checkpoints, at) =
+        line_up(marks.map(|(&k, &(d, w))| (k, d.size(), Some(slots), Some(of_tile), w)), at)?;
     let kept = kept.into_values().collect();
     let bytes = checked("recorded values", &[at, tiles])?;
     Ok((PairSlots { offset: 0, tile: at, bytes, states, kept, checkpoints, cut, schedule }, bytes))
@@ -473,6 +546,32 @@ impl Memory {
         rows: usize,
         threads: usize,
         segments: Segments,
+        stash: Stash,
+    ) -> Result<Memory> {
+        Memory::place(outer, (steps, rows), threads, stash, scheduled(steps, segments)?, false)
+    }
+
+    /// Places everything for a sequence that arrives in segments of so many steps, with slots for checkpoints. Who runs it
+    /// has the schedule.
+    pub(crate) fn for_stream(
+        outer: &Outer,
+        segment: usize,
+        rows: usize,
+        threads: usize,
+        slots: usize,
+        stash: Stash,
+    ) -> Result<Memory> {
+        let cut = Division { steps: segment, leaf: segment, segments: 1 };
+        Memory::place(outer, (segment, rows), threads, stash, (cut, Schedule::keep(1), slots), true)
+    }
+
+    fn place(
+        outer: &Outer,
+        (steps, rows): (usize, usize),
+        threads: usize,
+        stash: Stash,
+        schedule: (Division, Schedule, usize),
+        by_pieces: bool,
     ) -> Result<Memory> {
         let mut blocks = Vec::new();
         let mut slots = vec![None; outer.bufs.len()];
@@ -483,7 +582,7 @@ impl Memory {
                 matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_)) && !buf.dtype.is_complex();
             let t = buf.lead.has_t().then_some(steps);
             let n = buf.lead.has_n().then_some(rows);
-            let (slot, bytes) = Slot::new(0, buf.dtype, t, n, buf.width)?;
+            let (slot, bytes) = Slot::new(0, buf.dtype.size(), t, n, buf.width)?;
             slots[i] = Some(slot);
             if !borrowed {
                 which.push(i);
@@ -494,7 +593,7 @@ impl Memory {
         let mut scan_blocks = Vec::new();
         for (at, item) in outer.items.iter().enumerate() {
             let Item::Scan(s) = item else { continue };
-            let scan = ScanSlots::new(outer, s, rows, steps, threads)?;
+            let scan = ScanSlots::new(outer, s, (steps, rows), threads, stash, by_pieces)?;
             let work = checked("workspace", &[scan.lane, scan.lanes])?;
             let tile = checked("sums", &[scan.tile, scan.tiles])?;
             scan_blocks.push((at, blocks.len()));
@@ -505,7 +604,7 @@ impl Memory {
         let mut pairs = Vec::new();
         let mut pair_blocks = Vec::new();
         for p in 0..outer.pairs.len() {
-            let (slots, bytes) = pair_slots(outer, p, rows, steps, segments)?;
+            let (slots, bytes) = pair_slots(outer, p, rows, schedule, stash)?;
             let (from, to) = outer.pair_lives[p];
             pair_blocks.push(blocks.len());
             blocks.push(Block { bytes, from, to });
@@ -542,6 +641,7 @@ impl Memory {
         Ok(Memory {
             steps,
             rows,
+            stash,
             bytes,
             output_bytes,
             outer: slots,

@@ -14,6 +14,7 @@ pub(crate) mod lower;
 pub(crate) mod memory;
 pub(crate) mod outer;
 pub(crate) mod step;
+pub mod stream;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +27,7 @@ use crate::meter;
 use crate::op::Ty;
 use crate::params::Params;
 use crate::profile::{Profile, Sites, Times, Totals, profile};
+use crate::stash::Stash;
 use crate::storage::Storage;
 use crate::tape::{Tape, Var};
 use crate::tensor::Tensor;
@@ -35,7 +37,6 @@ use keep::Keep;
 use memory::{Memory, Segments};
 use outer::{Item, Outer, lower};
 
-pub(crate) use cost::record_bytes;
 pub use cost::{RATES_VARIABLE, Rates};
 pub(crate) use explain::bytes;
 pub use explain::{
@@ -43,7 +44,8 @@ pub use explain::{
     ScanRole, ScanSummary,
 };
 
-/// How a program runs. None of it changes a result, except that denormals may be kept.
+/// How a program runs. None of it changes a result, except that denormals may be kept and that a [`Stash`] that rounds
+/// changes gradients.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Most bytes to use for everything the engine allocates during a run, outputs included; bound tensors are
@@ -59,6 +61,8 @@ pub struct RunOptions {
     /// Speeds of the machine by which plans are compared; `None`: those of [`RATES_VARIABLE`], or
     /// [`Rates::typical`].
     pub rates: Option<Rates>,
+    /// In which precision values are kept for the adjoint: gradients depend on it, the forward pass does not.
+    pub stash: Stash,
 }
 
 /// A compiled tape.
@@ -129,9 +133,11 @@ impl Program {
         }
         let isa = Isa::select()?;
         let pool = Pool::new(options.threads, options.denormals)?;
-        let variants = [Keep::Values, Keep::States]
-            .into_iter()
-            .map(|keep| Ok((keep, Arc::new(lower(tape, outputs, isa, keep)?))))
+        let stash = options.stash;
+        // What is rebuilt from rounded states differs from what was rounded itself: one form, so one result.
+        let forms: &[Keep] = if stash.rounds() { &[Keep::Values] } else { &[Keep::Values, Keep::States] };
+        let variants = (forms.iter())
+            .map(|&keep| Ok((keep, Arc::new(lower(tape, outputs, isa, keep, stash)?))))
             .collect::<Result<Vec<_>>>()?;
         let needed = |name: &str| variants[0].1.bound.iter().any(|(n, _)| n == name);
         let unused = tape.inputs().filter(|(name, _, _)| !needed(name));
@@ -219,7 +225,8 @@ impl Program {
     }
 
     fn chooser(&self, steps: usize, rows: usize) -> Chooser<'_> {
-        Chooser { variants: &self.variants, steps, rows, threads: self.pool.threads(), rates: self.rates }
+        let (threads, stash) = (self.pool.threads(), self.options.stash);
+        Chooser { variants: &self.variants, steps, rows, threads, rates: self.rates, stash }
     }
 
     /// Bytes the engine allocated at once during the last run, measured.
@@ -382,7 +389,7 @@ impl Run<'_> {
             clock.lap(0, 1, bytes);
             times.add(clock);
         }
-        self.items(&frame);
+        self.items(&frame, 0..self.outer.items.len());
         let clock = times.map(|t| t.start());
         let outputs = self.outputs(&frame);
         if let Some((times, clock)) = times.zip(clock) {
@@ -407,19 +414,26 @@ impl Run<'_> {
             };
             let mut loc = Loc::new(self.arena, 0, slot);
             if let Some(t) = tensor {
-                match buf.dtype {
-                    DType::C32 => split::<f32>(t.components()?, &loc, t.len()),
-                    DType::C64 => split::<f64>(t.components()?, &loc, t.len()),
-                    _ => loc.ptr = t.as_bytes().as_ptr().cast_mut(),
-                }
+                self.place(&mut loc, buf.dtype, t)?;
             }
             locs.push(loc);
         }
         Ok(Frame { locs, streams: false })
     }
 
-    fn items(&self, frame: &Frame) {
-        for (at, item) in self.outer.items.iter().enumerate() {
+    /// Lets a buffer be a tensor: where the caller has it, or complex in the buffer's own place.
+    fn place(&self, loc: &mut Loc, dtype: DType, tensor: &Tensor) -> Result<()> {
+        match dtype {
+            DType::C32 => split::<f32>(tensor.components()?, loc, tensor.len()),
+            DType::C64 => split::<f64>(tensor.components()?, loc, tensor.len()),
+            _ => loc.ptr = tensor.as_bytes().as_ptr().cast_mut(),
+        }
+        Ok(())
+    }
+
+    fn items(&self, frame: &Frame, range: std::ops::Range<usize>) {
+        for at in range {
+            let item = &self.outer.items[at];
             match item {
                 Item::Call(call) => self.call(frame, call, self.times(at)),
                 Item::Scan(item) => {

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::op::{Class, Ty};
 use crate::scan::{PortKind, ScanOp, Step};
 use crate::shape::{Dims, Shape};
+use crate::stash::Stash;
 use crate::tape::{Node, NodeKind, Tape, Var};
 use crate::tensor::Tensor;
 
@@ -258,7 +259,7 @@ fn step_mixes_rows(step: &Step) -> bool {
 }
 
 /// Lowers a tape.
-pub(crate) fn lower(tape: &Tape, outputs: &[Var], isa: Isa, keep: Keep) -> Result<Outer> {
+pub(crate) fn lower(tape: &Tape, outputs: &[Var], isa: Isa, keep: Keep, stash: Stash) -> Result<Outer> {
     let n = tape.nodes.len();
     let pairs_of = pairable(tape, outputs);
     let mut live = vec![false; n];
@@ -281,7 +282,7 @@ pub(crate) fn lower(tape: &Tape, outputs: &[Var], isa: Isa, keep: Keep) -> Resul
             }
             NodeKind::Scan(op) => {
                 let demand = demands.remove(&i).unwrap_or_default();
-                let decision = decide(tape, i, op, demand, &pairs_of, keep, &mut pairs)?;
+                let decision = decide(tape, i, op, demand, &pairs_of, (keep, stash), &mut pairs)?;
                 for &k in &decision.inputs {
                     live[node.inputs[k].index as usize] = true;
                 }
@@ -419,7 +420,7 @@ fn decide(
     op: &ScanOp,
     demand: Demand,
     pairs_of: &HashMap<u32, u32>,
-    keep: Keep,
+    (keep, stash): (Keep, Stash),
     pairs: &mut Vec<Pair>,
 ) -> Result<ScanDecision> {
     let step = &op.step;
@@ -457,7 +458,7 @@ fn decide(
         && let Some(fop) = scan_of(tape, f.index)
     {
         let (live, _) = live_nodes(&request);
-        let kept = keep::choose(&fop.step, step, &live, keep);
+        let kept = keep::choose(&fop.step, step, &live, keep, stash);
         request.saved = kept.saved;
         request.saved_reverse = fop.reverse;
         // Only what the adjoint still reads.
@@ -757,7 +758,7 @@ pub(crate) fn touched(item: &Item) -> Vec<&Operand> {
     }
 }
 
-fn liveness(bufs: &[Buf], items: &[Item], outputs: &[(Place, Ty)]) -> Vec<Option<(usize, usize)>> {
+pub(crate) fn liveness(bufs: &[Buf], items: &[Item], outputs: &[(Place, Ty)]) -> Vec<Option<(usize, usize)>> {
     let mut lives: Vec<Option<(usize, usize)>> = vec![None; bufs.len()];
     let mut touch = |buf: usize, at: usize| {
         lives[buf] = Some(match lives[buf] {

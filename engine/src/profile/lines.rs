@@ -75,6 +75,7 @@ fn scan(outer: &Outer, item: usize, s: &ScanItem, tallies: &[Tally], lines: &mut
             Own::Bind => ("find buffers", Work::Other),
             Own::States => ("copy states", Work::Movement),
             Own::Checkpoints => ("store and restore states", Work::Movement),
+            Own::Stash => ("round and widen kept values", Work::Movement),
             Own::Clear => ("clear sums", Work::Movement),
             Own::Collect => ("add sums of tiles", Work::Other),
         };

@@ -13,6 +13,8 @@ pub(crate) enum Own {
     States,
     /// States stored and restored.
     Checkpoints,
+    /// Kept values rounded and widened.
+    Stash,
     /// Sums set to zero before a tile.
     Clear,
     /// Sums of the tiles put together.
@@ -20,7 +22,8 @@ pub(crate) enum Own {
 }
 
 impl Own {
-    pub(crate) const ALL: [Own; 5] = [Own::Bind, Own::States, Own::Checkpoints, Own::Clear, Own::Collect];
+    pub(crate) const ALL: [Own; 6] =
+        [Own::Bind, Own::States, Own::Checkpoints, Own::Stash, Own::Clear, Own::Collect];
 }
 
 fn calls(p: &StepProgram) -> usize {

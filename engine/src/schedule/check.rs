@@ -31,6 +31,9 @@ pub enum ScheduleError {
         /// Segments to reverse.
         segments: usize,
     },
+    /// A schedule for a sequence of unknown length without a slot for the initial state.
+    #[error("online schedule: needs at least 1 slot, got 0")]
+    NoSlotOnline,
     /// An action over no segments, backwards, or past the end.
     #[error("action {at}, {action}: not a range of the {segments} segments")]
     Range {

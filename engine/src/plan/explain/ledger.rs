@@ -5,6 +5,7 @@ use super::{names, units};
 use crate::plan::ir::BufKind;
 use crate::plan::memory::{Memory, PairSlots, aligned};
 use crate::plan::outer::{Item, Outer};
+use crate::stash::Stash;
 
 /// The lines, and the item during which most bytes of the arena are in use. `at_peak` of all lines sums to
 /// [`Memory::peak_bytes`].
@@ -103,11 +104,12 @@ fn pair(outer: &Outer, m: &Memory, p: usize, lines: &mut Vec<MemoryLine>) {
         let (name, entry_bytes) = match kind {
             MemoryKind::KeptValues => {
                 let (dtype, width, _) = pair.kept[number];
-                (names::kept(pair)[number].clone(), dtype.size() * width)
+                (names::kept(pair)[number].clone(), m.stash.bytes(dtype) * width)
             }
             _ => {
                 let (dtype, width) = pair.states.get(&number).copied().unwrap_or((crate::DType::F32, 0));
-                (names::state(outer, p, number), dtype.size() * width)
+                let held = if kind == MemoryKind::Checkpoints { Stash::Exact } else { m.stash };
+                (names::state(outer, p, number), held.bytes(dtype) * width)
             }
         };
         let name = match kind {

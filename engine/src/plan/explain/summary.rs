@@ -6,6 +6,7 @@ use crate::plan::ir::{Call, Instr, Operand};
 use crate::plan::outer::{Item, Outer, Role, ScanItem, touched};
 use crate::plan::step::Stage;
 use crate::profile::Pass;
+use crate::stash::Stash;
 
 /// A plan in numbers, as plain data: everything [`Plan::explain`] says.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +38,8 @@ pub struct PlanSummary {
     pub replay: Option<ReplaySummary>,
     /// Whether only states are kept and every other value is rebuilt from them.
     pub rebuilds_everything: bool,
+    /// In which precision values are kept.
+    pub stash: Stash,
     /// Floating-point operations of the run, replays included.
     pub flops: f64,
     /// `flops` over those of the plan without a budget.
@@ -452,6 +455,7 @@ pub(super) fn of(plan: &Plan) -> PlanSummary {
         items: outer.items.len(),
         replay,
         rebuilds_everything: plan.rebuilds_everything(),
+        stash: m.stash,
         flops,
         slowdown: if least > 0.0 { flops / least } else { 1.0 },
         scans,

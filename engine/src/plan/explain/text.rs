@@ -70,7 +70,8 @@ impl Text<'_> {
             }
         }
         for scan in s.scans.iter().filter(|x| x.role == ScanRole::Forward) {
-            self.term("kept", &names::counted(&scan.kept).join(", "))?;
+            let held = if s.stash.rounds() { format!(", as {}", s.stash) } else { String::new() };
+            self.term("kept", &format!("{}{held}", names::counted(&scan.kept).join(", ")))?;
         }
         for scan in s.scans.iter().filter(|x| !x.rebuilt.is_empty()) {
             let all = if s.rebuilds_everything { " (only states are kept)" } else { "" };
