@@ -15,8 +15,11 @@ pub mod approximation;
 pub(crate) mod background;
 pub(crate) mod block;
 mod conjugate;
+pub(crate) mod map;
 pub(crate) mod matrix;
 mod model;
+pub(crate) mod parallel;
+pub(crate) mod product;
 mod structure;
 pub(crate) mod vector;
 
