@@ -10,7 +10,7 @@ use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured
 use smallvec::smallvec;
 
 use crate::check::joint_dtype;
-use crate::lanes::{load, load_part, mul_acc, total};
+use crate::lanes::{axpy, load, load_part, mul_acc, store, total, totals};
 use crate::rule::sum_options;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 
@@ -37,7 +37,42 @@ pub fn batch_matmul(tape: &mut Tape, a: Var, b: Var, flags: MatMulFlags) -> Resu
     // Conjugating real numbers does nothing; without the flag equal products are recognized as equal.
     let conj_a = flags.conj_a && tape.dtype(a)?.is_complex();
     let conj_b = flags.conj_b && tape.dtype(b)?.is_complex();
-    tape.push(BatchMatMul { flags: MatMulFlags { conj_a, conj_b, ..flags } }, &[a, b])
+    let flags = MatMulFlags { conj_a, conj_b, ..flags };
+    match (columns(tape, a, flags.transpose_a)?, rows(tape, b, flags.transpose_b)?) {
+        (Some(a), Some(b)) => tape.push(
+            Outer(BatchMatMul { flags: MatMulFlags { conj_a, conj_b, ..MatMulFlags::default() } }),
+            &[a, b],
+        ),
+        _ => tape.push(BatchMatMul { flags }, &[a, b]),
+    }
+}
+
+/// `a'` of one column, as it lies.
+fn columns(tape: &mut Tape, a: Var, transpose: bool) -> Result<Option<Var>> {
+    let mut dims = tape.shape(a)?.dims.clone();
+    match dims[..] {
+        [.., _, 1] if !transpose => Ok(Some(a)),
+        [.., 1, m] if transpose => {
+            let axes = dims.len();
+            dims[axes - 2..].copy_from_slice(&[m, 1]);
+            layout(tape, a, Layout::Reshape { dims }).map(Some)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// `b'` of one row, as it lies.
+fn rows(tape: &mut Tape, b: Var, transpose: bool) -> Result<Option<Var>> {
+    let mut dims = tape.shape(b)?.dims.clone();
+    match dims[..] {
+        [.., 1, _] if !transpose => Ok(Some(b)),
+        [.., p, 1] if transpose => {
+            let axes = dims.len();
+            dims[axes - 2..].copy_from_slice(&[1, p]);
+            layout(tape, b, Layout::Reshape { dims }).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// Outer product of last axes: `y[.., i, j] = a[.., i] b[.., j]`.
@@ -174,6 +209,110 @@ impl Op for BatchMatMul {
     }
 }
 
+/// Products of one column with one row, neither transposed: written about as fast as it would be read back, so it is
+/// built again rather than kept.
+#[derive(Clone, Copy, Debug)]
+struct Outer(BatchMatMul);
+
+impl Op for Outer {
+    fn name(&self) -> &'static str {
+        "outer"
+    }
+
+    fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
+        self.0.infer(inputs)
+    }
+
+    fn class(&self) -> Class<'_> {
+        Class::Structured(self)
+    }
+
+    fn vjp(&self, tape: &mut Tape, io: Io<'_>, y_bar: Var) -> Result<Cotangents> {
+        self.0.vjp(tape, io, y_bar)
+    }
+
+    fn jvp(&self, tape: &mut Tape, io: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
+        self.0.jvp(tape, io, x_dots)
+    }
+
+    fn is_cheap(&self) -> bool {
+        true
+    }
+
+    fn flops(&self, inputs: &[Ty], output: &Ty) -> f64 {
+        0.5 * self.0.flops(inputs, output)
+    }
+}
+
+impl Outer {
+    fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
+        let (a, b) = (args.inputs[0], args.inputs[1]);
+        let (ad, bd) = (a.dims(), b.dims());
+        let Ok(Sizes { m, p, over, .. }) = self.0.sizes(ad, bd) else { return };
+        let count: usize = over.iter().product();
+        let sign = |conj: bool| if conj { -R::ONE } else { R::ONE };
+        let (sa, sb) = (sign(self.0.flags.conj_a), sign(self.0.flags.conj_b));
+        for r in 0..args.rows {
+            let (yr, yi) = args.output.row_pair(r);
+            for c in 0..count {
+                let from_a = offset(c, &over, &ad[..ad.len() - 2], m);
+                let from_b = offset(c, &over, &bd[..bd.len() - 2], p);
+                let at = c * m * p..(c + 1) * m * p;
+                let put = |a: &[R], b: &[R], y: &mut [R], sign: Option<R>| {
+                    let (a, b) = (&a[from_a..from_a + m], &b[from_b..from_b + p]);
+                    multiversion(Rows { a, b, y: &mut y[at.clone()], sign });
+                };
+                put(a.row(r), b.row(r), yr, None);
+                if a.is_complex() && b.is_complex() {
+                    put(a.row_im(r), b.row_im(r), yr, Some(-(sa * sb)));
+                }
+                if yi.is_empty() {
+                    continue;
+                }
+                yi[at.clone()].fill(R::ZERO);
+                if a.is_complex() {
+                    put(a.row_im(r), b.row(r), yi, Some(sa));
+                }
+                if b.is_complex() {
+                    put(a.row(r), b.row_im(r), yi, Some(sb));
+                }
+            }
+        }
+    }
+}
+
+impl Structured for Outer {
+    structured_kernel!();
+}
+
+/// `y = a bᵀ` without a sign, else `y += sign · a bᵀ`.
+struct Rows<'a, R> {
+    a: &'a [R],
+    b: &'a [R],
+    y: &'a mut [R],
+    sign: Option<R>,
+}
+
+impl<R: Real> Multiversion for Rows<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<const FMA: bool>(self) {
+        let p = self.b.len();
+        for i in 0..self.a.len() {
+            let y = &mut self.y[i * p..(i + 1) * p];
+            match self.sign {
+                None => {
+                    for j in 0..p {
+                        y[j] = self.a[i] * self.b[j];
+                    }
+                }
+                Some(sign) => add_scaled::<R, FMA>(sign * self.a[i], self.b, y),
+            }
+        }
+    }
+}
+
 /// One product of real planes, added to `y` or subtracted from it.
 struct Product<'a, R> {
     sizes: &'a Sizes,
@@ -193,42 +332,101 @@ impl<R: Real> Multiversion for Product<'_, R> {
         // By index: adapters of iterators are not always inlined into functions with more target features.
         if flags.transpose_a && p == 1 {
             // A sum of columns of a', which lie one after the other.
-            for j in 0..k {
-                add_scaled::<R, FMA>(sign * b[j], &a[j * m..(j + 1) * m], y);
+            add_combination::<R, FMA>(k, |j| sign * b[j], a, y);
+            return;
+        }
+        if !flags.transpose_a && (flags.transpose_b || p == 1) {
+            // Rows of both along k; a column of one element is such a row.
+            for c in 0..p {
+                let row = &b[c * k..(c + 1) * k];
+                let mut i = 0;
+                while i + 8 <= m {
+                    let found = dots::<R, FMA>(&a[i * k..(i + 8) * k], row);
+                    for l in 0..8 {
+                        let y = &mut y[(i + l) * p + c];
+                        *y = fma::<R, FMA>(sign, found[l], *y);
+                    }
+                    i += 8;
+                }
+                for i in i..m {
+                    let y = &mut y[i * p + c];
+                    *y = fma::<R, FMA>(sign, dot::<R, FMA>(&a[i * k..(i + 1) * k], row), *y);
+                }
             }
             return;
         }
         for i in 0..m {
-            if !flags.transpose_b && p > 1 {
-                for j in 0..k {
-                    let v = sign * a[if flags.transpose_a { j * m + i } else { i * k + j }];
-                    add_scaled::<R, FMA>(v, &b[j * p..(j + 1) * p], &mut y[i * p..(i + 1) * p]);
+            let left = |j: usize| a[if flags.transpose_a { j * m + i } else { i * k + j }];
+            if flags.transpose_b {
+                for c in 0..p {
+                    let b = &b[c * k..(c + 1) * k];
+                    let mut sums = [R::ZERO; 16];
+                    for j in 0..k {
+                        sums[j % 16] = fma::<R, FMA>(left(j), b[j], sums[j % 16]);
+                    }
+                    let y = &mut y[i * p + c];
+                    *y = fma::<R, FMA>(sign, total(sums), *y);
                 }
                 continue;
             }
-            // Rows of b along k; a column of one element is such a row.
-            for c in 0..p {
-                let b = &b[c * k..(c + 1) * k];
-                let mut sums = [R::ZERO; 16];
-                if flags.transpose_a {
-                    for j in 0..k {
-                        sums[j % 16] = fma::<R, FMA>(a[j * m + i], b[j], sums[j % 16]);
-                    }
-                } else {
-                    let a = &a[i * k..(i + 1) * k];
-                    let whole = k - k % 16;
-                    for j in (0..whole).step_by(16) {
-                        mul_acc::<R, 16, FMA>(&mut sums, &load(&a[j..]), &load(&b[j..]));
-                    }
-                    if whole < k {
-                        mul_acc::<R, 16, FMA>(&mut sums, &load_part(&a[whole..]), &load_part(&b[whole..]));
-                    }
-                }
-                let y = &mut y[i * p + c];
-                *y = fma::<R, FMA>(sign, total(sums), *y);
-            }
+            add_combination::<R, FMA>(k, |j| sign * left(j), b, &mut y[i * p..(i + 1) * p]);
         }
     }
+}
+
+/// `y += Σ_j weight(j) · rows[j]`, thirty-two columns at a time, which stay in registers.
+#[inline(always)]
+fn add_combination<R: Real, const FMA: bool>(k: usize, weight: impl Fn(usize) -> R, rows: &[R], y: &mut [R]) {
+    let p = y.len();
+    let mut c = 0;
+    while c + 32 <= p {
+        let mut sums: [R; 32] = load(&y[c..]);
+        for j in 0..k {
+            axpy::<R, 32, FMA>(&mut sums, weight(j), &load(&rows[j * p + c..]));
+        }
+        store(&mut y[c..], &sums);
+        c += 32;
+    }
+    if c < p {
+        for j in 0..k {
+            add_scaled::<R, FMA>(weight(j), &rows[j * p + c..(j + 1) * p], &mut y[c..]);
+        }
+    }
+}
+
+/// `Σ a b`, in sixteen partial sums.
+#[inline(always)]
+fn dot<R: Real, const FMA: bool>(a: &[R], b: &[R]) -> R {
+    let mut sums = [R::ZERO; 16];
+    let whole = b.len() - b.len() % 16;
+    for j in (0..whole).step_by(16) {
+        mul_acc::<R, 16, FMA>(&mut sums, &load(&a[j..]), &load(&b[j..]));
+    }
+    if whole < b.len() {
+        mul_acc::<R, 16, FMA>(&mut sums, &load_part(&a[whole..]), &load_part(&b[whole..]));
+    }
+    total(sums)
+}
+
+/// [`dot`] of eight rows of `a` with `b`, to the same bits.
+#[inline(always)]
+fn dots<R: Real, const FMA: bool>(a: &[R], b: &[R]) -> [R; 8] {
+    let k = b.len();
+    let mut sums = [[R::ZERO; 16]; 8];
+    let whole = k - k % 16;
+    for j in (0..whole).step_by(16) {
+        let right = load(&b[j..]);
+        for r in 0..8 {
+            mul_acc::<R, 16, FMA>(&mut sums[r], &load(&a[r * k + j..]), &right);
+        }
+    }
+    if whole < k {
+        let right = load_part(&b[whole..]);
+        for r in 0..8 {
+            mul_acc::<R, 16, FMA>(&mut sums[r], &load_part(&a[r * k + whole..(r + 1) * k]), &right);
+        }
+    }
+    totals(sums)
 }
 
 /// `y += v · x`.

@@ -101,6 +101,10 @@ fn apply(tape: &mut Tape, x: Var, factors: impl Iterator<Item = (Var, Stored)>) 
         inner *= if how.transpose { dims[0] } else { *dims.last().unwrap_or(&1) };
         how.conj &= tape.dtype(*w)?.is_complex();
     }
+    let tys = inputs.iter().map(|&v| tape.ty(v).cloned()).collect::<Result<Vec<_>>>()?;
+    if takes_butterfly(tys[0].dtype, &tys[1..]) {
+        inputs.push(tape.push(butterfly::Table { factors: stored.clone() }, &inputs[1..])?);
+    }
     tape.push(KronApply { factors: stored }, &inputs)
 }
 
@@ -109,7 +113,7 @@ fn lanes(dtype: DType) -> usize {
     64 / dtype.real().size().max(1)
 }
 
-/// The product as recorded: inputs `x`, then the factors.
+/// The product as recorded: inputs `x`, then the factors, then their table where the kernel of 2 × 2 factors takes them.
 #[derive(Clone, Debug)]
 struct KronApply {
     factors: SmallVec<[Stored; 8]>,
@@ -223,8 +227,9 @@ impl KronApply {
         apply(tape, x, replaced(&self.factors, matrices, f, by))
     }
 
-    fn adjoint(&self) -> KronApply {
-        KronApply { factors: self.factors.iter().map(|how| how.adjoint()).collect() }
+    /// The factors among the inputs.
+    fn matrices<'a, T>(&self, inputs: &'a [T]) -> &'a [T] {
+        &inputs[1..=self.factors.len()]
     }
 }
 
@@ -235,7 +240,7 @@ impl Op for KronApply {
 
     fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
         let dtype = joint_dtype("kron_apply", inputs)?;
-        let dims = product_dims(&self.factors, &inputs[0], &inputs[1..])?;
+        let dims = product_dims(&self.factors, &inputs[0], self.matrices(inputs))?;
         Ok(Ty::new(dtype, Shape { lead: inputs[0].shape.lead, dims }))
     }
 
@@ -244,13 +249,13 @@ impl Op for KronApply {
     }
 
     fn vjp(&self, tape: &mut Tape, io: Io<'_>, y_bar: Var) -> Result<Cotangents> {
-        let (x, matrices) = (io.inputs[0], &io.inputs[1..]);
+        let (x, matrices) = (io.inputs[0], self.matrices(io.inputs));
         let mut bars: Cotangents = smallvec![None; io.inputs.len()];
         if io.needs[0] {
             let adjoint = matrices.iter().copied().zip(self.factors.iter().map(|how| how.adjoint()));
             bars[0] = Some(apply(tape, y_bar, adjoint)?);
         }
-        let wanted = io.needs[1..].iter().copied().collect();
+        let wanted = self.matrices(io.needs).iter().copied().collect();
         let mut small = true;
         for &w in matrices {
             let dims = &tape.shape(w)?.dims;
@@ -258,7 +263,7 @@ impl Op for KronApply {
         }
         let x_bar = bars[0].filter(|_| small);
         let joined = KronGrad { factors: self.factors.clone(), shortcut: x_bar.is_some(), wanted };
-        for (f, bar) in bars[1..].iter_mut().enumerate() {
+        for (f, bar) in bars[1..=matrices.len()].iter_mut().enumerate() {
             if joined.wanted[f] {
                 let joined = joined.record(tape, x, y_bar, x_bar, matrices)?;
                 *bar = Some(part(tape, joined, matrices, f)?);
@@ -268,12 +273,12 @@ impl Op for KronApply {
     }
 
     fn jvp(&self, tape: &mut Tape, io: Io<'_>, x_dots: &[Option<Var>]) -> Result<Option<Var>> {
-        let (x, matrices) = (io.inputs[0], &io.inputs[1..]);
+        let (x, matrices) = (io.inputs[0], self.matrices(io.inputs));
         let mut y_dot = match x_dots[0] {
             Some(d) => Some(self.with(tape, d, matrices, 0, matrices[0])?),
             None => None,
         };
-        for (f, dot) in x_dots[1..].iter().enumerate() {
+        for (f, dot) in self.matrices(x_dots).iter().enumerate() {
             if let Some(dot) = *dot {
                 let term = self.with(tape, x, matrices, f, dot)?;
                 y_dot = sum_options(tape, y_dot, Some(term))?;
@@ -283,7 +288,7 @@ impl Op for KronApply {
     }
 
     fn flops(&self, inputs: &[Ty], output: &Ty) -> f64 {
-        chain_of(&self.factors, &inputs[0], &inputs[1..], output.dtype.is_complex()).flops()
+        chain_of(&self.factors, &inputs[0], self.matrices(inputs), output.dtype.is_complex()).flops()
     }
 }
 
@@ -298,11 +303,8 @@ impl Structured for KronApply {
 
     fn scratch(&self, inputs: &[Ty]) -> usize {
         let dtype = inputs[0].dtype;
-        if takes_butterfly(dtype, &inputs[1..]) {
-            return match dtype.real() {
-                DType::F64 => butterfly::scratch::<f64>(self.factors.len()),
-                _ => butterfly::scratch::<f32>(self.factors.len()),
-            };
+        if inputs.len() > 1 + self.factors.len() {
+            return 0;
         }
         let complex = inputs.iter().any(|ty| ty.dtype.is_complex());
         chain_of(&self.factors, &inputs[0], &inputs[1..], complex).apply_scratch(lanes(dtype))
@@ -315,8 +317,8 @@ impl KronApply {
         if args.rows == 0 {
             return;
         }
-        if butterfly::takes_call(&args.inputs[0], &args.inputs[1..]) {
-            return butterfly::run(&self.factors, args);
+        if args.inputs.len() > 1 + self.factors.len() {
+            return butterfly::run(self.factors.len(), args);
         }
         let matrices = args.inputs[1..].iter().map(|w| w.dims());
         let chain = chain(&self.factors, args.inputs[0].dims(), matrices, args.output.is_complex());
@@ -342,10 +344,6 @@ impl KronGrad {
     /// Number of the first factor's input.
     fn first(&self) -> usize {
         2 + usize::from(self.shortcut)
-    }
-
-    fn product(&self) -> KronApply {
-        KronApply { factors: self.factors.clone() }
     }
 
     /// Of every gradient but factor `f`'s, those of `needs`, with factor `f` replaced.
@@ -379,7 +377,8 @@ impl Op for KronGrad {
         let first = self.first();
         let (x, y_bar, matrices) = (io.inputs[0], io.inputs[1], &io.inputs[first..]);
         let mut bars: Cotangents = smallvec![None; io.inputs.len()];
-        let (product, adjoint) = (self.product(), self.product().adjoint());
+        let product = KronApply { factors: self.factors.clone() };
+        let adjoint = KronApply { factors: self.factors.iter().map(|how| how.adjoint()).collect() };
         for f in (0..matrices.len()).filter(|&f| self.wanted[f]) {
             let c = part(tape, c_bar, matrices, f)?;
             if io.needs[0] {

@@ -90,6 +90,45 @@ fn halve<R: Real, const L: usize, const W: usize>(v: &mut [R; L]) {
     }
 }
 
+/// Largest of the lanes, none of which is NaN, halves against halves.
+#[inline(always)]
+pub(crate) fn most_of<R: Real>(mut v: [R; 16]) -> R {
+    larger_half::<R, 8>(&mut v);
+    larger_half::<R, 4>(&mut v);
+    larger_half::<R, 2>(&mut v);
+    larger_half::<R, 1>(&mut v);
+    v[0]
+}
+
+#[inline(always)]
+fn larger_half<R: Real, const W: usize>(v: &mut [R; 16]) {
+    for l in 0..W {
+        v[l] = if v[l + W] > v[l] { v[l + W] } else { v[l] };
+    }
+}
+
+/// Sums of eight vectors, all at once, in the order of [`total`].
+#[inline(always)]
+pub(crate) fn totals<R: Real>(v: [[R; 16]; 8]) -> [R; 8] {
+    let mut by_8 = [[R::ZERO; 8]; 8];
+    for r in 0..8 {
+        for l in 0..8 {
+            by_8[r][l] = v[r][l] + v[r][l + 8];
+        }
+    }
+    let mut by_4 = [[R::ZERO; 8]; 4];
+    for r in 0..8 {
+        for l in 0..4 {
+            by_4[l][r] = by_8[r][l] + by_8[r][l + 4];
+        }
+    }
+    let mut y = [R::ZERO; 8];
+    for r in 0..8 {
+        y[r] = (by_4[0][r] + by_4[2][r]) + (by_4[1][r] + by_4[3][r]);
+    }
+    y
+}
+
 /// Sum of `f(0) .. f(n − 1)` in sixteen interleaved partial sums: the order depends on `n` alone.
 #[inline]
 pub(crate) fn sum_by<R: Real>(n: usize, f: impl Fn(usize) -> R) -> R {

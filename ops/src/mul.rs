@@ -59,6 +59,11 @@ pub(crate) static SPEC: OpSpec = OpSpec {
             build: |tape, x| mul(tape, x[0], x[1]),
         },
         Case {
+            label: "each has axes that the other lacks, long ones last",
+            inputs: &[Arg::either("N 2 3 1", Domain::Any), Arg::either("N 2 1 33", Domain::Any)],
+            build: |tape, x| mul(tape, x[0], x[1]),
+        },
+        Case {
             label: "by itself",
             inputs: &[Arg::either("N C", Domain::Any)],
             build: |tape, x| mul(tape, x[0], x[0]),

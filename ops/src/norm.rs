@@ -8,7 +8,7 @@ use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured
 use smallvec::smallvec;
 
 use crate::fold::{Reduced, for_each, trailing};
-use crate::lanes::{is_nan, load_part, total};
+use crate::lanes::{is_nan, load, load_part, most_of, total};
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{abs, axis, div, div_or_zero, maximum, mul, phase, powf};
 
@@ -222,18 +222,15 @@ fn root<R: Real>(p: f64, x: R) -> R {
     }
 }
 
-/// Keeps the largest moduli; makes `spoiled` NaN where a number is not finite.
+/// Keeps the largest moduli; numbers that are none are passed over.
 #[inline(always)]
-fn look<R: Real>(most: &mut [R; 16], spoiled: &mut [R; 16], v: [R; 16]) {
+fn look<R: Real>(most: &mut [R; 16], v: [R; 16]) {
     let mut sizes = v;
     for l in 0..16 {
         sizes[l] = v[l].abs();
     }
     for l in 0..16 {
         most[l] = if sizes[l] > most[l] { sizes[l] } else { most[l] };
-    }
-    for l in 0..16 {
-        spoiled[l] += v[l] * R::ZERO;
     }
 }
 
@@ -262,26 +259,42 @@ impl<R: Real, const P: u32> Multiversion for SumOfPowers<'_, R, P> {
 
     #[inline(always)]
     fn run<const FMA: bool>(self) -> Option<(R, R)> {
-        let (whole, rest) = self.x.as_chunks::<16>();
-        let (mut most, mut spoiled) = ([R::ZERO; 16], [R::ZERO; 16]);
-        for i in 0..whole.len() {
-            look(&mut most, &mut spoiled, whole[i]);
+        // Four chains apart: one alone would wait for itself.
+        let (blocks, rest) = self.x.as_chunks::<64>();
+        let mut most = [[R::ZERO; 16]; 4];
+        for block in blocks {
+            for (c, most) in most.iter_mut().enumerate() {
+                look(most, load(&block[16 * c..]));
+            }
         }
-        look(&mut most, &mut spoiled, load_part::<R, 16>(rest));
-        let mut largest = R::ZERO;
-        for l in 0..16 {
-            largest = if most[l] > largest { most[l] } else { largest };
+        for (c, most) in most.iter_mut().enumerate() {
+            look(most, load_part(rest.get(16 * c..).unwrap_or_default()));
         }
+        let [mut first, second, third, fourth] = most;
+        look(&mut first, second);
+        look(&mut first, third);
+        look(&mut first, fourth);
+        let largest = most_of(first);
         let inverse = R::ONE / largest;
-        if largest == R::ZERO || total(spoiled) != R::ZERO || !inverse.to_f64().is_finite() {
+        if largest == R::ZERO || !inverse.to_f64().is_finite() {
             return None;
         }
-        let mut sums = [R::ZERO; 16];
-        for i in 0..whole.len() {
-            add_powers::<R, P>(self.p, inverse, &mut sums, whole[i]);
+        let mut sums = [[R::ZERO; 16]; 4];
+        for block in blocks {
+            for (c, sums) in sums.iter_mut().enumerate() {
+                add_powers::<R, P>(self.p, inverse, sums, load(&block[16 * c..]));
+            }
         }
-        add_powers::<R, P>(self.p, inverse, &mut sums, load_part::<R, 16>(rest));
-        Some((largest, total(sums)))
+        for (c, sums) in sums.iter_mut().enumerate() {
+            let part = load_part(rest.get(16 * c..).unwrap_or_default());
+            add_powers::<R, P>(self.p, inverse, sums, part);
+        }
+        for l in 0..16 {
+            sums[0][l] = (sums[0][l] + sums[1][l]) + (sums[2][l] + sums[3][l]);
+        }
+        // Infinity times 0, and what is no number, have come through.
+        let sum = total(sums[0]);
+        sum.to_f64().is_finite().then_some((largest, sum))
     }
 }
 

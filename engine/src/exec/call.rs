@@ -282,26 +282,8 @@ fn pointwise<R: Real>(
     let writes: SmallVec<[&Operand; 8]> = outs.iter().map(|(o, _)| o).collect();
     let length = width / segments;
     for block in cx.blocks(call, &reads, &writes, true) {
-        // Of the first segment, and how far it is to the next.
-        let mut steps: SmallVec<[usize; 16]> = SmallVec::new();
-        let mut ins: SmallVec<[cpu::In<R>; 16]> = ins
-            .iter()
-            .map(|(o, plane, spread)| {
-                let v = cx.view::<R>(o, *plane, block);
-                let (step, col_stride) = match spread {
-                    Spread::Own => (length, 1),
-                    Spread::One => (0, 0),
-                    Spread::Segment => (1, 0),
-                    Spread::Repeated => (0, 1),
-                };
-                steps.push(step);
-                cpu::In {
-                    ptr: v.ptr,
-                    row_stride: v.stride,
-                    col_stride: if length == 1 { 0 } else { col_stride },
-                }
-            })
-            .collect();
+        let views: SmallVec<[View<R>; 16]> =
+            ins.iter().map(|(o, plane, _)| cx.view::<R>(o, *plane, block)).collect();
         let mut outs: SmallVec<[cpu::Out<R>; 8]> = outs
             .iter()
             .map(|(o, plane)| {
@@ -310,12 +292,18 @@ fn pointwise<R: Real>(
                 cpu::Out { ptr: v.ptr, row_stride: v.stride, stream }
             })
             .collect();
-        for _ in 0..segments {
+        for segment in 0..segments {
+            let ins: SmallVec<[cpu::In<R>; 16]> = views
+                .iter()
+                .zip(ins)
+                .map(|(v, (.., spread))| cpu::In {
+                    ptr: v.ptr.wrapping_add(spread.offset(segment, length)),
+                    row_stride: v.stride,
+                    col_stride: usize::from(length > 1 && spread.elements()),
+                })
+                .collect();
             // SAFETY: operands lie in their blocks; results overlap neither operands nor each other.
             unsafe { program.run(cx.isa, block.rows, length, &ins, &outs, scratch) };
-            for (input, step) in ins.iter_mut().zip(&steps) {
-                input.ptr = input.ptr.wrapping_add(*step);
-            }
             for out in &mut outs {
                 out.ptr = out.ptr.wrapping_add(length);
             }

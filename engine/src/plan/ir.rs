@@ -7,6 +7,7 @@ use crate::dtype::DType;
 use crate::matmul::{MatMul, RowContract};
 use crate::op::Op;
 use crate::shape::{Dims, Lead};
+use smallvec::SmallVec;
 
 /// Number of a buffer in its program.
 pub(crate) type BufId = usize;
@@ -85,16 +86,43 @@ pub(crate) struct Over {
 }
 
 /// How a pointwise operand meets the elements of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Spread {
     /// An element each.
     Own,
     /// One element for all.
     One,
-    /// One element for each segment.
-    Segment,
-    /// As many elements as a segment has, the same for all segments.
-    Repeated,
+    /// It broadcasts: a part of it for each segment.
+    Part {
+        /// The part has an element for each of the segment (else one for all).
+        elements: bool,
+        /// Where the part of a segment is.
+        axes: SmallVec<[Axis; 2]>,
+    },
+}
+
+/// An axis of the segments of an entry: segment `s` is at `s / every % count` of it, `step` elements apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Axis {
+    pub(crate) every: usize,
+    pub(crate) count: usize,
+    pub(crate) step: usize,
+}
+
+impl Spread {
+    /// The offset of the operand's first element for segment `s`, with `length` elements a segment.
+    pub(crate) fn offset(&self, s: usize, length: usize) -> usize {
+        match self {
+            Spread::Own => s * length,
+            Spread::One => 0,
+            Spread::Part { axes, .. } => axes.iter().map(|a| s / a.every % a.count * a.step).sum(),
+        }
+    }
+
+    /// Whether each element of a segment has its own.
+    pub(crate) fn elements(&self) -> bool {
+        matches!(self, Spread::Own | Spread::Part { elements: true, .. })
+    }
 }
 
 /// One kernel call.

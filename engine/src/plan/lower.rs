@@ -6,10 +6,11 @@
 //! strictly up, so the groups cannot depend on each other in a circle.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::ops::Range;
 use std::sync::Arc;
 
-use super::ir::{Buf, BufKind, Call, Instr, Operand, Over, Place, Spread};
+use smallvec::SmallVec;
+
+use super::ir::{Axis, Buf, BufKind, Call, Instr, Operand, Over, Place, Spread};
 use crate::core_ops::Concat;
 use crate::cpu::{Compiled, Isa, packed_len};
 use crate::dtype::DType;
@@ -56,28 +57,51 @@ pub(crate) struct Lowerer<'a> {
 /// Shortest segment worth a pass of its own.
 const SHORTEST_SEGMENT: usize = 32;
 
-/// How an operand of some sizes is read over larger ones, over so many equal segments: where there is but one, as many
-/// as the operand asks for.
-fn spread(segments: &mut usize, from: &[usize], to: &[usize]) -> Option<Spread> {
-    let skip = to.len().checked_sub(from.len())?;
-    let size = |axis: usize| if axis < skip { 1 } else { from[axis - skip] };
-    let ones = |mut axes: Range<usize>| axes.all(|a| size(a) == 1);
-    let whole = |mut axes: Range<usize>| axes.all(|a| size(a) == to[a]);
-    let (at, spread) = (1..to.len()).find_map(|at| {
-        if whole(0..at) && ones(at..to.len()) {
-            Some((at, Spread::Segment))
-        } else if ones(0..at) && whole(at..to.len()) {
-            Some((at, Spread::Repeated))
-        } else {
-            None
-        }
-    })?;
-    let (count, length) = (to[..at].iter().product(), to[at..].iter().product::<usize>());
-    if length < SHORTEST_SEGMENT || (*segments != 1 && *segments != count) {
+/// Sizes over which an operand is read, axis by axis: its own and the entry's, the last axis first.
+fn aligned(from: &[usize], to: &[usize]) -> Option<SmallVec<[(usize, usize); 6]>> {
+    let own = from.iter().rev().copied().chain(std::iter::repeat(1));
+    let axes: SmallVec<_> = own.zip(to.iter().rev().copied()).collect();
+    (from.len() <= to.len() && axes.iter().all(|(own, to)| own == to || *own == 1)).then_some(axes)
+}
+
+/// How many of the last axes an operand can meet at once: it has all of their elements, or one for all of them.
+fn inner_axes(axes: &[(usize, usize)]) -> usize {
+    let wide = |&&(_, to): &&(usize, usize)| to > 1;
+    let elements = axes.iter().find(wide).is_some_and(|(own, _)| *own > 1);
+    axes.iter().take_while(|(own, to)| *to == 1 || (*own > 1) == elements).count()
+}
+
+/// The fewest segments of an entry of `to` such that a broadcasting operand has all elements of a segment or one for
+/// it; `None` where these would be too short.
+fn segments_for(from: &[usize], to: &[usize]) -> Option<usize> {
+    let axes = aligned(from, to)?;
+    let (inner, outer) = axes.split_at(inner_axes(&axes));
+    let sizes = |axes: &[(usize, usize)]| axes.iter().map(|(_, to)| to).product::<usize>();
+    (sizes(inner) >= SHORTEST_SEGMENT).then(|| sizes(outer))
+}
+
+/// How an operand that broadcasts is read over an entry of so many segments; `None` where it is not of one kind within
+/// them.
+fn part(segments: usize, from: &[usize], to: &[usize]) -> Option<Spread> {
+    let sizes = aligned(from, to)?;
+    let length = to.iter().product::<usize>() / segments;
+    let (mut inner, mut met, mut step) = (0, 1, 1);
+    while met < length {
+        let (own, to) = sizes.get(inner)?;
+        (met, step) = (met * to, step * own);
+        inner += 1;
+    }
+    if met != length || inner > inner_axes(&sizes) {
         return None;
     }
-    *segments = count;
-    Some(spread)
+    let (mut axes, mut every) = (SmallVec::new(), 1);
+    for &(own, count) in &sizes[inner..] {
+        if own > 1 {
+            axes.push(Axis { every, count, step });
+        }
+        (every, step) = (every * count, step * own);
+    }
+    Some(Spread::Part { elements: sizes[..inner].iter().any(|(own, _)| *own > 1), axes })
 }
 
 /// Elements of a packed matrix, all planes counted once.
@@ -337,6 +361,25 @@ impl<'a> Lowerer<'a> {
         }
     }
 
+    /// How many segments the entries of a group have, such that what broadcasts from outside it can be read where it
+    /// lies.
+    fn segments(&self, group: &[u32], inside: &HashSet<u32>) -> Result<usize> {
+        let mut segments = 1;
+        for i in group {
+            let node = &self.nodes[*i as usize];
+            let (to, width) = (&node.ty.shape.dims, node.ty.shape.width());
+            for v in node.inputs.iter().filter(|v| !inside.contains(&v.index)) {
+                if let Place::At(o) = self.place(*v)?
+                    && o.width() != width
+                    && o.width() != 1
+                {
+                    segments = segments.max(segments_for(&o.dims, to).unwrap_or(1));
+                }
+            }
+        }
+        Ok(segments)
+    }
+
     fn pointwise(
         &mut self,
         group: &[u32],
@@ -346,19 +389,19 @@ impl<'a> Lowerer<'a> {
         let inside: HashSet<u32> = group.iter().copied().collect();
         let mut e = Expr::new();
         let mut ins: Vec<(Operand, usize, Spread)> = Vec::new();
-        let mut segments = 1;
+        let segments = self.segments(group, &inside)?;
         let mut loaded: Vec<Reg> = Vec::new();
         let mut nums: HashMap<u32, Num> = HashMap::new();
         let mut names = Vec::new();
         let mut flops = 0.0;
         let ty = self.nodes[group[0] as usize].ty.clone();
         let width = ty.shape.width();
-        let mut load = |e: &mut Expr, o: &Operand, plane: usize, spread: Spread| -> Reg {
-            if let Some(k) = ins.iter().position(|(x, p, s)| x == o && *p == plane && *s == spread) {
+        let mut load = |e: &mut Expr, o: &Operand, plane: usize, spread: &Spread| -> Reg {
+            if let Some(k) = ins.iter().position(|(x, p, s)| x == o && *p == plane && s == spread) {
                 return loaded[k];
             }
             let reg = e.load(false).re();
-            ins.push((o.clone(), plane, spread));
+            ins.push((o.clone(), plane, spread.clone()));
             loaded.push(reg);
             reg
         };
@@ -385,13 +428,13 @@ impl<'a> Lowerer<'a> {
                             (o, Spread::Own)
                         } else if from == 1 {
                             (o, Spread::One)
-                        } else if let Some(spread) = spread(&mut segments, &o.dims, to) {
+                        } else if let Some(spread) = part(segments, &o.dims, to) {
                             (o, spread)
                         } else {
                             (self.stretch(v, o, to, calls)?, Spread::Own)
                         };
-                        let re = load(&mut e, &o, 0, spread);
-                        if complex { Num::Complex(re, load(&mut e, &o, 1, spread)) } else { Num::Real(re) }
+                        let re = load(&mut e, &o, 0, &spread);
+                        if complex { Num::Complex(re, load(&mut e, &o, 1, &spread)) } else { Num::Real(re) }
                     }
                 });
             }

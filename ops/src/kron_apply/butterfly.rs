@@ -2,10 +2,13 @@
 
 use retrograd_engine::cpu::butterfly::{butterfly, butterfly_least, butterfly_table, butterfly_table_len};
 use retrograd_engine::cpu::{Isa, Real};
-use retrograd_engine::kernel::{Args, In};
-use smallvec::SmallVec;
+use retrograd_engine::kernel::{Args, In, Structured};
+use retrograd_engine::op::{Class, Cotangents, Io};
+use retrograd_engine::{DType, Lead, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
+use smallvec::{SmallVec, smallvec};
 
 use super::Stored;
+use crate::check::joint_dtype;
 
 /// Entries `00 01 10 11` of a factor, real and imaginary parts.
 pub(super) type Two<R> = [[R; 2]; 4];
@@ -26,11 +29,6 @@ pub(super) fn takes_call<R: Real>(x: &In<'_, R>, matrices: &[In<'_, R>]) -> bool
     takes::<R>(x.is_complex(), matrices.iter().map(|w| (w.dims(), w.is_complex())))
 }
 
-/// Real elements of scratch memory.
-pub(super) fn scratch<R: Real>(factors: usize) -> usize {
-    butterfly_table_len::<R>(Isa::detect(), factors)
-}
-
 /// The matrix meant by a stored 2 × 2 factor.
 pub(super) fn entries<R: Real>(how: Stored, w: &In<'_, R>) -> Two<R> {
     let sign = if how.conj { -R::ONE } else { R::ONE };
@@ -38,13 +36,61 @@ pub(super) fn entries<R: Real>(how: Stored, w: &In<'_, R>) -> Two<R> {
     if how.transpose { [0, 2, 1, 3].map(entry) } else { [0, 1, 2, 3].map(entry) }
 }
 
-/// The product for every row: inputs `x`, then the factors.
-pub(super) fn run<R: Real>(factors: &[Stored], args: Args<'_, R>) {
-    let isa = Isa::detect();
-    let matrices: SmallVec<[Two<R>; 16]> =
-        factors.iter().zip(&args.inputs[1..]).map(|(&how, w)| entries(how, w)).collect();
-    let table = &mut args.scratch[..butterfly_table_len::<R>(isa, matrices.len())];
-    butterfly_table(isa, &matrices, table);
-    let (x, mut output) = (args.inputs[0], args.output);
-    butterfly(isa, matrices.len(), args.rows, table, x.planes(), output.planes());
+/// What the kernel reads of 2 × 2 factors, its only inputs: made once for as long as they stay the same. Nothing is
+/// differentiated through it; the product has the factors beside it.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) factors: SmallVec<[Stored; 8]>,
+}
+
+impl Op for Table {
+    fn name(&self) -> &'static str {
+        "kron_table"
+    }
+
+    fn infer(&self, inputs: &[Ty]) -> Result<Ty> {
+        let dtype = joint_dtype("kron_table", inputs)?.real();
+        let len = match dtype {
+            DType::F64 => butterfly_table_len::<f64>(Isa::detect(), self.factors.len()),
+            _ => butterfly_table_len::<f32>(Isa::detect(), self.factors.len()),
+        };
+        Ok(Ty::new(dtype, Shape { lead: Lead::Shared, dims: smallvec![len] }))
+    }
+
+    fn class(&self) -> Class<'_> {
+        Class::Structured(self)
+    }
+
+    fn vjp(&self, _: &mut Tape, io: Io<'_>, _: Var) -> Result<Cotangents> {
+        Ok(smallvec![None; io.inputs.len()])
+    }
+
+    fn jvp(&self, _: &mut Tape, _: Io<'_>, _: &[Option<Var>]) -> Result<Option<Var>> {
+        Ok(None)
+    }
+
+    fn flops(&self, _: &[Ty], output: &Ty) -> f64 {
+        output.shape.width() as f64
+    }
+}
+
+impl Structured for Table {
+    structured_kernel!();
+}
+
+impl Table {
+    fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
+        if args.rows == 0 {
+            return;
+        }
+        let matrices: SmallVec<[Two<R>; 16]> =
+            self.factors.iter().zip(args.inputs).map(|(&how, w)| entries(how, w)).collect();
+        butterfly_table(Isa::detect(), &matrices, args.output.row(0));
+    }
+}
+
+/// The product for every row: inputs `x`, then as many factors, then their [`Table`].
+pub(super) fn run<R: Real>(factors: usize, args: Args<'_, R>) {
+    let (x, table, mut output) = (args.inputs[0], args.inputs[factors + 1], args.output);
+    butterfly(Isa::detect(), factors, args.rows, table.row(0), x.planes(), output.planes());
 }

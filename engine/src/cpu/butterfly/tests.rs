@@ -79,6 +79,57 @@ fn product<R: Real>(tolerance: f64) {
     }
 }
 
+/// Factors whose diagonals cannot be taken out, or only just.
+#[test]
+fn any_entries() {
+    let [zero, one] = [[0.0, 0.0], [1.0, 0.0]];
+    let plain = [[0.5, 0.25], [0.125, 0.0], [-0.5, 1.0], [2.0, -1.0]];
+    let special = [
+        [zero, one, one, zero],
+        [zero, one, zero, one],
+        [zero; 4],
+        [zero, zero, one, one],
+        [one, [1e13, 0.0], zero, one],
+        [[1e-30, 0.0], one, one, [1e-30, 0.0]],
+        [one, [300.0, 40.0], [-200.0, 0.0], one],
+    ];
+    for isa in Isa::available() {
+        for (case, special) in special.iter().enumerate() {
+            for place in 0..6 {
+                let mut w = vec![plain; 6];
+                w[place] = *special;
+                let x = Random(case as u64).vec::<f64>(128);
+                let (re, im) = x.split_at(64);
+                let mut table = vec![0.0; butterfly_table_len::<f64>(isa, 6)];
+                butterfly_table(isa, &w, &mut table);
+                let (mut y_re, mut y_im) = (vec![1.0; 64], vec![1.0; 64]);
+                let x = RowsRef { re, im, stride: 64 };
+                let y = RowsMut { re: &mut y_re, im: &mut y_im, stride: 64 };
+                butterfly(isa, 6, 1, &table, x, y);
+                let expected = reference(&w, (0..64).map(|n| complex(re, im, n)).collect());
+                let size = expected.iter().map(|z| z.norm()).fold(0.0, f64::max);
+                for (n, z) in expected.into_iter().enumerate() {
+                    let error = (complex(&y_re, &y_im, n) - z).norm();
+                    assert!(error <= 1e-14 * size, "{isa}, case {case} at {place}, {n}: {error} of {size}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_none() {
+    let isa = Isa::detect();
+    let mut w = vec![[[1.0, 0.0], [0.5, 0.0], [0.5, 0.0], [1.0, 0.0]]; 6];
+    w[1][0][0] = f64::NAN;
+    let mut table = vec![0.0; butterfly_table_len::<f64>(isa, 6)];
+    butterfly_table(isa, &w, &mut table);
+    let (x, mut y) = (vec![1.0; 64], vec![0.0; 64]);
+    let x = RowsRef { re: &x, im: &[], stride: 64 };
+    butterfly(isa, 6, 1, &table, x, RowsMut { re: &mut y, im: &mut [], stride: 64 });
+    assert!(y[..16].iter().all(|v| v.is_nan()), "{y:?}");
+}
+
 #[test]
 fn product_is_the_definition() {
     product::<f32>(2e-4);

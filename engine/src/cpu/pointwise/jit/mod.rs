@@ -14,7 +14,7 @@ mod record;
 mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 
 use memmap2::{Mmap, MmapOptions};
 
@@ -42,8 +42,12 @@ pub(super) struct Cache(Arc<Inner>);
 struct Inner {
     /// Instructions times elements so far.
     done: AtomicU64,
-    versions: RwLock<Vec<Version>>,
+    /// In the order in which they were first needed. No lock: threads look here at every call.
+    versions: [OnceLock<Version>; MOST_VERSIONS],
 }
+
+/// Versions of one program that are made into code; what would be another is left to the loops over blocks.
+const MOST_VERSIONS: usize = 32;
 
 struct Version {
     double: bool,
@@ -152,22 +156,22 @@ unsafe fn run_code<R: Real>(isa: Isa, args: &mut RunArgs<'_, R>) -> bool {
     });
     let double = size_of::<R>() == 8;
     let program = args.program;
-    let fits = |v: &&Version| v.double == double && v.scalars == scalars && v.streams == streams;
-    {
-        let versions = program.jit.0.versions.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(version) = versions.iter().find(fits) {
-            let Some(machine) = &version.code else { return false };
+    for version in &program.jit.0.versions {
+        let Some(found) = version.get() else {
+            version.get_or_init(|| {
+                let (loads, stores) = (program.loads, program.stores);
+                let code = R::record(isa, program).and_then(|recording| {
+                    Machine::new(&Job { recording: &recording, loads, stores, scalars, streams, double })
+                });
+                Version { double, scalars, streams, code }
+            });
+            break;
+        };
+        if found.double == double && found.scalars == scalars && found.streams == streams {
+            let Some(machine) = &found.code else { return false };
             // SAFETY: the caller's word; flattened operands are the same elements.
             return unsafe { run_machine(isa, machine, args, rows, width, ins) };
         }
-    }
-    let mut versions = program.jit.0.versions.write().unwrap_or_else(PoisonError::into_inner);
-    if versions.iter().find(fits).is_none() {
-        let (loads, stores) = (program.loads, program.stores);
-        let code = R::record(isa, program).and_then(|recording| {
-            Machine::new(&Job { recording: &recording, loads, stores, scalars, streams, double })
-        });
-        versions.push(Version { double, scalars, streams, code });
     }
     // Next time; this once the loops over blocks will do.
     false
@@ -195,8 +199,12 @@ unsafe fn run_machine<R: Real>(
     let outs = args.outs;
     let pointers = ins.len() + outs.len();
     let (mut row, mut column) = (0, 0);
+    let mut table: smallvec::SmallVec<[u64; POINTERS + 2 * MOST_POINTERS]> = smallvec::SmallVec::new();
     loop {
-        let mut table = [0; POINTERS + 2 * MOST_POINTERS];
+        let words = POINTERS + 2 * pointers;
+        if table.len() < words {
+            table.resize(words, 0);
+        }
         table[ROWS_LEFT] = (rows - row) as u64;
         table[WHOLE_BYTES] = (width / lanes * VECTOR) as u64;
         table[LAST_LANES] = (1 << (width % lanes)) - 1;
