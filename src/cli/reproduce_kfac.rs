@@ -146,9 +146,9 @@ fn cost(args: &Args, entrants: &[&Entrant], to: &Path, out: &Output) -> Result<R
                 entrant.name, c.milliseconds, c.first_order, c.curvature
             );
             all.push(c);
+            write_atomic(to.join("cost.md"), text.as_bytes())?;
         }
     }
-    write_atomic(to.join("cost.md"), text.as_bytes())?;
     out.line(text.trim_end());
     Ok(Report::new(json!({ "out": to, "updates": updates, "costs": all })))
 }

@@ -4,6 +4,8 @@
 //! whose abstract says that K-FAC with curvature over time does much better than momentum and Adam on recurrent networks,
 //! by both measures. First-order optimisers are tuned, K-FAC is not.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::Path;
 use std::time::Instant;
 
@@ -100,6 +102,9 @@ pub const MEASURE: &str = "Adam";
 /// Weight of the newest loss in the smoothed one.
 const SMOOTHING: f64 = 0.1;
 
+/// A loss counts for at most so many times the smoothed one.
+const MOST: f64 = 2.0;
+
 /// A learning rate `k` half decades from 1: 1, 3e-1, 1e-1, ….
 pub fn rate(k: i32) -> String {
     let digit = if k.rem_euclid(2) == 0 { 1 } else { 3 };
@@ -175,7 +180,9 @@ impl Run {
                 Err(Error::NonFinite { .. }) => f64::NAN,
                 Err(error) => return Err(error),
             };
-            smooth = if n == 1 { loss } else { smooth + SMOOTHING * (loss - smooth) };
+            // One loss of a step that is taken back must not hide those of the next hundred.
+            let bounded = if loss.is_finite() { loss.min(MOST * smooth) } else { loss };
+            smooth = if n == 1 { loss } else { smooth + SMOOTHING * (bounded - smooth) };
             let seconds = start.elapsed().as_secs_f64();
             let spent = cpu.zip(processor_seconds()).map_or(seconds, |(before, now)| now - before);
             run.moments.push(Moment { loss: smooth.is_finite().then_some(smooth), seconds, cpu: spent });
@@ -228,13 +235,13 @@ impl Run {
 pub fn tuned(first: i32, mut run: impl FnMut(&str) -> Result<Option<Run>>) -> Result<Option<Run>> {
     /// From the first rate, both ways.
     const FARTHEST: i32 = 6;
-    let mut known: std::collections::BTreeMap<i32, Run> = Default::default();
+    let mut known: BTreeMap<i32, Run> = BTreeMap::new();
     let mut at = first;
     loop {
         for k in [at, at + 1, at - 1] {
-            if !known.contains_key(&k) {
+            if let Entry::Vacant(place) = known.entry(k) {
                 let Some(found) = run(&rate(k))? else { return Ok(None) };
-                known.insert(k, found);
+                place.insert(found);
             }
         }
         let best = known.iter().min_by(|a, b| a.1.last().total_cmp(&b.1.last())).map(|(&k, _)| k);
