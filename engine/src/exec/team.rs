@@ -2,8 +2,9 @@
 //!
 //! Rows of a batch are usually split into tiles, and a thread runs all steps of a tile without asking anybody. Where
 //! the matrix of a step is larger than a thread's cache, every tile would read all of it at every step; with few rows
-//! that is most of the time, and the threads share each call instead, by columns or by rows, and meet after it. What a call writes is the same for any
-//! number of members, bit for bit: no sum is split.
+//! that is most of the time, and the threads share each call instead, by columns or by rows, and meet after it. A
+//! single row cannot be split, so there it pays from smaller matrices on. What a call writes is the same for any number
+//! of members, bit for bit: no sum is split.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 

@@ -34,9 +34,14 @@ pub(crate) fn aligned(bytes: usize) -> usize {
 /// Rows from which reading a large matrix once for each tile of 32 of them is hidden behind the arithmetic.
 const MANY_ROWS: usize = 64;
 
-/// Whether threads share the calls of one tile: the matrix is larger than a thread's cache, and the rows are few.
+/// Bytes of a matrix from which threads that have one row between them meet after every call: reading it takes one of
+/// them longer than meeting takes both.
+const WORTH_MEETING: usize = 512 << 10;
+
+/// Whether threads share the calls of one tile: the matrix is larger than a thread's cache, and the rows are few; or
+/// there is but one.
 pub(crate) fn shares_calls(rows: usize, s: &ScanItem) -> bool {
-    s.matrix_bytes > CACHE && rows < MANY_ROWS
+    s.matrix_bytes > CACHE && rows < MANY_ROWS || rows == 1 && s.matrix_bytes >= WORTH_MEETING
 }
 
 /// Number of tiles the rows are split into: about 32 rows a tile, at least two tiles for two threads.
