@@ -341,6 +341,7 @@ fn every_approximation_step_and_target_trains() {
         &["batch=1"],
         &["precision=f64", "blocks=layer0.*:diagonal,readout.*:full"],
         &["frozen=layer0.U"],
+        &["stats_every=3", "dense=3", "lm_every=4", "inverse_every=3"],
     ];
     for settings in variants {
         let settings = [&["schedule=constant"], *settings].concat();
@@ -372,7 +373,7 @@ fn operators_have_the_blocks_of_their_kind() {
     assert!(treatment.contains("Adam: ") && treatment.contains("layer0.U"), "{treatment}");
 }
 
-/// Symbols, masks, and lengths that differ from row to row.
+/// Symbols, masks, and lengths that differ from row to row, sequences of a single step among them.
 #[test]
 fn other_tasks_train() {
     let mut copy = config("copy", "gru", &["batch=4"]);
@@ -387,7 +388,7 @@ fn other_tasks_train() {
         |n: usize| -> Vec<Vec<u32>> { (0..n as u32).map(|t| vec![40 + t % 12, 52 + t % 7]).collect() };
     let pieces = |lengths: &[usize]| lengths.iter().map(|&n| piece(n)).collect::<Vec<_>>();
     let json = serde_json::json!({
-        "train": pieces(&[5, 9, 3, 7, 8, 4, 6]), "valid": pieces(&[6, 4]), "test": pieces(&[5, 8, 3]),
+        "train": pieces(&[5, 9, 2, 7, 2, 2, 6]), "valid": pieces(&[6, 4]), "test": pieces(&[5, 8, 3]),
     });
     fs::write(data.path().join("music/jsb_chorales.json"), json.to_string()).unwrap();
     for kind in ["independence", "option1", "option2"] {
@@ -398,6 +399,24 @@ fn other_tasks_train() {
         jsb.set_all(settings).unwrap();
         jsb.set("kfac", kind).unwrap();
         assert!(moved(&mut Trainer::new(jsb).unwrap(), 5), "{kind}");
+    }
+}
+
+/// The state goes on from batch to batch, and there is none before the first.
+#[test]
+fn streams_train() {
+    let data = tempfile::tempdir().unwrap();
+    fs::create_dir(data.path().join("ptb")).unwrap();
+    for split in ["train", "valid", "test"] {
+        fs::write(data.path().join(format!("ptb/ptb.char.{split}.txt")), "a b c _ c b \n ".repeat(60))
+            .unwrap();
+    }
+    for cell in ["lstm", "gru"] {
+        let mut config = TrainConfig::new("ptbchar", cell, None).unwrap();
+        config.data = Some(data.path().into());
+        let small = ["optimizer=kfac", "burn_in=1", "hidden=8", "batch=10", "bptt=4", "eval_batch=10"];
+        config.set_all(small).unwrap();
+        assert!(moved(&mut Trainer::new(config).unwrap(), 5), "{cell}");
     }
 }
 
@@ -420,7 +439,8 @@ impl Watch for StopAfter {
 fn stopped_anywhere_it_resumes_to_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     for (kind, lag) in [("independence", 0), ("option1", 0), ("option2", 0), ("option1", 1), ("option2", 2)] {
-        let mut config = config("adding", "lstm", &["inverse_every=3", "steps=9", "eval_every=4"]);
+        let settings = ["inverse_every=3", "stats_every=2", "dense=0", "steps=9", "eval_every=4"];
+        let mut config = config("adding", "lstm", &settings);
         config.set("kfac", kind).unwrap();
         config.set("inverse_lag", lag).unwrap();
         let whole = dir.path().join(format!("{kind}-lag{lag}"));

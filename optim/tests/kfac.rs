@@ -806,3 +806,52 @@ fn forms_of_maps_agree() {
     let whole = step(false, false, &[0, 4], &diagonal, &g);
     assert!(relative(&step(false, true, &[0, 4], &diagonal, &g), &whole) < 1e-13);
 }
+
+/// A regression whose batches are judged by a loss that the test says.
+struct Judged {
+    problem: Regression,
+    loss: f64,
+}
+
+impl Curvature for Judged {
+    fn moments(&mut self, step: u64) -> Result<Moments> {
+        self.problem.moments(step)
+    }
+    fn products(&mut self, step: u64, directions: &[&Params]) -> Result<Vec<f64>> {
+        self.problem.products(step, directions)
+    }
+    fn loss(&mut self, params: &Params) -> Result<f64> {
+        self.problem.loss(params)
+    }
+    fn loss_before(&self) -> f64 {
+        self.loss
+    }
+}
+
+#[test]
+fn a_step_after_which_the_loss_is_much_worse_is_taken_back() {
+    let problem = Regression::new(&mut Normal(21));
+    let kfac = regression_kfac(&["adapt=true", "damping=0.5", "lm_every=100", "lm_decay=0.99"]);
+    let start = problem.at.clone();
+    let (grads, mut params, mut state) = (problem.gradient(), start.clone(), kfac.init(&start).unwrap());
+    let mut judged = Judged { problem, loss: 1.0 };
+    kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut judged).unwrap();
+    let after = params.clone();
+    assert!(!after.get("w").unwrap().bit_eq(start.get("w").unwrap()));
+    let lambda = |state: &State| state.tensors().get("/kfac.lambda").unwrap().get(0).re;
+    assert_eq!(lambda(&state), 0.5);
+
+    judged.loss = 2.5;
+    kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut judged).unwrap();
+    for (name, t) in params.iter() {
+        for i in 0..t.len() {
+            let (got, expected) = (t.get(i).re, start.get(name).unwrap().get(i).re);
+            assert!((got - expected).abs() < 1e-12, "{name}: {got}, expected {expected}");
+        }
+    }
+    assert!(lambda(&state) > 0.5 && state.step() == 2);
+    // From there it goes on.
+    judged.loss = 1.1;
+    kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut judged).unwrap();
+    assert!(!params.get("w").unwrap().bit_eq(start.get("w").unwrap()));
+}

@@ -22,6 +22,7 @@ mod parse;
 mod plan;
 mod profile;
 mod reproduce;
+mod reproduce_kfac;
 mod rounding;
 #[cfg(feature = "cuda")]
 mod sequence;
@@ -77,7 +78,7 @@ enum Command {
     Gradcheck(gradcheck::Args),
     /// Measure seconds, bytes and flops of a cell, and what the time goes to
     Bench(bench::Args),
-    /// Compare networks as papers do: all cells at equal size on three memory tasks
+    /// Compare as papers do: all cells at equal size on three memory tasks, K-FAC against first-order optimisers
     Reproduce(reproduce::Args),
     /// List the data sets, where they are published, and fetch the free ones
     Data(data::Args),

@@ -15,19 +15,26 @@ use retrograd::run::{CONFIG, RunFolder, write_atomic};
 use retrograd::train::{RESULT, Session, TrainConfig, Trainer};
 use serde_json::{Value, json};
 
-use super::{Output, Report, Result, live, parse};
+use super::{Output, Report, Result, live, parse, reproduce_kfac};
 
 const EXAMPLES: &str = "\
-All cells with as many parameters on copying (T = 200), adding (T = 200) and denoising (T = 100): updates until the
+cells: all cells with as many parameters on copying (T = 200), adding (T = 200) and denoising (T = 100): updates until the
 validation loss is a tenth of the baseline. A run that is there is gone on with, or read if it is at its end, so the
 command may be stopped at any time and given again. Each task leaves TASK.md and TASK.svg.
+
+kfac: K-FAC, as it comes and with each of its three approximations, against tuned SGD with momentum, RMSprop and Adam:
+training loss by update and by processor time, updates to Adam's last loss. Runs that are there are read. Each task leaves
+TASK.md, TASK-updates.svg and TASK-seconds.svg. Task `cost` times updates of LSTMs with each optimiser.
 
 Examples:
   retrograd reproduce cells
   retrograd reproduce cells --task denoise --only NRU --only GRU --updates 2000 --out runs/cells
   retrograd reproduce cells --task adding --set lr=1e-3 --out runs/slower
   retrograd reproduce cells --read
-  retrograd reproduce cells --json";
+  retrograd reproduce cells --json
+  retrograd reproduce kfac --task rowmnist-rnn
+  retrograd reproduce kfac --task ptbchar-lstm --threads 1 --only Adam --only K-FAC-option2 --updates 100
+  retrograd reproduce kfac --task cost";
 
 /// What was left where a run cannot go on.
 const STOPPED: &str = "stopped.txt";
@@ -41,45 +48,61 @@ pub(crate) struct Args {
     what: What,
     /// A task of it; all if left out
     #[arg(long)]
-    task: Option<String>,
-    /// A network of it, as the table names it; may be given several times
+    pub(super) task: Option<String>,
+    /// A network (cells) or an optimiser (kfac) of it, as the table names it; may be given several times
     #[arg(long)]
-    only: Vec<String>,
-    /// Parameters of every network
+    pub(super) only: Vec<String>,
+    /// Parameters of every network (cells)
     #[arg(long, default_value_t = PARAMETERS, value_parser = parse::positive)]
     parameters: usize,
-    /// Most updates of a run
-    #[arg(long, default_value = "20000", value_parser = parse::positive)]
-    updates: usize,
-    /// Any other setting, for every network; may be given several times
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Threads; does not change results
+    /// Most updates of a run [default: 20000 for cells, the problem's own for kfac]
     #[arg(long, value_parser = parse::positive)]
-    threads: Option<usize>,
-    /// Trains nothing: tables and pictures of the runs that are there, whatever number of updates they made
+    pub(super) updates: Option<usize>,
+    /// Trains nothing: tables and pictures of the runs that are there, whatever number of updates they made (cells)
     #[arg(long)]
     read: bool,
     /// Seed of first parameters and of the sequences
     #[arg(long, default_value = "1")]
-    seed: u64,
-    /// Folder of the runs, tables and pictures
-    #[arg(long, value_name = "DIR", default_value = "runs/cells")]
-    out: PathBuf,
+    pub(super) seed: u64,
+    /// Folder of the data files (kfac)
+    #[arg(long, value_name = "DIR")]
+    pub(super) data: Option<PathBuf>,
+    /// A setting other than its default: of every network (cells), of K-FAC (kfac); may be given several times
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+    /// Threads; does not change results
+    #[arg(long, value_parser = parse::positive)]
+    pub(super) threads: Option<usize>,
+    /// Folder of the runs, tables and pictures [default: runs/cells, runs/kfac]
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
     /// No progress line
     #[arg(long)]
-    quiet: bool,
+    pub(super) quiet: bool,
 }
+
+/// Updates of a network that never gets there.
+const MOST_UPDATES: u64 = 20_000;
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum What {
     /// All cells on three memory tasks
     Cells,
+    /// K-FAC against first-order optimisers
+    Kfac,
 }
 
 /// Runs the command.
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
-    let What::Cells = args.what;
+    match args.what {
+        What::Cells => cells(args, out),
+        What::Kfac => reproduce_kfac::run(args, out),
+    }
+}
+
+fn cells(args: &Args, out: &Output) -> Result<Report> {
+    let to = args.out.clone().unwrap_or_else(|| "runs/cells".into());
+    let updates = args.updates.map_or(MOST_UPDATES, |n| n as u64);
     let tasks: Vec<&MemoryTask> =
         MEMORY_TASKS.iter().filter(|t| args.task.as_ref().is_none_or(|name| name == t.name)).collect();
     if tasks.is_empty() {
@@ -97,12 +120,11 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let stop = live::stop_on_interrupt()?;
     let mut results = Vec::new();
     for task in tasks {
-        let folder = args.out.join(task.name);
+        let folder = to.join(task.name);
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let mut outcomes: Vec<Outcome> = Vec::new();
         let mut baseline = None;
         for contestant in &contestants {
-            let updates = args.updates as u64;
             let (mut config, sized) =
                 contestant_config(contestant, task, args.parameters, updates, args.seed, &args.set)?;
             config.threads = args.threads;
@@ -117,19 +139,16 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
             let stopped = std::fs::read_to_string(run.join(STOPPED)).ok();
             outcomes.push(outcome(&run, contestant, sized, stopped)?);
             // What is there so far is worth looking at before the last run is done.
-            write_atomic(
-                args.out.join(format!("{}.md", task.name)),
-                table(task, &outcomes, baseline).as_bytes(),
-            )?;
+            write_atomic(to.join(format!("{}.md", task.name)), table(task, &outcomes, baseline).as_bytes())?;
             let drawing = picture(task, &outcomes, baseline);
-            write_atomic(args.out.join(format!("{}.svg", task.name)), drawing.as_bytes())?;
+            write_atomic(to.join(format!("{}.svg", task.name)), drawing.as_bytes())?;
         }
         out.line("");
         out.line(table(task, &outcomes, baseline).trim_end());
         results.push(json!({
             "task": task.name, "steps": task.steps, "baseline": baseline, "reported": task.reported,
-            "table": args.out.join(format!("{}.md", task.name)),
-            "picture": args.out.join(format!("{}.svg", task.name)),
+            "table": to.join(format!("{}.md", task.name)),
+            "picture": to.join(format!("{}.svg", task.name)),
             "networks": outcomes.iter().map(as_json).collect::<Vec<_>>(),
         }));
     }
@@ -137,7 +156,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     if interrupted {
         out.line("interrupted; all of it is saved, the same command goes on");
     }
-    Ok(Report::new(json!({ "out": args.out, "tasks": results })).interrupted_if(interrupted))
+    Ok(Report::new(json!({ "out": to, "tasks": results })).interrupted_if(interrupted))
 }
 
 fn as_json(o: &Outcome) -> Value {

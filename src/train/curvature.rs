@@ -312,4 +312,9 @@ impl Curvature for BatchCurvature<'_> {
     fn loss_before(&self) -> f64 {
         self.loss
     }
+
+    fn threads(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        self.network.options.threads.unwrap_or_else(all)
+    }
 }

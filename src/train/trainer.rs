@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use retrograd_cells::ModelSpec;
 use retrograd_datasets::{Batch, Request, Split, Task, TaskSpec};
-use retrograd_engine::{Params, Plan, RunOptions};
+use retrograd_engine::{Params, Plan, RunOptions, Tensor};
 use retrograd_optim::{Clock, LrState, NonFinite, Recipe, State, Verdict};
 
 use super::config::{Length, TrainConfig};
@@ -319,11 +319,17 @@ impl Trainer {
         } else {
             &self.params
         };
-        let before = (at.clone(), carry.clone());
+        let mut before = (at.clone(), carry.clone());
         let started = Instant::now();
         let Trained { loss, totals, unconverged, mut grads } =
             self.network.train(at, &batch, &mut carry, dropout)?;
         let first_order = started.elapsed();
+        // The first batch of a stream comes with no state: it begins at 0.
+        for (name, after) in carry.iter() {
+            if before.1.get(name).is_none() {
+                before.1.insert(name, Tensor::zeros(after.dtype(), after.dims())?);
+            }
+        }
 
         let stop = |what: String| {
             let kept =

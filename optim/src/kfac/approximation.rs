@@ -6,9 +6,11 @@
 //! (`composite`).
 
 use faer::linalg::solvers::DenseSolveCore;
-use faer::{Mat, Side};
+use faer::linalg::triangular_inverse::invert_lower_triangular;
+use faer::{Mat, Par, Side};
 
 use super::matrix::{clipped_eigen, symmetric};
+use super::product::View;
 
 /// What is assumed about the steps of a sequence.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,7 +127,8 @@ pub enum Inverse {
 }
 
 /// One factor of a block as the options need it.
-enum Half {
+#[derive(Debug)]
+pub(crate) enum Half {
     Independence { inverse: Mat<f64> },
     Option1 { l: Mat<f64>, psi: Vec<f64> },
     Option2 { p: Mat<f64>, k: Mat<f64>, mu: Vec<f64> },
@@ -140,36 +143,81 @@ pub enum Unfit {
     NotFinite,
 }
 
-fn half(kind: Approximation, c0: &Mat<f64>, c1: Option<&Mat<f64>>, damping: f64) -> Result<Half, Unfit> {
+/// `W` with `W (C_0 + damping) Wᵀ = 1`: the inverse of the Cholesky factor, or, where rounding has left a `C_0` with
+/// negative eigenvalues that damping does not lift, of the root with those eigenvalues as 0.
+///
+/// The blocks are the same for every such `W`: two of them differ by an orthogonal factor from the left, which the
+/// eigenvectors of what they whiten undo.
+fn whitening(c0: &Mat<f64>, damping: f64) -> Result<Mat<f64>, Unfit> {
     let n = c0.nrows();
-    if kind == Approximation::Independence {
-        let damped = Mat::from_fn(n, n, |i, j| c0[(i, j)] + if i == j { damping } else { 0.0 });
-        let llt = damped.llt(Side::Lower).map_err(|_| unfit(c0))?;
-        return Ok(Half::Independence { inverse: symmetric(&llt.inverse()) });
+    let damped = Mat::from_fn(n, n, |i, j| c0[(i, j)] + if i == j { damping } else { 0.0 });
+    if let Ok(llt) = damped.llt(Side::Lower) {
+        let mut w = Mat::zeros(n, n);
+        invert_lower_triangular(w.as_mut(), llt.L(), Par::Seq);
+        return Ok(w);
     }
     let (values, v) = clipped_eigen(c0).ok_or(Unfit::NotFinite)?;
     let values: Vec<f64> = values.iter().map(|e| e + damping).collect();
     if values.iter().any(|&e| e <= 0.0) {
         return Err(Unfit::Singular);
     }
-    let power = |p: f64| {
-        let scaled = Mat::from_fn(n, n, |i, j| v[(i, j)] * values[j].powf(p));
-        symmetric(&(&scaled * v.transpose()))
-    };
-    let root = power(-0.5);
-    let zero = Mat::zeros(n, n);
-    let c1 = c1.unwrap_or(&zero);
-    if let Approximation::Option1 { absolute } = kind {
-        let whitened = symmetric(&(&root * symmetric(c1) * &root));
-        let eigen = whitened.self_adjoint_eigen(Side::Lower).map_err(|_| Unfit::NotFinite)?;
-        let psi = (0..n).map(|i| eigen.S()[i].clamp(-1.0, 1.0));
-        let psi = psi.map(|psi| if absolute { psi.abs() } else { psi }).collect();
-        return Ok(Half::Option1 { l: &root * eigen.U(), psi });
+    Ok(Mat::from_fn(n, n, |i, j| v[(j, i)] / values[i].sqrt()))
+}
+
+/// Whether the moments are those of a diagonal, as one column.
+fn is_diagonal(a0: &Mat<f64>) -> bool {
+    a0.ncols() == 1 && a0.nrows() > 1
+}
+
+impl Half {
+    /// The half of the inputs; a diagonal `A_0` has independence.
+    pub(crate) fn of_inputs(
+        kind: Approximation,
+        a0: &Mat<f64>,
+        a1: Option<&Mat<f64>>,
+        damping: Damping,
+    ) -> Result<Half, Unfit> {
+        if !is_diagonal(a0) {
+            return Half::new(kind, a0, a1, damping.a);
+        }
+        let inverse = Mat::from_fn(a0.nrows(), 1, |i, _| 1.0 / (a0[(i, 0)] + damping.a));
+        match (0..inverse.nrows()).all(|i| inverse[(i, 0)].is_finite()) {
+            true => Ok(Half::Independence { inverse }),
+            false => Err(unfit(a0)),
+        }
     }
-    let whitened = &root * c1 * &root;
-    let svd = whitened.svd().map_err(|_| Unfit::NotFinite)?;
-    let mu = (0..n).map(|i| (svd.S()[i] * svd.S()[i]).min(1.0)).collect();
-    Ok(Half::Option2 { p: c1.transpose() * power(-1.0), k: &root * svd.V(), mu })
+
+    /// The half of moments `C_0`, `C_1`.
+    pub(crate) fn new(
+        kind: Approximation,
+        c0: &Mat<f64>,
+        c1: Option<&Mat<f64>>,
+        damping: f64,
+    ) -> Result<Half, Unfit> {
+        let n = c0.nrows();
+        if kind == Approximation::Independence {
+            let damped = Mat::from_fn(n, n, |i, j| c0[(i, j)] + if i == j { damping } else { 0.0 });
+            let llt = damped.llt(Side::Lower).map_err(|_| unfit(c0))?;
+            return Ok(Half::Independence { inverse: symmetric(&llt.inverse()) });
+        }
+        let w = whitening(c0, damping)?;
+        let zero = Mat::zeros(n, n);
+        let c1 = c1.unwrap_or(&zero);
+        if let Approximation::Option1 { absolute } = kind {
+            let whitened = symmetric(&(&w * symmetric(c1) * w.transpose()));
+            let eigen = whitened.self_adjoint_eigen(Side::Lower).map_err(|_| Unfit::NotFinite)?;
+            let psi = (0..n).map(|i| eigen.S()[i].clamp(-1.0, 1.0));
+            let psi = psi.map(|psi| if absolute { psi.abs() } else { psi }).collect();
+            return Ok(Half::Option1 { l: w.transpose() * eigen.U(), psi });
+        }
+        // The right singular vectors and squared singular values of the whitened C_1.
+        let whitened = &w * c1 * w.transpose();
+        let square = symmetric(&(whitened.transpose() * &whitened));
+        let eigen = square.self_adjoint_eigen(Side::Lower).map_err(|_| Unfit::NotFinite)?;
+        let mu = (0..n).map(|i| eigen.S()[i].clamp(0.0, 1.0)).collect();
+        let inverse = w.transpose() * &w;
+        Ok(Half::Option2 { p: c1.transpose() * inverse, k: w.transpose() * eigen.U(), mu })
+    }
 }
 
 fn unfit(c0: &Mat<f64>) -> Unfit {
@@ -209,66 +257,60 @@ impl Inverse {
         lengths: &Lengths,
         uses: f64,
     ) -> Result<Vec<Inverse>, Culprit> {
+        let left = Half::of_inputs(kind, a0, a1, damping).map_err(|u| ("A", u))?;
+        let kind = if is_diagonal(a0) { Approximation::Independence } else { kind };
+        parts
+            .iter()
+            .map(|(g0, g1)| {
+                let right = Half::new(kind, g0, g1.as_ref(), damping.g).map_err(|u| ("G", u))?;
+                Ok(Inverse::join(&left, &right, lengths, uses))
+            })
+            .collect()
+    }
+
+    /// The inverse of two halves of one kind.
+    pub(crate) fn join(left: &Half, right: &Half, lengths: &Lengths, uses: f64) -> Inverse {
         let steps = mean_length(lengths) * uses;
-        let diagonal = a0.ncols() == 1 && a0.nrows() > 1;
-        let kind = if diagonal { Approximation::Independence } else { kind };
-        let left = if diagonal {
-            let inverse = Mat::from_fn(a0.nrows(), 1, |i, _| 1.0 / (a0[(i, 0)] + damping.a));
-            if (0..inverse.nrows()).any(|i| !inverse[(i, 0)].is_finite()) {
-                return Err(("A", unfit(a0)));
+        match (left, right) {
+            (Half::Independence { inverse: a }, Half::Independence { inverse: g }) => {
+                Inverse::Independence { a: a.clone(), g: faer::Scale(1.0 / steps) * g }
             }
-            Half::Independence { inverse }
-        } else {
-            half(kind, a0, a1, damping.a).map_err(|u| ("A", u))?
-        };
-        let mut out = Vec::new();
-        for (g0, g1) in parts {
-            let right = half(kind, g0, g1.as_ref(), damping.g).map_err(|u| ("G", u))?;
-            out.push(match (&left, right) {
-                (Half::Independence { inverse: a }, Half::Independence { inverse: g }) => {
-                    Inverse::Independence { a: a.clone(), g: faer::Scale(1.0 / steps) * g }
-                }
-                (Half::Option1 { l: a, psi: pa }, Half::Option1 { l: g, psi: pg }) => {
-                    let y = Mat::from_fn(pg.len(), pa.len(), |i, j| {
-                        // Rounding must not turn a vanishing sum into a large negative inverse.
-                        let sum = mean_chain_sum(pg[i] * pa[j], lengths);
-                        1.0 / (uses * sum.max(1e-12 * mean_length(lengths)))
-                    });
-                    Inverse::Option1 { a: a.clone(), g, y }
-                }
-                (Half::Option2 { p: pa, k: ka, mu: ma }, Half::Option2 { p: pg, k: kg, mu: mg }) => {
-                    let y = Mat::from_fn(mg.len(), ma.len(), |i, j| {
-                        let rest = 1.0 - mg[i] * ma[j];
-                        1.0 / (steps * if rest == 0.0 { 1.0 } else { rest })
-                    });
-                    Inverse::Option2 { pa: pa.clone(), ka: ka.clone(), pg, kg, y }
-                }
-                _ => return Err(("G", Unfit::NotFinite)),
-            });
+            (Half::Option1 { l: a, psi: pa }, Half::Option1 { l: g, psi: pg }) => {
+                let y = Mat::from_fn(pg.len(), pa.len(), |i, j| {
+                    // Rounding must not turn a vanishing sum into a large negative inverse.
+                    let sum = mean_chain_sum(pg[i] * pa[j], lengths);
+                    1.0 / (uses * sum.max(1e-12 * mean_length(lengths)))
+                });
+                Inverse::Option1 { a: a.clone(), g: g.clone(), y }
+            }
+            (Half::Option2 { p: pa, k: ka, mu: ma }, Half::Option2 { p: pg, k: kg, mu: mg }) => {
+                let y = Mat::from_fn(mg.len(), ma.len(), |i, j| {
+                    let rest = 1.0 - mg[i] * ma[j];
+                    1.0 / (steps * if rest == 0.0 { 1.0 } else { rest })
+                });
+                Inverse::Option2 { pa: pa.clone(), ka: ka.clone(), pg: pg.clone(), kg: kg.clone(), y }
+            }
+            _ => unreachable!("bug: halves of two kinds"),
         }
-        Ok(out)
     }
 
     /// The product with `Z` `[n_G, n_A]`.
     pub fn apply(&self, z: &Mat<f64>) -> Mat<f64> {
+        self.view().apply(z.as_ref())
+    }
+
+    /// Its matrices, to multiply with.
+    pub(crate) fn view(&self) -> View<'_, f64> {
         match self {
-            Inverse::Independence { a, g } if a.ncols() == 1 && a.nrows() == z.ncols() && a.nrows() > 1 => {
-                let z = g * z;
-                Mat::from_fn(z.nrows(), z.ncols(), |i, j| z[(i, j)] * a[(j, 0)])
-            }
-            Inverse::Independence { a, g } => g * z * a,
-            Inverse::Option1 { a, g, y } => g * times(&(g.transpose() * z * a), y) * a.transpose(),
-            Inverse::Option2 { pa, ka, pg, kg, y } => {
-                let z = z - pg * z * pa.transpose();
-                let z = times(&(kg.transpose() * z * ka), y);
-                let z = kg * z * ka.transpose();
-                &z - pg.transpose() * &z * pa
-            }
+            Inverse::Independence { a, g } => View::Independence { a: a.as_ref(), g: g.as_ref() },
+            Inverse::Option1 { a, g, y } => View::Option1 { a: a.as_ref(), g: g.as_ref(), y: y.as_ref() },
+            Inverse::Option2 { pa, ka, pg, kg, y } => View::Option2 {
+                pa: pa.as_ref(),
+                ka: ka.as_ref(),
+                pg: pg.as_ref(),
+                kg: kg.as_ref(),
+                y: y.as_ref(),
+            },
         }
     }
-}
-
-/// Element by element.
-fn times(a: &Mat<f64>, b: &Mat<f64>) -> Mat<f64> {
-    Mat::from_fn(a.nrows(), a.ncols(), |i, j| a[(i, j)] * b[(i, j)])
 }

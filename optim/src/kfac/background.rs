@@ -5,45 +5,16 @@
 //! update that needs it. So both end with the same bits.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use retrograd_engine::{DType, Params, Tensor};
 
 use super::approximation::Lengths;
-use super::block::{Block, Inversion, Place};
+use super::block::{Block, Inversion, Place, invert_all};
 use crate::error::{Error, Result};
 
 /// Tensors by name.
 type Found = Result<Vec<(String, Tensor)>>;
-
-/// New cached inverses of all blocks, by several threads. Each is the same whoever computes it.
-pub(crate) fn invert_all(
-    blocks: &[Block],
-    how: Inversion,
-    lengths: &Lengths,
-    weight: f64,
-    tensors: &Params,
-    threads: usize,
-) -> Found {
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let work = || {
-        while let Some(block) = blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let found = block.invert(how, lengths, weight, tensors);
-            if let Ok(mut done) = done.lock() {
-                done.push(found);
-            }
-        }
-    };
-    std::thread::scope(|scope| {
-        (1..threads.min(blocks.len())).for_each(|_| {
-            scope.spawn(work);
-        });
-        work();
-    });
-    let done = done.into_inner().unwrap_or_default();
-    done.into_iter().collect::<Result<Vec<_>>>().map(|parts| parts.concat())
-}
 
 /// What was set aside for one inversion.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,17 +1,17 @@
 //! Blocks of the Fisher information: which parameters belong together, what is remembered of each, how it is inverted.
 //!
-//! A block keeps running sums of its statistics and a cached inverse, both as `f64` tensors of the optimiser's state, so
-//! that a checkpoint holds all of it to the bit.
-
-use std::ops::Range;
+//! A block keeps running sums of its statistics in double precision and a cached inverse in that of the parameters, both
+//! as tensors of the optimiser's state, so that a checkpoint holds all of it to the bit.
 
 use faer::linalg::solvers::DenseSolveCore;
-use faer::{Mat, Scale, Side, c64};
+use faer::{Mat, Side, c64};
 use retrograd_engine::{DType, Params, Tensor};
 
-use super::approximation::{Approximation, Culprit, Damping, Inverse, Lengths, Unfit, mean_length};
-use super::matrix::{composite, loaded, matrix, stored};
-use super::structure::{MapSpec, Moments, Structure, lengths_of_map};
+use super::approximation::{Approximation, Half, Lengths};
+use super::map::{Factor, MapBlock, Moved, moved_part};
+use super::matrix::stored;
+use super::parallel;
+use super::structure::{Moments, Structure};
 use crate::elementwise::{Real, with_real};
 use crate::error::{Error, Result};
 
@@ -27,17 +27,6 @@ pub(crate) enum Block {
     Full { param: String, size: usize },
     /// Its diagonal.
     Diagonal { param: String, size: usize },
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct MapBlock {
-    pub(crate) spec: MapSpec,
-    /// Places of the parts' statistics among the structure's maps, and their outputs.
-    pub(crate) parts: Vec<(usize, Range<usize>)>,
-    inputs: usize,
-    complex: bool,
-    /// Whether the statistics of the inputs are complex too.
-    complex_inputs: bool,
 }
 
 /// How blocks are damped and inverted.
@@ -58,255 +47,8 @@ fn count(tensor: &Tensor) -> usize {
     tensor.len() * tensor.dtype().planes()
 }
 
-impl MapBlock {
-    fn owner(&self) -> &str {
-        let bias = || self.spec.bias.as_ref().map_or("", |(name, _)| name);
-        self.spec.weight.as_deref().unwrap_or_else(bias)
-    }
-
-    fn key(&self, suffix: &str) -> String {
-        format!("{}/kfac.{}.{suffix}", self.owner(), self.spec.outputs.start)
-    }
-
-    /// Size of a real factor for `n` numbers.
-    fn real(&self, n: usize) -> usize {
-        if self.complex { 2 * n } else { n }
-    }
-
-    fn places(&self, approximation: Approximation) -> Vec<Place> {
-        let c64 = |complex: bool| if complex { DType::C64 } else { DType::F64 };
-        let lag = approximation != Approximation::Independence && self.spec.every_step;
-        let mut out = Vec::new();
-        let mut put = |name: String, dtype: DType, dims: &[usize]| out.push((name, dtype, dims.to_vec()));
-        let n = self.inputs;
-        let diagonal = self.spec.lookup;
-        match diagonal {
-            true => put(self.key("A0"), DType::F64, &[n]),
-            false => put(self.key("A0"), c64(self.complex_inputs), &[n, n]),
-        }
-        if lag && !diagonal {
-            put(self.key("A1"), c64(self.complex_inputs), &[n, n]);
-        }
-        let kind = if diagonal { Approximation::Independence } else { approximation };
-        for (k, (_, outputs)) in self.parts.iter().enumerate() {
-            let (m, part) = (outputs.len(), |s: &str| self.key(&format!("{s}{k}")));
-            put(part("G0."), c64(self.complex), &[m, m]);
-            if lag && !diagonal {
-                put(part("G1."), c64(self.complex), &[m, m]);
-            }
-            let (n, m) = (self.real(n), self.real(m));
-            match kind {
-                Approximation::Independence => {
-                    put(part("i.A."), DType::F64, &[n, if diagonal { 1 } else { n }]);
-                    put(part("i.G."), DType::F64, &[m, m]);
-                }
-                Approximation::Option1 { .. } => {
-                    put(part("i.LA."), DType::F64, &[n, n]);
-                    put(part("i.LG."), DType::F64, &[m, m]);
-                    put(part("i.Y."), DType::F64, &[m, n]);
-                }
-                Approximation::Option2 => {
-                    for (s, size) in [("i.PA.", n), ("i.KA.", n), ("i.PG.", m), ("i.KG.", m)] {
-                        put(part(s), DType::F64, &[size, size]);
-                    }
-                    put(part("i.Y."), DType::F64, &[m, n]);
-                }
-            }
-        }
-        out
-    }
-
-    fn accumulate(&self, moments: &Moments, decay: f64, tensors: &mut Params) -> Result<()> {
-        for (k, (at, _)) in self.parts.iter().enumerate() {
-            let map = &moments.maps[*at];
-            let terms = moments.count(&self.spec);
-            let mut add = |suffix: String, sum: Option<&Tensor>| -> Result<()> {
-                let key = self.key(&suffix);
-                let Some(sum) = sum else { return Ok(()) };
-                match tensors.get_mut(&key) {
-                    Some(average) => blend(&key, average, sum, decay, (1.0 - decay) / terms),
-                    None => Ok(()),
-                }
-            };
-            if k == 0 {
-                let constant;
-                let (a0, a1) = match &map.a0 {
-                    Some(a0) => (Some(a0), map.a1.as_ref()),
-                    None => {
-                        // The input is 1: all that is not at the first step has one before it.
-                        let lengths = lengths_of_map(&moments.lengths, &self.spec);
-                        let pairs = lengths.iter().map(|&(t, p)| (t - 1) as f64 * p).sum::<f64>();
-                        let rows = (moments.rows * self.spec.uses) as f64;
-                        constant = [terms, pairs * rows].map(|x| Tensor::full(DType::F64, [1, 1], x));
-                        let [a, b] = &constant;
-                        (a.as_ref().ok(), b.as_ref().ok())
-                    }
-                };
-                add("A0".into(), a0)?;
-                add("A1".into(), a1)?;
-            }
-            add(format!("G0.{k}"), Some(&map.g0))?;
-            add(format!("G1.{k}"), map.g1.as_ref())?;
-        }
-        Ok(())
-    }
-
-    fn invert(
-        &self,
-        how: Inversion,
-        lengths: &Lengths,
-        weight: f64,
-        tensors: &Params,
-    ) -> Result<Vec<(String, Tensor)>> {
-        let lengths = lengths_of_map(lengths, &self.spec);
-        let average = |suffix: &str| -> Result<Option<Mat<f64>>> {
-            let key = self.key(suffix);
-            tensors.get(&key).map(|t| Ok(Scale(1.0 / weight) * composite(t, self.complex))).transpose()
-        };
-        let require = |m: Option<Mat<f64>>, suffix: &str| {
-            m.ok_or_else(|| Error::Missing { what: format!("optimiser state `{}`", self.key(suffix)) })
-        };
-        let (a0, a1) = (require(average("A0")?, "A0")?, average("A1")?);
-        // A complex number is two real ones with half the mean square each.
-        let share = if self.complex { 0.5 } else { 1.0 };
-        let mut parts = Vec::new();
-        let (mut trace, mut outputs) = (0.0, 0);
-        for k in 0..self.parts.len() {
-            let suffix = format!("G0.{k}");
-            let g0 = Scale(share) * require(average(&suffix)?, &suffix)?;
-            let g1 = average(&format!("G1.{k}"))?.map(|g| Scale(share) * g);
-            trace += (0..g0.nrows()).map(|i| g0[(i, i)]).sum::<f64>();
-            outputs += g0.nrows();
-            parts.push((g0, g1));
-        }
-        let diagonal = a0.ncols() == 1;
-        let mean_a =
-            (0..a0.nrows()).map(|i| a0[(i, if diagonal { 0 } else { i })]).sum::<f64>() / a0.nrows() as f64;
-        let uses = self.spec.uses as f64;
-        let strength = how.lambda / (mean_length(lengths) * uses).powf(how.power);
-        let mean_g = trace / outputs.max(1) as f64;
-        let damping = match how.pi {
-            true => Damping::factored(strength, mean_a, mean_g),
-            false => Damping::factored(strength, 1.0, 1.0),
-        };
-        let found = Inverse::of_parts(how.approximation, &a0, a1.as_ref(), &parts, damping, lengths, uses)
-            .map_err(|culprit| self.unfit(culprit))?;
-        let mut out = Vec::new();
-        for (k, inverse) in found.iter().enumerate() {
-            let mut put = |suffix: &str, m: &Mat<f64>| -> Result<()> {
-                out.push((self.key(&format!("{suffix}{k}")), stored(m)?));
-                Ok(())
-            };
-            match inverse {
-                Inverse::Independence { a, g } => {
-                    put("i.A.", a)?;
-                    put("i.G.", g)?;
-                }
-                Inverse::Option1 { a, g, y } => {
-                    put("i.LA.", a)?;
-                    put("i.LG.", g)?;
-                    put("i.Y.", y)?;
-                }
-                Inverse::Option2 { pa, ka, pg, kg, y } => {
-                    put("i.PA.", pa)?;
-                    put("i.KA.", ka)?;
-                    put("i.PG.", pg)?;
-                    put("i.KG.", kg)?;
-                    put("i.Y.", y)?;
-                }
-            }
-        }
-        Ok(out)
-    }
-
-    fn unfit(&self, (factor, unfit): Culprit) -> Error {
-        let what = format!("statistics {factor} of `{}`", self.owner());
-        let (expected, got) = match unfit {
-            Unfit::Singular => ("a damping above 0", "a singular matrix"),
-            Unfit::NotFinite => ("finite numbers", "a matrix that is not finite"),
-        };
-        Error::Mismatch { what, expected: expected.into(), got: got.into() }
-    }
-
-    fn inverse(&self, k: usize, approximation: Approximation, tensors: &Params) -> Result<Inverse> {
-        let load = |suffix: &str| -> Result<Mat<f64>> {
-            let key = self.key(&format!("{suffix}{k}"));
-            let missing = || Error::Missing { what: format!("optimiser state `{key}`") };
-            loaded(&key, tensors.get(&key).ok_or_else(missing)?)
-        };
-        let kind = if self.spec.lookup { Approximation::Independence } else { approximation };
-        Ok(match kind {
-            Approximation::Independence => Inverse::Independence { a: load("i.A.")?, g: load("i.G.")? },
-            Approximation::Option1 { .. } => {
-                Inverse::Option1 { a: load("i.LA.")?, g: load("i.LG.")?, y: load("i.Y.")? }
-            }
-            Approximation::Option2 => Inverse::Option2 {
-                pa: load("i.PA.")?,
-                ka: load("i.KA.")?,
-                pg: load("i.PG.")?,
-                kg: load("i.KG.")?,
-                y: load("i.Y.")?,
-            },
-        })
-    }
-
-    fn apply(
-        &self,
-        approximation: Approximation,
-        tensors: &Params,
-        z: &Params,
-        out: &mut Params,
-    ) -> Result<()> {
-        let weight = self.spec.weight.as_ref().and_then(|w| z.get(w).map(|t| (w, t)));
-        let bias = self.spec.bias.as_ref().and_then(|(b, start)| z.get(b).map(|t| (b, *start, t)));
-        let own = self.inputs - usize::from(self.spec.bias.is_some());
-        let row = |j: usize| self.spec.outputs.start + j;
-        // Place of output j and input i in the tensor of the matrix.
-        let place = |t: &Tensor, j: usize, i: usize| match self.spec.transposed {
-            true => row(j) * own + i,
-            false => i * t.dims()[1] + row(j),
-        };
-        for (k, (_, outputs)) in self.parts.iter().enumerate() {
-            let from = outputs.start - self.spec.outputs.start;
-            let m = outputs.len();
-            let gradient = matrix(m, self.inputs, self.complex, |j, i| match (weight, bias) {
-                (Some((_, w)), _) if i < own => w.get(place(w, from + j, i)),
-                (_, Some((_, start, b))) if i >= own => b.get(start + from + j),
-                _ => c64::new(0.0, 0.0),
-            });
-            let moved = self.inverse(k, approximation, tensors)?.apply(&gradient);
-            let number = |j: usize, i: usize| {
-                let im = if self.complex { moved[(m + j, i)] } else { 0.0 };
-                c64::new(moved[(j, i)], im)
-            };
-            let mut write = |name: &str, f: &dyn Fn(&Tensor, usize) -> Option<c64>| {
-                if let Some(tensor) = out.get_mut(name) {
-                    let before = tensor.clone();
-                    tensor.fill_with(|at| f(&before, at).unwrap_or_else(|| before.get(at)));
-                }
-            };
-            if let Some((name, w)) = weight {
-                let columns = w.dims()[1];
-                write(name, &|_, at| {
-                    let (r, c) = (at / columns, at % columns);
-                    let (j, i) = if self.spec.transposed { (r, c) } else { (c, r) };
-                    let j = j.checked_sub(row(from)).filter(|&j| j < m)?;
-                    Some(number(j, i))
-                });
-            }
-            if let Some((name, start, _)) = bias {
-                write(name, &|_, at| {
-                    let j = at.checked_sub(start + from).filter(|&j| j < m)?;
-                    Some(number(j, own))
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
 /// `average ← decay · average + share · sum`. Errors: sizes that differ, numbers that are not finite.
-fn blend(key: &str, average: &mut Tensor, sum: &Tensor, decay: f64, share: f64) -> Result<()> {
+pub(crate) fn blend(key: &str, average: &mut Tensor, sum: &Tensor, decay: f64, share: f64) -> Result<()> {
     if average.len() != sum.len() || (sum.dtype().is_complex() && !average.dtype().is_complex()) {
         let text = |t: &Tensor| format!("{} {:?}", t.dtype(), t.dims());
         let what = format!("statistics of `{key}`");
@@ -397,20 +139,14 @@ impl Block {
         blend(&key, average, &sum, decay, (1.0 - decay) / moments.rows.max(1) as f64)
     }
 
-    /// New cached inverses. `weight` is the running weight of the averages.
-    pub(crate) fn invert(
-        &self,
-        how: Inversion,
-        lengths: &Lengths,
-        weight: f64,
-        tensors: &Params,
-    ) -> Result<Vec<(String, Tensor)>> {
+    /// A new cached inverse of a block that is no map. `weight` is the running weight of the averages.
+    fn inverted(&self, how: Inversion, weight: f64, tensors: &Params) -> Result<Vec<(String, Tensor)>> {
         let get = |key: &str| {
             let missing = || Error::Missing { what: format!("optimiser state `{key}`") };
             tensors.get(key).ok_or_else(missing)
         };
         match self {
-            Block::Map(m) => m.invert(how, lengths, weight, tensors),
+            Block::Map(_) => Ok(Vec::new()),
             Block::Full { param, size } => {
                 let f = get(&format!("{param}/kfac.F"))?;
                 let damped = Mat::from_fn(*size, *size, |i, j| {
@@ -421,7 +157,7 @@ impl Block {
                     expected: "a damping above 0".into(),
                     got: "a singular matrix".into(),
                 })?;
-                Ok(vec![(format!("{param}/kfac.i.F"), stored(&llt.inverse())?)])
+                Ok(vec![(format!("{param}/kfac.i.F"), stored(&llt.inverse(), DType::F64)?)])
             }
             Block::Diagonal { param, size } => {
                 let d = get(&format!("{param}/kfac.D"))?;
@@ -435,37 +171,110 @@ impl Block {
         }
     }
 
-    /// Writes the product of the cached inverse with the gradients `z` into `out`, which holds tensors of their sizes.
-    pub(crate) fn apply(
-        &self,
-        approximation: Approximation,
-        tensors: &Params,
-        z: &Params,
-        out: &mut Params,
-    ) -> Result<()> {
+    /// Parts that are multiplied one by one.
+    fn parts(&self) -> usize {
+        match self {
+            Block::Map(m) => m.parts.len(),
+            _ => 1,
+        }
+    }
+
+    /// The product of a part's cached inverse with the gradients `z`.
+    fn moved(&self, k: usize, approximation: Approximation, tensors: &Params, z: &Params) -> Result<Moved> {
         let (param, full) = match self {
-            Block::Map(m) => return m.apply(approximation, tensors, z, out),
+            Block::Map(m) => return moved_part(m, k, approximation, tensors, z),
             Block::Full { param, .. } => (param, true),
             Block::Diagonal { param, .. } => (param, false),
         };
-        let (Some(z), Some(to)) = (z.get(param), out.get_mut(param)) else { return Ok(()) };
+        let Some(z) = z.get(param) else { return Ok(Moved::Nothing) };
         let key = format!("{param}/kfac.i.{}", if full { "F" } else { "D" });
         let missing = || Error::Missing { what: format!("optimiser state `{key}`") };
         let inverse = tensors.get(&key).ok_or_else(missing)?;
         let g = components(z);
         let n = g.len();
-        let moved: Vec<f64> = (0..n)
-            .map(|i| match full {
-                true => (0..n).map(|j| inverse.get(i * n + j).re * g[j]).sum(),
-                false => inverse.get(i).re * g[i],
-            })
-            .collect();
-        match to.dtype().is_complex() {
-            true => to.fill_with(|i| c64::new(moved[2 * i], moved[2 * i + 1])),
-            false => to.fill_with(|i| moved[i].into()),
-        }
-        Ok(())
+        let moved = (0..n).map(|i| match full {
+            true => (0..n).map(|j| inverse.get(i * n + j).re * g[j]).sum(),
+            false => inverse.get(i).re * g[i],
+        });
+        Ok(Moved::Components(moved.collect()))
     }
+
+    /// Writes what [`Block::moved`] gave for a part to its places.
+    fn put(&self, k: usize, moved: &Moved, out: &mut Params) -> Result<()> {
+        match (self, moved) {
+            (Block::Map(m), Moved::Single(moved)) => m.put(k, moved, out),
+            (Block::Map(m), Moved::Double(moved)) => m.put(k, moved, out),
+            (Block::Full { param, .. } | Block::Diagonal { param, .. }, Moved::Components(moved)) => {
+                match out.get_mut(param) {
+                    Some(to) if to.dtype().is_complex() => {
+                        to.fill_with(|i| c64::new(moved[2 * i], moved[2 * i + 1]));
+                    }
+                    Some(to) => to.fill_with(|i| moved[i].into()),
+                    None => {}
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The product of the cached inverses with the gradients `z`, into `out`, which holds tensors of their sizes.
+pub(crate) fn apply_all(
+    blocks: &[Block],
+    approximation: Approximation,
+    tensors: &Params,
+    z: &Params,
+    out: &mut Params,
+    threads: usize,
+) -> Result<()> {
+    let jobs: Vec<(&Block, usize)> =
+        blocks.iter().flat_map(|b| (0..b.parts()).map(move |k| (b, k))).collect();
+    let moved = parallel::each(jobs.len(), threads, |i| {
+        let (block, k) = jobs[i];
+        block.moved(k, approximation, tensors, z)
+    });
+    for ((block, k), moved) in jobs.into_iter().zip(moved) {
+        block.put(k, &moved?, out)?;
+    }
+    Ok(())
+}
+
+/// New cached inverses of all blocks. `weight` is the running weight of the averages.
+///
+/// Errors: a factor that is singular without damping, or not finite.
+pub(crate) fn invert_all(
+    blocks: &[Block],
+    how: Inversion,
+    lengths: &Lengths,
+    weight: f64,
+    tensors: &Params,
+    threads: usize,
+) -> Result<Vec<(String, Tensor)>> {
+    let maps: Vec<&MapBlock> =
+        blocks.iter().filter_map(|b| if let Block::Map(m) = b { Some(m) } else { None }).collect();
+    let factors: Vec<(&MapBlock, Factor)> =
+        maps.iter().flat_map(|&m| m.factors().into_iter().map(move |f| (m, f))).collect();
+    let halves = parallel::each(factors.len(), threads, |i| {
+        let (map, factor) = factors[i];
+        map.half(factor, how, lengths, weight, tensors)
+    });
+    let halves: Vec<Half> = halves.into_iter().collect::<Result<_>>()?;
+    // Part k of a map: the half of the inputs, then that of the outputs.
+    let mut pairs = Vec::new();
+    let mut input = 0;
+    for (at, &(map, factor)) in factors.iter().enumerate() {
+        match factor {
+            Factor::Input => input = at,
+            Factor::Output(k) => pairs.push((map, k, input, at)),
+        }
+    }
+    let joined = parallel::each(pairs.len(), threads, |i| {
+        let (map, k, input, output) = pairs[i];
+        map.joined(k, &halves[input], &halves[output], lengths)
+    });
+    let others = blocks.iter().map(|block| block.inverted(how, weight, tensors));
+    Ok(joined.into_iter().chain(others).collect::<Result<Vec<_>>>()?.concat())
 }
 
 /// Real components, those of a complex number side by side.
@@ -536,13 +345,13 @@ pub(crate) fn choose(
             last.parts.push((at, spec.outputs.clone()));
             continue;
         }
-        let complex = first.dtype().is_complex();
+        let dtype = first.dtype();
         blocks.push(Block::Map(MapBlock {
             spec: spec.clone(),
             parts: vec![(at, spec.outputs.clone())],
             inputs,
-            complex,
-            complex_inputs: complex && !spec.lookup && spec.weight.is_some(),
+            dtype,
+            complex_inputs: dtype.is_complex() && !spec.lookup && spec.weight.is_some(),
         }));
     }
     for (name, tensor) in params.iter().filter(|(n, _)| !held.iter().any(|h| h == n)) {

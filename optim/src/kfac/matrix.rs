@@ -1,8 +1,9 @@
 //! Dense matrices in double precision, and complex ones as real ones of twice the size.
 
-use faer::{Mat, Side};
-use retrograd_engine::Tensor;
+use faer::{Mat, MatRef, Side};
+use retrograd_engine::{DType, Tensor};
 
+use crate::elementwise::{Real, with_real};
 use crate::error::{Error, Result};
 
 /// `(M + Mᵀ) / 2`.
@@ -49,24 +50,26 @@ pub(crate) fn composite(tensor: &Tensor, is_composite: bool) -> Mat<f64> {
     matrix(rows, columns, is_composite, |i, j| tensor.get(i * columns + j))
 }
 
-/// As a tensor of `f64`.
-pub(crate) fn stored(m: &Mat<f64>) -> Result<Tensor> {
-    let mut tensor = Tensor::zeros(retrograd_engine::DType::F64, [m.nrows(), m.ncols()])?;
-    let columns = m.ncols().max(1);
-    for (k, x) in tensor.components_mut::<f64>()?.iter_mut().enumerate() {
-        *x = m[(k / columns, k % columns)];
-    }
-    Ok(tensor)
+/// As a tensor of `f32` or `f64`, column after column: sizes `[columns, rows]`.
+pub(crate) fn stored(m: &Mat<f64>, dtype: DType) -> Result<Tensor> {
+    let mut tensor = Tensor::zeros(dtype, [m.ncols(), m.nrows()])?;
+    with_real!(tensor, "inverse", R => {
+        let columns = tensor.components_mut::<R>()?.chunks_exact_mut(m.nrows().max(1));
+        for (j, column) in columns.enumerate() {
+            column.iter_mut().zip(m.col_as_slice(j)).for_each(|(to, &x)| *to = R::of(x));
+        }
+        Ok(tensor)
+    })
 }
 
-/// The inverse of [`stored`]. Errors: a tensor that is no matrix of `f64`.
-pub(crate) fn loaded(what: &str, tensor: &Tensor) -> Result<Mat<f64>> {
+/// The matrix of [`stored`], where it is. Errors: a tensor that is no matrix of this type.
+pub(crate) fn loaded<'a, R: Real>(what: &str, tensor: &'a Tensor) -> Result<MatRef<'a, R>> {
     let bad = || Error::Mismatch {
         what: format!("optimiser state `{what}`"),
-        expected: "an f64 matrix".into(),
+        expected: format!("a matrix of {}", R::DTYPE),
         got: format!("{} {:?}", tensor.dtype(), tensor.dims()),
     };
-    let &[rows, columns] = tensor.dims() else { return Err(bad()) };
-    let data = tensor.as_slice::<f64>().map_err(|_| bad())?;
-    Ok(Mat::from_fn(rows, columns, |i, j| data[i * columns + j]))
+    let &[columns, rows] = tensor.dims() else { return Err(bad()) };
+    let data = tensor.as_slice::<R>().map_err(|_| bad())?;
+    Ok(MatRef::from_column_major_slice(data, rows, columns))
 }

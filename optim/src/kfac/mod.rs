@@ -6,7 +6,8 @@
 //! [`Curvature`], on its own schedule.
 //!
 //! - [`approximation`]: the block of one map under three assumptions about time, and damping.
-//! - `block`: which parameters make a block, and what it remembers.
+//! - `block`, `map`: which parameters make a block, and what it remembers.
+//! - `product`: the inverse times a gradient.
 //! - `background`: inverses computed beside training, to the same bits.
 //! - [`Plane`], [`Adaptation`]: how far to go, and how much to trust the model.
 //! - [`conjugate_gradients`]: the baseline that needs no blocks at all.
@@ -15,8 +16,11 @@ pub mod approximation;
 pub(crate) mod background;
 pub(crate) mod block;
 mod conjugate;
+pub(crate) mod map;
 pub(crate) mod matrix;
 mod model;
+pub(crate) mod parallel;
+pub(crate) mod product;
 mod structure;
 pub(crate) mod vector;
 

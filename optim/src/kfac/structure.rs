@@ -52,11 +52,11 @@ pub struct Wanted {
 }
 
 /// Rows of a batch below which no share of it goes.
-const FEWEST_ROWS: usize = 16;
+const FEWEST_ROWS: usize = 8;
 
 impl Wanted {
     /// The rows that make up a share of a batch of `rows`, in the update number `step`: next to each other, and other ones
-    /// from update to update. At least 16, where there are as many.
+    /// from update to update. At least 8, where there are as many.
     pub fn rows(share: f64, rows: usize, step: u64) -> Vec<usize> {
         let wanted = (share * rows as f64).ceil() as usize;
         let n = wanted.max(FEWEST_ROWS).min(rows);
@@ -142,6 +142,11 @@ pub trait Curvature {
 
     /// Mean loss of the batch before the update.
     fn loss_before(&self) -> f64;
+
+    /// Threads that the optimiser may use; no result depends on it.
+    fn threads(&self) -> usize {
+        std::thread::available_parallelism().map_or(1, |n| n.get())
+    }
 }
 
 /// A curvature that cannot be asked: for updates that need none.
@@ -173,7 +178,7 @@ mod tests {
     #[test]
     fn shares_of_rows_move_on() {
         assert_eq!(Wanted::rows(1.0, 5, 3), [0, 1, 2, 3, 4]);
-        assert_eq!(Wanted::rows(0.1, 5, 3), [0, 1, 2, 3, 4], "never fewer than 16");
+        assert_eq!(Wanted::rows(0.1, 5, 3), [0, 1, 2, 3, 4], "never fewer than 8");
         assert_eq!(Wanted::rows(0.5, 40, 0), (0..20).collect::<Vec<_>>());
         assert_eq!(Wanted::rows(0.5, 40, 1), (20..40).collect::<Vec<_>>());
         let wrapped: Vec<usize> = (32..40).chain(0..8).collect();

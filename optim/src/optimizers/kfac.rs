@@ -7,7 +7,7 @@ use crate::elementwise::{check_like, not_differentiable};
 use crate::error::{Error, Result};
 use crate::kfac::approximation::Lengths;
 use crate::kfac::background::{Background, Task};
-use crate::kfac::block::{Block, Inversion, Place, WEIGHT, choose};
+use crate::kfac::block::{Block, Inversion, Place, WEIGHT, apply_all, choose};
 use crate::kfac::vector::{add_scaled, dot, scaled};
 use crate::kfac::{Adaptation, Approximation, BlockKind, Curvature, Plane, Structure, Targets, Wanted};
 use crate::optimizer::Optimizer;
@@ -28,6 +28,7 @@ use crate::table::Entry;
 /// step=fixed, momentum_form=adam:     v ← μ v + ∇,          θ ← θ − η F̂^{−1} v
 /// step=fixed, momentum_form=regular:  v ← μ v + F̂^{−1} ∇,   θ ← θ − η v
 /// fixed, with a constraint c:  F̂^{−1}∇ is scaled by min(1, √(c / (η² ∇ᵀF̂^{−1}∇)))    (Ba, Grosse, Martens 2017)
+/// where the next loss is more than twice the one before:  θ ← θ − δ, δ ← 0, λ ← λ/ω⁴  (step=quadratic, adapted λ)
 /// every k updates:  ρ = (loss after − loss before) / (∇ᵀδ + ½ δᵀFδ);  λ ← λ ω for ρ > ¾, λ/ω for ρ < ¼, ω = lm_decay^k
 /// ```
 ///
@@ -35,20 +36,21 @@ use crate::table::Entry;
 /// steps taken as independent; the full matrix for other tensors of at most `full` real numbers, the diagonal for longer
 /// vectors; other parameters are moved by Adam (`adam_lr`), and [`Optimizer::describe`] says which. `blocks` overrides by
 /// name. Complex maps are inverted as real matrices of twice the size with half the mean square in each component.
-/// Everything about the blocks is computed in double precision, blocks in parallel.
+/// Factors are averaged and decomposed in double precision, and multiplied in that of the parameters; blocks in parallel.
 ///
-/// Defaults: `option2`, λ = 1 adapted every 5 updates by 0.95⁵, decay 0.95, statistics at every update and inverses at
-/// every fifth, 5 updates at the start that only gather statistics, `step=quadratic`; statistics of an eighth of a batch's
-/// rows and products with a quarter of them, as Martens and Grosse take (section 8).
+/// Defaults: `option2`, λ = 0.03 adapted every 5 updates by 0.95⁵, decay 0.95, 5 updates at the start that only gather
+/// statistics, then statistics every fourth update and inverses every twentieth, but four times as often in the first 100
+/// updates and twice as often in the next; `step=quadratic`; statistics and products of an eighth of a batch's rows, as
+/// Martens and Grosse take for statistics (section 8). An update then costs about twice a first-order one.
 ///
-/// State: averages and cached inverses of every block (`f64`), the last step or velocity `kfac.v`, `m` and `v` of
-/// parameters left to Adam, `/kfac.weight`, `/kfac.lambda`.
+/// State: averages (`f64`) and cached inverses of every block, the last step or velocity `kfac.v`, `m` and `v` of
+/// parameters left to Adam, `/kfac.weight`, `/kfac.lambda`, `/kfac.loss`.
 ///
 /// Without a network's structure ([`Optimizer::bind`]) every parameter is left to Adam.
 ///
 /// **Differs from** the reference implementation: eigenvalues ψ of Option 1 keep their signs unless `psi=absolute`; its
 /// symmetrised `C_1` is a copy; `1/S(ψ)` is bounded where `S` vanishes; sequences of several lengths use the mean of `S`
-/// over the lengths and all their steps as the divisor, so that padding does not count; maps wider than `widest` outputs
+/// over the lengths and all their steps as the divisor, so that padding does not count; a step may be taken back; maps wider than `widest` outputs
 /// are cut into parts.
 pub struct Kfac {
     /// η, learning rate per update of `step=fixed`.
@@ -77,14 +79,17 @@ pub struct Kfac {
     pub adaptation: Option<Adaptation>,
     /// Decay of the averages.
     pub decay: f64,
-    /// Share of a batch's rows that statistics are taken of, at least 16 rows.
+    /// Share of a batch's rows that statistics are taken of, at least 8 rows.
     pub stats_rows: f64,
-    /// Share of a batch's rows that exact products are made with, at least 16 rows.
+    /// Share of a batch's rows that exact products are made with, at least 8 rows.
     pub model_rows: f64,
-    /// Updates between two statistics.
+    /// Updates between two statistics, after those at the start.
     pub stats_every: u64,
-    /// Updates between two inversions.
+    /// Updates between two inversions, once `dense` is over.
     pub inverse_every: u64,
+    /// Updates, after those that only gather statistics, with four times as many statistics and inversions; then as many
+    /// again with twice as many. Rounded down to a multiple of `inverse_every`.
+    pub dense: u64,
     /// Updates from the beginning of an inversion to the first that uses it, during which another thread computes it.
     pub inverse_lag: u64,
     /// Updates at the start that only gather statistics.
@@ -135,15 +140,16 @@ impl Default for Kfac {
             momentum_form: MomentumForm::Adam,
             momentum: 0.9,
             constraint: 0.0,
-            damping: 1.0,
+            damping: 0.03,
             damping_power: 1.0,
             pi: true,
             adaptation: Some(Adaptation::default()),
             decay: 0.95,
             stats_rows: 0.125,
-            model_rows: 0.25,
-            stats_every: 1,
-            inverse_every: 5,
+            model_rows: 0.125,
+            stats_every: 4,
+            inverse_every: 20,
+            dense: 100,
             inverse_lag: 0,
             burn_in: 5,
             weight_decay: 0.0,
@@ -159,10 +165,12 @@ impl Default for Kfac {
 }
 
 const LAMBDA: &str = "/kfac.lambda";
+const LOSS: &str = "/kfac.loss";
 
-fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, |n| n.get())
-}
+/// A step is taken back where the loss after it is so many times the loss before.
+const MUCH_WORSE: f64 = 2.0;
+/// Adaptations that a step taken back counts for.
+const BACK: i32 = 4;
 
 /// Takes over cached inverses.
 fn adopt(found: Vec<(String, Tensor)>, tensors: &mut Params) -> Result<()> {
@@ -207,7 +215,7 @@ impl Kfac {
             all.extend(Task::places(self.blocks.iter().flat_map(|b| b.places(self.approximation))));
         }
         if !self.blocks.is_empty() {
-            all.extend([WEIGHT, LAMBDA].map(|k| (k.to_string(), retrograd_engine::DType::F64, vec![])));
+            all.extend([WEIGHT, LAMBDA, LOSS].map(|k| (k.to_string(), retrograd_engine::DType::F64, vec![])));
         }
         all
     }
@@ -247,19 +255,46 @@ impl Kfac {
         Inversion { approximation: self.approximation, lambda, power: self.damping_power, pi: self.pi }
     }
 
+    /// Updates between two of what is done `every` so many, `since` updates after the first.
+    fn period(&self, every: u64, since: u64) -> u64 {
+        let dense = self.dense / self.inverse_every.max(1) * self.inverse_every;
+        let oftener = if since < dense {
+            4
+        } else if since < 2 * dense {
+            2
+        } else {
+            1
+        };
+        (every / oftener).max(1)
+    }
+
     /// Whether an inversion begins at this update, and whether one begun earlier is taken over.
     fn due(&self, step: u64) -> (bool, bool) {
         let Some(since) = step.checked_sub(self.burn_in) else { return (false, false) };
-        let phase = since % self.inverse_every;
-        (phase == 0, self.inverse_lag > 0 && since >= self.inverse_every && phase == self.inverse_lag)
+        let period = self.period(self.inverse_every, since);
+        let phase = since % period;
+        (phase == 0, self.inverse_lag > 0 && since >= period && phase == self.inverse_lag)
+    }
+
+    /// Whether statistics are taken at this update: at all of the first, and with every inversion.
+    fn gathers(&self, step: u64, inverts: bool) -> bool {
+        let since = step.checked_sub(self.burn_in);
+        inverts || since.is_none_or(|since| since.is_multiple_of(self.period(self.stats_every, since)))
     }
 
     /// Begins an inversion; without a lag, and the first one, ends it too.
-    fn begin(&self, first: bool, lengths: &Lengths, lambda: f64, tensors: &mut Params) -> Result<()> {
+    fn begin(
+        &self,
+        first: bool,
+        lengths: &Lengths,
+        lambda: f64,
+        tensors: &mut Params,
+        threads: usize,
+    ) -> Result<()> {
         let weight = Kfac::scalar(tensors, WEIGHT)?;
         let task = Task::now(&self.blocks, self.inversion(lambda), lengths, weight, tensors);
         if first || self.inverse_lag == 0 {
-            return adopt(task.run(&self.blocks, threads())?, tensors);
+            return adopt(task.run(&self.blocks, threads)?, tensors);
         }
         task.store(tensors)?;
         // As it will be read back.
@@ -269,15 +304,41 @@ impl Kfac {
     }
 
     /// `F̂^{−1} z`.
-    fn preconditioned(&self, tensors: &Params, z: &Params) -> Result<Params> {
+    fn preconditioned(&self, tensors: &Params, z: &Params, threads: usize) -> Result<Params> {
         let mut out = scaled(z, 0.0)?;
-        for block in &self.blocks {
-            block.apply(self.approximation, tensors, z, &mut out)?;
-        }
+        apply_all(&self.blocks, self.approximation, tensors, z, &mut out, threads)?;
         Ok(out)
     }
 
-    /// The step of the blocked parameters, and what the model without damping says of it where somebody will ask.
+    /// Takes the last step back where the loss of this batch says that it made things much worse, with more damping from
+    /// now on; whether it did. The quadratic model knows nothing of a recurrence that begins to expand.
+    fn take_back(
+        &self,
+        step: u64,
+        curvature: &dyn Curvature,
+        tensors: &mut Params,
+        moved: &mut Params,
+    ) -> Result<bool> {
+        let (before, now) = (Kfac::scalar(tensors, LOSS)?, curvature.loss_before());
+        let possible = self.step == StepRule::Quadratic && step > self.burn_in && before > 0.0;
+        let Some(lm) = self.adaptation.filter(|_| possible && now > MUCH_WORSE * before) else {
+            let mean = if before > 0.0 { 0.5 * (before + now) } else { now };
+            tensors.insert(LOSS, Tensor::scalar(mean));
+            return Ok(false);
+        };
+        let steps = self.blocked(moved);
+        let steps = steps.names().filter_map(|n| Some((n.to_string(), tensors.get(&velocity(n))?.clone())));
+        let steps: Params = steps.collect();
+        add_scaled(moved, &steps, -1.0)?;
+        for (name, step) in steps.iter() {
+            tensors.insert(velocity(name), Tensor::zeros(step.dtype(), step.dims())?);
+        }
+        let lambda = Kfac::scalar(tensors, LAMBDA)? * lm.decay.powf(-(lm.every as f64) * f64::from(BACK));
+        tensors.insert(LAMBDA, Tensor::scalar(lambda));
+        Ok(true)
+    }
+
+    /// The step of the blocked parameters, and what the model without damping says of it where it is judged.
     fn next_step(
         &self,
         at: u64,
@@ -296,7 +357,7 @@ impl Kfac {
         let before = load(tensors);
         let step = match self.step {
             StepRule::Quadratic => {
-                let delta = self.preconditioned(tensors, grads)?;
+                let delta = self.preconditioned(tensors, grads, curvature.threads())?;
                 let resting = dot(&before, &before)? == 0.0;
                 let directions: &[&Params] = if resting { &[&delta] } else { &[&delta, &before] };
                 let f = curvature.products(at, directions)?;
@@ -339,12 +400,12 @@ impl Kfac {
                 let step = match self.momentum_form {
                     MomentumForm::Adam => {
                         add_scaled(&mut v, grads, 1.0)?;
-                        let d = self.preconditioned(tensors, &v)?;
+                        let d = self.preconditioned(tensors, &v, curvature.threads())?;
                         let factor = limit(&d, &v)?;
                         scaled(&d, -lr * factor)?
                     }
                     MomentumForm::Regular => {
-                        let d = self.preconditioned(tensors, grads)?;
+                        let d = self.preconditioned(tensors, grads, curvature.threads())?;
                         let factor = limit(&d, grads)?;
                         add_scaled(&mut v, &d, factor)?;
                         scaled(&v, -lr)?
@@ -402,6 +463,7 @@ impl Optimizer for Kfac {
             .with("model_rows", self.model_rows)
             .with("stats_every", self.stats_every)
             .with("inverse_every", self.inverse_every)
+            .with("dense", self.dense)
             .with("inverse_lag", self.inverse_lag)
             .with("burn_in", self.burn_in)
             .with("weight_decay", self.weight_decay)
@@ -439,9 +501,10 @@ impl Optimizer for Kfac {
             Range::NonNegative.check(owner, "damping_min", lm.least)?;
             Range::Positive.check(owner, "lm_every", lm.every as f64)?;
         }
-        if self.inverse_lag > 0 && self.inverse_lag >= self.inverse_every {
+        let shortest = self.period(self.inverse_every, 0);
+        if self.inverse_lag > 0 && self.inverse_lag >= shortest {
             let (key, expected) =
-                ("inverse_lag".into(), format!("below inverse_every={}", self.inverse_every));
+                ("inverse_lag".into(), format!("below {shortest}, the first period of inversions"));
             return Err(Error::Value { owner, key, expected, got: self.inverse_lag.to_string() });
         }
         for (key, value) in [
@@ -550,18 +613,24 @@ impl Optimizer for Kfac {
             check_like(|| format!("gradient of `{name}`"), param, grad)?;
         }
         let mut tensors = state.tensors().clone();
+        if self.take_back(step, curvature, &mut tensors, &mut moved)? {
+            *params = moved;
+            *state.tensors_mut() = tensors;
+            state.count_step();
+            return Ok(());
+        }
         let started = step >= self.burn_in;
         let (invert, take_over) = self.due(step);
         let mut lambda = Kfac::scalar(&tensors, LAMBDA)?;
-        if invert || step.is_multiple_of(self.stats_every) {
+        if self.gathers(step, invert) {
             let lengths = self.gather(step, curvature, &mut tensors)?;
             if invert {
-                self.begin(step == self.burn_in, &lengths, lambda, &mut tensors)?;
+                self.begin(step == self.burn_in, &lengths, lambda, &mut tensors, curvature.threads())?;
             }
         }
         if take_over {
             let task = Task::load(&self.blocks, self.inversion(lambda), &tensors)?;
-            adopt(self.background.finish(&self.blocks, &task, threads())?, &mut tensors)?;
+            adopt(self.background.finish(&self.blocks, &task, curvature.threads())?, &mut tensors)?;
         }
         self.adam().update(&self.unblocked(grads), &mut adam_state, &mut moved, lr_scale)?;
         if started {
@@ -637,7 +706,7 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
             "0",
             "largest squared norm of a fixed step in the metric; 0 for none",
         ),
-        OptionSpec::new("damping", "1", "first multiple of the identity added to the Fisher"),
+        OptionSpec::new("damping", "0.03", "first multiple of the identity added to the Fisher"),
         OptionSpec::new("damping_power", "1", "p of damping / T^p"),
         OptionSpec::new("pi", "true", "whether damping is balanced between the two factors"),
         OptionSpec::new("adapt", "true", "whether damping is adapted by how well the model did"),
@@ -645,14 +714,15 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
         OptionSpec::new("lm_decay", "0.95", "factor of the damping per update"),
         OptionSpec::new("damping_min", "1e-8", "least damping"),
         OptionSpec::new("decay", "0.95", "decay of the averages of statistics"),
-        OptionSpec::new("stats_rows", "0.125", "share of a batch's rows in statistics, at least 16 rows"),
-        OptionSpec::new("model_rows", "0.25", "share of a batch's rows in exact products, at least 16 rows"),
-        OptionSpec::new("stats_every", "1", "updates between two statistics"),
-        OptionSpec::new("inverse_every", "5", "updates between two inversions"),
+        OptionSpec::new("stats_rows", "0.125", "share of a batch's rows in statistics, at least 8 rows"),
+        OptionSpec::new("model_rows", "0.125", "share of a batch's rows in exact products, at least 8 rows"),
+        OptionSpec::new("stats_every", "4", "updates between two statistics, once `dense` is over"),
+        OptionSpec::new("inverse_every", "20", "updates between two inversions, once `dense` is over"),
+        OptionSpec::new("dense", "100", "updates with four times as many of both, then as many with twice"),
         OptionSpec::new(
             "inverse_lag",
             "0",
-            "updates that an inversion is given on another thread, below inverse_every; 0 waits for it",
+            "updates that an inversion is given on another thread, fewer than between two; 0 waits for it",
         ),
         OptionSpec::new("burn_in", "5", "updates at the start that only gather statistics"),
         OptionSpec::new("weight_decay", "0", "multiple of the parameter added to its gradient"),
@@ -702,6 +772,7 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
             model_rows: read.real("model_rows")?,
             stats_every: read.count("stats_every")?,
             inverse_every: read.count("inverse_every")?,
+            dense: read.count("dense")?,
             inverse_lag: read.count("inverse_lag")?,
             burn_in: read.count("burn_in")?,
             weight_decay: read.real("weight_decay")?,
