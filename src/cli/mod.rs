@@ -78,7 +78,7 @@ enum Command {
     Gradcheck(gradcheck::Args),
     /// Measure seconds, bytes and flops of a cell, and what the time goes to
     Bench(bench::Args),
-    /// Compare as papers do: all cells at equal size on three memory tasks, K-FAC against first-order optimisers
+    /// Compare as papers do: cells of equal size, K-FAC against other optimisers
     Reproduce(reproduce::Args),
     /// List the data sets, where they are published, and fetch the free ones
     Data(data::Args),

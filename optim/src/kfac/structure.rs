@@ -178,10 +178,11 @@ mod tests {
     #[test]
     fn shares_of_rows_move_on() {
         assert_eq!(Wanted::rows(1.0, 5, 3), [0, 1, 2, 3, 4]);
-        assert_eq!(Wanted::rows(0.1, 5, 3), [0, 1, 2, 3, 4], "never fewer than 8");
+        assert_eq!(Wanted::rows(0.1, 5, 3), [0, 1, 2, 3, 4]);
+        assert_eq!(Wanted::rows(0.1, 40, 0), (0..8).collect::<Vec<_>>(), "never fewer than 8");
         assert_eq!(Wanted::rows(0.5, 40, 0), (0..20).collect::<Vec<_>>());
         assert_eq!(Wanted::rows(0.5, 40, 1), (20..40).collect::<Vec<_>>());
-        let wrapped: Vec<usize> = (32..40).chain(0..8).collect();
-        assert_eq!(Wanted::rows(0.25, 40, 2), wrapped);
+        let wrapped: Vec<usize> = (36..40).chain(0..8).collect();
+        assert_eq!(Wanted::rows(0.3, 40, 3), wrapped);
     }
 }
