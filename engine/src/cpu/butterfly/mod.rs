@@ -9,7 +9,7 @@
 //! `[[a, b], [c, d]] = diag(a, d) [[1, b/a], [c/d, 1]]` every element costs one multiplication instead of two, and the
 //! diagonals of all factors are one diagonal, `⊗ diag(a_f, d_f)`, which is applied at the end. Errors of rounding are
 //! those of the plain way; only intermediate results are larger by what the rows have been divided by. Where that
-//! could leave the range of numbers ([`LARGEST_GROWTH`]), as with a zero on a diagonal, factors are applied as they are.
+//! could leave the range of numbers (`LARGEST_GROWTH`), as with a zero on a diagonal, factors are applied as they are.
 //!
 //! Gradients of well-conditioned factors need neither intermediate results nor a product of their own: with
 //! `x_bar = Wᴴ y_bar`, the gradient of factor `f` is `W_f^{−H} Q_f`, where `Q_f[i][j] = Σ x_bar[i] conj(x[j])` is a
