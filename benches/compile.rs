@@ -25,12 +25,10 @@ fn compile(c: &mut Criterion) {
 
 fn case(c: &mut Criterion, entry: &CellEntry) -> Fallible<()> {
     let none = Settings::new();
-    let spec = || -> Fallible<ModelSpec> {
-        let cell = entry.make(&none)?;
-        let layer = Layer { cell, operator: cells::operator(entry.operator, &none)?, hidden: HIDDEN };
-        Ok(ModelSpec::new(Input::Dense(8), vec![layer], Readout::Last, 10, Loss::SoftmaxCrossEntropy))
-    };
-    let model = Model::new(spec()?)?;
+    let operator = cells::operator(entry.operator, &none)?;
+    let layer = Layer { cell: entry.make(&none)?, operator, hidden: HIDDEN };
+    let spec = ModelSpec::new(Input::Dense(8), vec![layer], Readout::Last, 10, Loss::SoftmaxCrossEntropy);
+    let model = Model::new(spec)?;
     let record = || -> Fallible<_> {
         let mut recorded = model.record(1)?;
         let wrt = recorded.trainable_vars();

@@ -38,7 +38,7 @@ pub fn batch_matmul(tape: &mut Tape, a: Var, b: Var, flags: MatMulFlags) -> Resu
     let conj_a = flags.conj_a && tape.dtype(a)?.is_complex();
     let conj_b = flags.conj_b && tape.dtype(b)?.is_complex();
     let flags = MatMulFlags { conj_a, conj_b, ..flags };
-    match (columns(tape, a, flags.transpose_a)?, rows(tape, b, flags.transpose_b)?) {
+    match (vector(tape, a, 1, flags.transpose_a)?, vector(tape, b, 0, flags.transpose_b)?) {
         (Some(a), Some(b)) => tape.push(
             Outer(BatchMatMul { flags: MatMulFlags { conj_a, conj_b, ..MatMulFlags::default() } }),
             &[a, b],
@@ -47,30 +47,17 @@ pub fn batch_matmul(tape: &mut Tape, a: Var, b: Var, flags: MatMulFlags) -> Resu
     }
 }
 
-/// `a'` of one column, as it lies.
-fn columns(tape: &mut Tape, a: Var, transpose: bool) -> Result<Option<Var>> {
-    let mut dims = tape.shape(a)?.dims.clone();
-    match dims[..] {
-        [.., _, 1] if !transpose => Ok(Some(a)),
-        [.., 1, m] if transpose => {
-            let axes = dims.len();
-            dims[axes - 2..].copy_from_slice(&[m, 1]);
-            layout(tape, a, Layout::Reshape { dims }).map(Some)
-        }
-        _ => Ok(None),
+/// A matrix, or its transpose, of which axis `axis` (0 rows, 1 columns) has one element: then transposing moves nothing,
+/// and it is given the shape that is meant.
+fn vector(tape: &mut Tape, v: Var, axis: usize, transpose: bool) -> Result<Option<Var>> {
+    let mut dims = tape.shape(v)?.dims.clone();
+    let [.., rows, columns] = &mut dims[..] else { return Ok(None) };
+    if transpose {
+        std::mem::swap(rows, columns);
     }
-}
-
-/// `b'` of one row, as it lies.
-fn rows(tape: &mut Tape, b: Var, transpose: bool) -> Result<Option<Var>> {
-    let mut dims = tape.shape(b)?.dims.clone();
-    match dims[..] {
-        [.., 1, _] if !transpose => Ok(Some(b)),
-        [.., p, 1] if transpose => {
-            let axes = dims.len();
-            dims[axes - 2..].copy_from_slice(&[1, p]);
-            layout(tape, b, Layout::Reshape { dims }).map(Some)
-        }
+    match [*rows, *columns][axis] {
+        1 if transpose => layout(tape, v, Layout::Reshape { dims }).map(Some),
+        1 => Ok(Some(v)),
         _ => Ok(None),
     }
 }
@@ -245,39 +232,8 @@ impl Op for Outer {
 }
 
 impl Outer {
-    fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
-        let (a, b) = (args.inputs[0], args.inputs[1]);
-        let (ad, bd) = (a.dims(), b.dims());
-        let Ok(Sizes { m, p, over, .. }) = self.0.sizes(ad, bd) else { return };
-        let count: usize = over.iter().product();
-        let sign = |conj: bool| if conj { -R::ONE } else { R::ONE };
-        let (sa, sb) = (sign(self.0.flags.conj_a), sign(self.0.flags.conj_b));
-        for r in 0..args.rows {
-            let (yr, yi) = args.output.row_pair(r);
-            for c in 0..count {
-                let from_a = offset(c, &over, &ad[..ad.len() - 2], m);
-                let from_b = offset(c, &over, &bd[..bd.len() - 2], p);
-                let at = c * m * p..(c + 1) * m * p;
-                let put = |a: &[R], b: &[R], y: &mut [R], sign: Option<R>| {
-                    let (a, b) = (&a[from_a..from_a + m], &b[from_b..from_b + p]);
-                    multiversion(Rows { a, b, y: &mut y[at.clone()], sign });
-                };
-                put(a.row(r), b.row(r), yr, None);
-                if a.is_complex() && b.is_complex() {
-                    put(a.row_im(r), b.row_im(r), yr, Some(-(sa * sb)));
-                }
-                if yi.is_empty() {
-                    continue;
-                }
-                yi[at.clone()].fill(R::ZERO);
-                if a.is_complex() {
-                    put(a.row_im(r), b.row(r), yi, Some(sa));
-                }
-                if b.is_complex() {
-                    put(a.row(r), b.row_im(r), yi, Some(sb));
-                }
-            }
-        }
+    fn kernel<R: Real>(&self, args: Args<'_, R>) {
+        self.0.each_product(args, |_, a, b, y, sign| multiversion(Rows { a, b, y, sign }));
     }
 }
 
@@ -454,37 +410,49 @@ fn offset(index: usize, over: &[usize], dims: &[usize], size: usize) -> usize {
 }
 
 impl BatchMatMul {
-    fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
+    fn kernel<R: Real>(&self, args: Args<'_, R>) {
+        self.each_product(args, |sizes, a, b, y, sign| {
+            let sign = sign.unwrap_or_else(|| {
+                y.fill(R::ZERO);
+                R::ONE
+            });
+            multiversion(Product { sizes, flags: self.flags, a, b, y, sign });
+        });
+    }
+
+    /// Calls `put` with every pair of real planes of every product, and where in the output it goes: there it is
+    /// written without a sign, else added with it.
+    fn each_product<R: Real>(
+        &self,
+        mut args: Args<'_, R>,
+        put: impl Fn(&Sizes, &[R], &[R], &mut [R], Option<R>),
+    ) {
         let (a, b) = (args.inputs[0], args.inputs[1]);
         let (ad, bd) = (a.dims(), b.dims());
         let Ok(sizes) = self.sizes(ad, bd) else { return };
         let (am, bm, ym) = (sizes.m * sizes.k, sizes.k * sizes.p, sizes.m * sizes.p);
         let count: usize = sizes.over.iter().product();
-        let minus = -R::ONE;
-        let (sa, sb) =
-            (if self.flags.conj_a { minus } else { R::ONE }, if self.flags.conj_b { minus } else { R::ONE });
+        let sign = |conj: bool| if conj { -R::ONE } else { R::ONE };
+        let (sa, sb) = (sign(self.flags.conj_a), sign(self.flags.conj_b));
         for r in 0..args.rows {
             let (yr, yi) = args.output.row_pair(r);
-            yr.fill(R::ZERO);
             yi.fill(R::ZERO);
             for c in 0..count {
                 let from_a = offset(c, &sizes.over, &ad[..ad.len() - 2], am);
                 let from_b = offset(c, &sizes.over, &bd[..bd.len() - 2], bm);
                 let at = c * ym..(c + 1) * ym;
-                let add = |a: &[R], b: &[R], y: &mut [R], sign: R| {
-                    let (a, b) = (&a[from_a..from_a + am], &b[from_b..from_b + bm]);
-                    let y = &mut y[at.clone()];
-                    multiversion(Product { sizes: &sizes, flags: self.flags, a, b, y, sign });
+                let put = |a: &[R], b: &[R], y: &mut [R], sign: Option<R>| {
+                    put(&sizes, &a[from_a..from_a + am], &b[from_b..from_b + bm], &mut y[at.clone()], sign);
                 };
-                add(a.row(r), b.row(r), yr, R::ONE);
+                put(a.row(r), b.row(r), yr, None);
                 if a.is_complex() && b.is_complex() {
-                    add(a.row_im(r), b.row_im(r), yr, -(sa * sb));
+                    put(a.row_im(r), b.row_im(r), yr, Some(-(sa * sb)));
                 }
                 if a.is_complex() {
-                    add(a.row_im(r), b.row(r), yi, sa);
+                    put(a.row_im(r), b.row(r), yi, Some(sa));
                 }
                 if b.is_complex() {
-                    add(a.row(r), b.row_im(r), yi, sb);
+                    put(a.row(r), b.row_im(r), yi, Some(sb));
                 }
             }
         }

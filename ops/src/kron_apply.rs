@@ -231,6 +231,11 @@ impl KronApply {
     fn matrices<'a, T>(&self, inputs: &'a [T]) -> &'a [T] {
         &inputs[1..=self.factors.len()]
     }
+
+    /// Whether the table of the kernel of 2 × 2 factors is behind them.
+    fn has_table<T>(&self, inputs: &[T]) -> bool {
+        inputs.len() > 1 + self.factors.len()
+    }
 }
 
 impl Op for KronApply {
@@ -303,7 +308,7 @@ impl Structured for KronApply {
 
     fn scratch(&self, inputs: &[Ty]) -> usize {
         let dtype = inputs[0].dtype;
-        if inputs.len() > 1 + self.factors.len() {
+        if self.has_table(inputs) {
             return 0;
         }
         let complex = inputs.iter().any(|ty| ty.dtype.is_complex());
@@ -317,7 +322,7 @@ impl KronApply {
         if args.rows == 0 {
             return;
         }
-        if args.inputs.len() > 1 + self.factors.len() {
+        if self.has_table(args.inputs) {
             return butterfly::run(self.factors.len(), args);
         }
         let matrices = args.inputs[1..].iter().map(|w| w.dims());

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::ValueEnum;
 use retrograd::Error;
 use retrograd::reproduce::{
-    CONTESTANTS, Contestant, MEMORY_TASKS, MemoryTask, Outcome, PARAMETERS, Sized, contestant_config,
-    outcome, picture, table,
+    CONTESTANTS, Contestant, MEMORY_TASKS, Outcome, PARAMETERS, Sized, contestant_config, outcome, picture,
+    table,
 };
 use retrograd::run::progress::Mode;
 use retrograd::run::{CONFIG, RunFolder, write_atomic};
@@ -100,23 +100,48 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     }
 }
 
+impl Args {
+    /// Rows of a table that `--only` names; all of them if it names none. Errors: a name that no row has.
+    pub(super) fn only<'a, T>(
+        &self,
+        table: &'a [T],
+        name: impl Fn(&T) -> &'static str,
+    ) -> Result<Vec<&'a T>> {
+        if let Some(asked) = self.only.iter().find(|o| !table.iter().any(|t| name(t).eq_ignore_ascii_case(o)))
+        {
+            return Err(unknown("only", asked, table.iter().map(name)));
+        }
+        let named =
+            |t: &&T| self.only.is_empty() || self.only.iter().any(|o| o.eq_ignore_ascii_case(name(t)));
+        Ok(table.iter().filter(named).collect())
+    }
+
+    /// The row of a table that `--task` names; all of them if it names none. Errors: a name that no row has; `others`
+    /// are tasks that stand in no table.
+    pub(super) fn of_task<'a, T>(
+        &self,
+        table: &'a [T],
+        name: impl Fn(&T) -> &'static str,
+        others: &[&'static str],
+    ) -> Result<Vec<&'a T>> {
+        let Some(asked) = &self.task else { return Ok(table.iter().collect()) };
+        match table.iter().find(|t| name(t) == asked) {
+            Some(found) => Ok(vec![found]),
+            None => Err(unknown("task", asked, table.iter().map(name).chain(others.iter().copied()))),
+        }
+    }
+}
+
+fn unknown(setting: &str, asked: &str, known: impl Iterator<Item = &'static str>) -> Error {
+    let known: Vec<&str> = known.collect();
+    Error::config(setting, format!("`{asked}`, expected one of {}", known.join(", ")))
+}
+
 fn cells(args: &Args, out: &Output) -> Result<Report> {
     let to = args.out.clone().unwrap_or_else(|| "runs/cells".into());
     let updates = args.updates.map_or(MOST_UPDATES, |n| n as u64);
-    let tasks: Vec<&MemoryTask> =
-        MEMORY_TASKS.iter().filter(|t| args.task.as_ref().is_none_or(|name| name == t.name)).collect();
-    if tasks.is_empty() {
-        let known: Vec<&str> = MEMORY_TASKS.iter().map(|t| t.name).collect();
-        let asked = args.task.as_deref().unwrap_or_default();
-        return Err(Error::config("task", format!("`{asked}`, expected one of {}", known.join(", "))));
-    }
-    let known: Vec<&str> = CONTESTANTS.iter().map(|c| c.name).collect();
-    if let Some(name) = args.only.iter().find(|name| !known.iter().any(|k| k.eq_ignore_ascii_case(name))) {
-        return Err(Error::config("only", format!("`{name}`, expected one of {}", known.join(", "))));
-    }
-    let chosen =
-        |c: &&Contestant| args.only.is_empty() || args.only.iter().any(|n| n.eq_ignore_ascii_case(c.name));
-    let contestants: Vec<&Contestant> = CONTESTANTS.iter().filter(chosen).collect();
+    let tasks = args.of_task(MEMORY_TASKS, |t| t.name, &[])?;
+    let contestants = args.only(CONTESTANTS, |c| c.name)?;
     let stop = live::stop_on_interrupt()?;
     let mut results = Vec::new();
     for task in tasks {

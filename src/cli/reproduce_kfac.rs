@@ -22,24 +22,12 @@ const TIMED: u64 = 40;
 
 /// Runs the command.
 pub(super) fn run(args: &Args, out: &Output) -> Result<Report> {
-    let known: Vec<&str> = ENTRANTS.iter().map(|e| e.name).collect();
-    if let Some(name) = args.only.iter().find(|name| !known.iter().any(|k| k.eq_ignore_ascii_case(name))) {
-        return Err(Error::config("only", format!("`{name}`, expected one of {}", known.join(", "))));
-    }
-    let chosen =
-        |e: &&Entrant| args.only.is_empty() || args.only.iter().any(|n| n.eq_ignore_ascii_case(e.name));
-    let entrants: Vec<&Entrant> = ENTRANTS.iter().filter(chosen).collect();
+    let entrants = args.only(ENTRANTS, |e| e.name)?;
     let to = args.out.clone().unwrap_or_else(|| "runs/kfac".into());
     if args.task.as_deref() == Some(COST) {
         return cost(args, &entrants, &to, out);
     }
-    let problems: Vec<&Problem> =
-        PROBLEMS.iter().filter(|p| args.task.as_ref().is_none_or(|name| name == p.name)).collect();
-    if problems.is_empty() {
-        let names: Vec<&str> = PROBLEMS.iter().map(|p| p.name).chain([COST]).collect();
-        let asked = args.task.as_deref().unwrap_or_default();
-        return Err(Error::config("task", format!("`{asked}`, expected one of {}", names.join(", "))));
-    }
+    let problems = args.of_task(PROBLEMS, |p| p.name, &[COST])?;
     let stop = live::stop_on_interrupt()?;
     let mut results = Vec::new();
     for problem in problems {

@@ -558,19 +558,12 @@ impl<'a> Tile<'a, '_> {
             moved += match buf.dtype.real() {
                 DType::F32 => self.convert_slots::<f32>(&held, slots, buf, stash, bound.record),
                 DType::F64 => self.convert_slots::<f64>(&held, slots, buf, stash, bound.record),
-                _ if bound.record == Record::Rounded => {
-                    let mut bytes = 0;
-                    for s in 0..slots.0 + more {
-                        bytes += self.copy(&held.wide, s, &held.narrow, slots.1 + s, buf);
-                    }
-                    bytes
-                }
                 _ => {
-                    let mut bytes = 0;
-                    for s in 0..slots.0 + more {
-                        bytes += self.copy(&held.narrow, slots.1 + s, &held.wide, s, buf);
-                    }
-                    bytes
+                    let one = |s: usize| match bound.record {
+                        Record::Rounded => self.copy(&held.wide, s, &held.narrow, slots.1 + s, buf),
+                        _ => self.copy(&held.narrow, slots.1 + s, &held.wide, s, buf),
+                    };
+                    (0..slots.0 + more).map(one).sum()
                 }
             };
         }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use crate::cpu::Compiled;
 use crate::dtype::DType;
 use crate::matmul::{MatMul, RowContract};
 use crate::op::Op;
 use crate::shape::{Dims, Lead};
-use smallvec::SmallVec;
 
 /// Number of a buffer in its program.
 pub(crate) type BufId = usize;

@@ -150,8 +150,7 @@ pub enum Unfit {
 /// eigenvectors of what they whiten undo.
 fn whitening(c0: &Mat<f64>, damping: f64) -> Result<Mat<f64>, Unfit> {
     let n = c0.nrows();
-    let damped = Mat::from_fn(n, n, |i, j| c0[(i, j)] + if i == j { damping } else { 0.0 });
-    if let Ok(llt) = damped.llt(Side::Lower) {
+    if let Ok(llt) = damped(c0, damping).llt(Side::Lower) {
         let mut w = Mat::zeros(n, n);
         invert_lower_triangular(w.as_mut(), llt.L(), Par::Seq);
         return Ok(w);
@@ -162,6 +161,12 @@ fn whitening(c0: &Mat<f64>, damping: f64) -> Result<Mat<f64>, Unfit> {
         return Err(Unfit::Singular);
     }
     Ok(Mat::from_fn(n, n, |i, j| v[(j, i)] / values[i].sqrt()))
+}
+
+/// `C_0 + damping`.
+fn damped(c0: &Mat<f64>, damping: f64) -> Mat<f64> {
+    let n = c0.nrows();
+    Mat::from_fn(n, n, |i, j| c0[(i, j)] + if i == j { damping } else { 0.0 })
 }
 
 /// Whether the moments are those of a diagonal, as one column.
@@ -196,8 +201,7 @@ impl Half {
     ) -> Result<Half, Unfit> {
         let n = c0.nrows();
         if kind == Approximation::Independence {
-            let damped = Mat::from_fn(n, n, |i, j| c0[(i, j)] + if i == j { damping } else { 0.0 });
-            let llt = damped.llt(Side::Lower).map_err(|_| unfit(c0))?;
+            let llt = damped(c0, damping).llt(Side::Lower).map_err(|_| unfit(c0))?;
             return Ok(Half::Independence { inverse: symmetric(&llt.inverse()) });
         }
         let w = whitening(c0, damping)?;

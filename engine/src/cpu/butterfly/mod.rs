@@ -63,7 +63,8 @@ pub fn butterfly_least<R: Real>(isa: Isa) -> usize {
     R::lanes(isa).trailing_zeros() as usize
 }
 
-/// Most by which intermediate results may be larger for the diagonals taken out: `Π (1 + max(|b/a|, |c/d|))`.
+/// Most by which intermediate results may be larger for the diagonals taken out, counted on the safe side:
+/// `Π (1 + |b/a|) (1 + |c/d|)`.
 const LARGEST_GROWTH: f64 = (1u64 << 40) as f64;
 
 /// Real elements of the table of `factors` factors: their coefficients, the real and the imaginary parts of the

@@ -199,12 +199,10 @@ unsafe fn run_machine<R: Real>(
     let outs = args.outs;
     let pointers = ins.len() + outs.len();
     let (mut row, mut column) = (0, 0);
-    let mut table: smallvec::SmallVec<[u64; POINTERS + 2 * MOST_POINTERS]> = smallvec::SmallVec::new();
+    // Only as long as it has to be: most calls are short.
+    let mut table: smallvec::SmallVec<[u64; POINTERS + 2 * MOST_POINTERS]> =
+        smallvec::SmallVec::from_elem(0, POINTERS + 2 * pointers);
     loop {
-        let words = POINTERS + 2 * pointers;
-        if table.len() < words {
-            table.resize(words, 0);
-        }
         table[ROWS_LEFT] = (rows - row) as u64;
         table[WHOLE_BYTES] = (width / lanes * VECTOR) as u64;
         table[LAST_LANES] = (1 << (width % lanes)) - 1;
