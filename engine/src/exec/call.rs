@@ -4,6 +4,7 @@ use smallvec::SmallVec;
 
 use super::frame::{Frame, View};
 use super::team::Member;
+use crate::cpu::gemm::{Rows, gemm_tn_raw};
 use crate::cpu::{self, Accumulate, Compiled, Isa, Real};
 use crate::dtype::DType;
 use crate::kernel::{Args, In, Origin, Out, RunStructured};
@@ -413,39 +414,51 @@ fn row_contract<R: Real>(
     if !accumulate {
         fill_empty_sum::<R>(cx, call, out);
     }
-    // Rows of a whole chunk are summed in one chain; chunks are fixed by the problem.
-    let blocks = if per_step {
-        cx.blocks(call, &[l, r], &[out], false)
-    } else {
-        let whole = cx.blocks(call, &[l, r], &[], true);
-        if !accumulate && let Some(first) = whole.first() {
-            fill_block(cx, out, Block { rows: 1, by_step: false, ..*first }, R::ZERO, R::ZERO);
+    // Rows of a whole chunk are summed in one chain, in the order of time; chunks are fixed by the problem.
+    let mut blocks = cx.blocks(call, &[l, r], &[out], false);
+    let mut steps = 1;
+    if !per_step && let Some(first) = blocks.iter().min_by_key(|b| b.step).copied() {
+        steps = blocks.len();
+        blocks = SmallVec::from_slice(&[first]);
+        if !accumulate {
+            fill_block(cx, out, Block { rows: 1, ..first }, R::ZERO, R::ZERO);
         }
-        whole
-    };
+    }
     for block in blocks {
-        let place = Block { rows: 1, row: 0, by_step: false, ..block };
+        let place = Block { rows: 1, row: 0, ..block };
         if per_step {
             fill_block(cx, out, place, R::ZERO, R::ZERO);
         }
         for (plane, terms) in terms.iter().enumerate().take(cx.dtype(out).planes()) {
+            let z = cx.view::<R>(out, plane, place).ptr.wrapping_add(first);
             for &(subtract, pl, pr) in terms {
                 let how = if subtract { Accumulate::Sub } else { Accumulate::Add };
-                let (left, right) = (cx.view::<R>(l, pl, block), cx.view::<R>(r, pr, block));
-                let merged = sub == 1 || (left.stride == l.width() && right.stride == r.width());
-                let (calls, rows) = match (sub, merged) {
-                    (1, _) => (1, block.rows),
-                    (_, true) => (1, block.rows * sub),
-                    (_, false) => (block.rows, sub),
+                let rows_of = |o: &Operand, plane, column| {
+                    let view = cx.view::<R>(o, plane, block);
+                    let ptr = view.ptr.cast_const().wrapping_add(column);
+                    Rows { ptr, stride: view.stride, group: cx.frame.loc(o).step }
                 };
-                let (lda, ldb) = if sub == 1 { (left.stride, right.stride) } else { (i, j) };
-                for c in 0..calls {
-                    // SAFETY: the operands lie in their blocks; the result overlaps neither of them.
-                    unsafe {
-                        let x = left.ptr.add(c * left.stride);
-                        let y = right.ptr.add(c * right.stride + first);
-                        let z = cx.view::<R>(out, plane, place).ptr.add(first);
-                        tn(cx.isa, rows, (i, last - first), (x, lda), (y, ldb), (z, j), how);
+                let (left, right) = (rows_of(l, pl, 0), rows_of(r, pr, first));
+                // An entry of several rows: they follow each other.
+                let merged = sub == 1 || (left.stride == l.width() && right.stride == r.width());
+                let count = last - first;
+                // SAFETY: the operands lie in their blocks; the result overlaps neither of them.
+                unsafe {
+                    if merged {
+                        let narrow = |rows: Rows<R>, width: usize| {
+                            if sub == 1 { rows } else { Rows { stride: width, ..rows } }
+                        };
+                        let (left, right) = (narrow(left, i), narrow(right, j));
+                        gemm_tn_raw(cx.isa, (steps, block.rows * sub), i, count, left, right, z, j, how);
+                        continue;
+                    }
+                    for (step, row) in (0..steps).flat_map(|s| (0..block.rows).map(move |r| (s, r))) {
+                        let entry = |rows: Rows<R>, width: usize| Rows {
+                            ptr: rows.ptr.wrapping_add(step * rows.group + row * rows.stride),
+                            stride: width,
+                            group: 0,
+                        };
+                        gemm_tn_raw(cx.isa, (1, sub), i, count, entry(left, i), entry(right, j), z, j, how);
                     }
                 }
             }
@@ -460,34 +473,6 @@ fn fill_empty_sum<R: Real>(cx: &Context<'_>, call: &Call, out: &Operand) {
         let (t0, t1) = if cx.frame.loc(out).step != 0 { cx.span.steps } else { (0, 1) };
         for step in t0..t1 {
             fill_block(cx, out, Block { step, row: 0, rows: 1, by_step: false }, R::ZERO, R::ZERO);
-        }
-    }
-}
-
-/// [`cpu::gemm::gemm_tn_raw`], also for an operand that is the same in every row: `[i, j]` of the sum, and of each
-/// matrix its start and the distance between rows.
-///
-/// # Safety
-///
-/// As [`cpu::gemm::gemm_tn_raw`].
-unsafe fn tn<R: Real>(
-    isa: Isa,
-    rows: usize,
-    (i, j): (usize, usize),
-    (x, lda): (*mut R, usize),
-    (y, ldb): (*mut R, usize),
-    (z, ldc): (*mut R, usize),
-    how: Accumulate,
-) {
-    // SAFETY: the caller's word.
-    unsafe {
-        if (lda == 0 || ldb == 0) && rows > 1 {
-            for r in 0..rows {
-                let (x, y) = (x.add(r * lda), y.add(r * ldb));
-                cpu::gemm::gemm_tn_raw(isa, 1, i, j, x, i, y, j, z, ldc, how);
-            }
-        } else {
-            cpu::gemm::gemm_tn_raw(isa, rows, i, j, x, lda.max(i), y, ldb.max(j), z, ldc, how);
         }
     }
 }

@@ -4,7 +4,7 @@ use super::Accumulate;
 use crate::cpu::simd::Vector;
 
 /// One tile of a product: element `(i, k)` of `a` at `a + i * a_row + k * a_k`, row `k` of `b` at `b + k * b_k`
-/// and as long as whole vectors, row `i` of `c` at `c + i * ldc`, of which `cols` elements count.
+/// and as long as whole vectors, in panels of `V::PANEL` of them `b_panel` apart, row `i` of `c` at `c + i * ldc`, of which `cols` elements count.
 #[derive(Clone, Copy)]
 pub(super) struct Tile<R> {
     pub(super) k: usize,
@@ -13,6 +13,8 @@ pub(super) struct Tile<R> {
     pub(super) a_k: usize,
     pub(super) b: *const R,
     pub(super) b_k: usize,
+    /// Elements from a panel of `b` to the next, for a tile of several.
+    pub(super) b_panel: usize,
     pub(super) c: *mut R,
     pub(super) ldc: usize,
     pub(super) cols: usize,
@@ -34,6 +36,54 @@ pub(super) unsafe fn tile<V: Vector>(rows: usize, vectors: usize, t: Tile<V::Sca
             3 if V::PANEL >= 3 => columns::<V, 3>(rows, t),
             4 if V::PANEL >= 4 => columns::<V, 4>(rows, t),
             _ => unreachable!("bug: gemm tile of {vectors} vectors"),
+        }
+    }
+}
+
+/// Runs a tile of up to three rows and two whole panels: with one row or two, a panel alone has fewer sums than
+/// multiply-adds are under way.
+///
+/// # Safety
+///
+/// As [`tile`].
+#[inline(always)]
+pub(super) unsafe fn two_panels<V: Vector>(rows: usize, t: Tile<V::Scalar>) {
+    // SAFETY: the caller's contract is the same.
+    unsafe {
+        match (V::PANEL, rows) {
+            (4, 1) => micro::<V, 1, 8>(t),
+            (4, 2) => micro::<V, 2, 8>(t),
+            (4, 3) => micro::<V, 3, 8>(t),
+            (3, 1) => micro::<V, 1, 6>(t),
+            (3, 2) => micro::<V, 2, 6>(t),
+            (3, 3) => micro::<V, 3, 6>(t),
+            (2, 1) => micro::<V, 1, 4>(t),
+            (2, 2) => micro::<V, 2, 4>(t),
+            (2, 3) => micro::<V, 3, 4>(t),
+            (1, 1) => micro::<V, 1, 2>(t),
+            (1, 2) => micro::<V, 2, 2>(t),
+            (1, 3) => micro::<V, 3, 2>(t),
+            _ => unreachable!("bug: gemm tile of {rows} rows and two panels of {}", V::PANEL),
+        }
+    }
+}
+
+/// Runs a tile of one row and four whole panels, which reads a matrix from the second-level cache as fast as that gives
+/// it.
+///
+/// # Safety
+///
+/// As [`tile`].
+#[inline(always)]
+pub(super) unsafe fn four_panels<V: Vector>(t: Tile<V::Scalar>) {
+    // SAFETY: the caller's contract is the same.
+    unsafe {
+        match V::PANEL {
+            4 => micro::<V, 1, 16>(t),
+            3 => micro::<V, 1, 12>(t),
+            2 => micro::<V, 1, 8>(t),
+            1 => micro::<V, 1, 4>(t),
+            panel => unreachable!("bug: gemm tile of four panels of {panel}"),
         }
     }
 }
@@ -89,7 +139,7 @@ unsafe fn micro<V: Vector, const MR: usize, const NV: usize>(t: Tile<V::Scalar>)
         for _ in 0..t.k {
             let mut row = [V::zero(); NV];
             for v in 0..NV {
-                row[v] = V::load(b.add(v * V::LANES));
+                row[v] = V::load(b.add(v / V::PANEL * t.b_panel + v % V::PANEL * V::LANES));
             }
             rows!(MR, I => {
                 let x = V::splat(*a.add(I * t.a_row));

@@ -19,7 +19,7 @@ use super::simd::Vector;
 
 pub use pack::{pack, packed_len};
 pub use peak::product_peak;
-pub use tn::{TnArgs, gemm_tn, gemm_tn_raw};
+pub use tn::{Rows, TnArgs, gemm_tn, gemm_tn_raw};
 
 /// What a product does with what is in the result already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -155,8 +155,14 @@ impl<R: Real> Kernel<R> for GemmArgs<R> {
                 }
                 let mut j = 0;
                 while j < self.n {
-                    let cols = panel_cols.min(self.n - j);
-                    let vectors = cols.div_ceil(V::LANES);
+                    let panels = match (m, (self.n - j) / panel_cols) {
+                        (1, 4..) => 4,
+                        (1..=3, 2..) => 2,
+                        _ => 1,
+                    };
+                    let cols = (panels * panel_cols).min(self.n - j);
+                    // Of a panel.
+                    let vectors = (cols / panels).div_ceil(V::LANES);
                     let mut i = 0;
                     while i < m {
                         let rows = tile_rows(m - i, V::ROWS);
@@ -171,12 +177,17 @@ impl<R: Real> Kernel<R> for GemmArgs<R> {
                                 a_k: 1,
                                 b: self.packed.add(self.k * j + k0 * vectors * V::LANES),
                                 b_k: vectors * V::LANES,
+                                b_panel: self.k * panel_cols,
                                 c: self.c.add((i0 + i) * self.ldc + j),
                                 ldc: self.ldc,
                                 cols,
                                 accumulate,
                             };
-                            kernel::tile::<V>(rows, vectors, tile);
+                            match panels {
+                                4 => kernel::four_panels::<V>(tile),
+                                2 => kernel::two_panels::<V>(rows, tile),
+                                _ => kernel::tile::<V>(rows, vectors, tile),
+                            }
                         }
                         i += rows;
                     }

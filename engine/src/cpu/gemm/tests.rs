@@ -91,6 +91,40 @@ fn check_tn<R: Real>(isa: Isa, rows: usize, m: usize, n: usize) {
     }
 }
 
+/// Rows in groups, bit for bit as if they followed each other.
+fn check_groups<R: Real>(isa: Isa, groups: usize, rows: usize, m: usize, n: usize) {
+    let (lda, ldb) = (m + rows % 2, n + m % 2);
+    let (a_group, b_group) = (rows * lda + 5, rows * ldb + groups % 2 * 3);
+    let (a, b): (Vec<R>, Vec<R>) = (numbers(groups * a_group, 9), numbers(groups * b_group, 10));
+    let gather = |from: &[R], group: usize, stride: usize, width: usize| -> Vec<R> {
+        let row = |r: usize| r / rows * group + r % rows * stride;
+        (0..groups * rows).flat_map(|r| from[row(r)..row(r) + width].to_vec()).collect()
+    };
+    let (flat_a, flat_b) = (gather(&a, a_group, lda, m), gather(&b, b_group, ldb, n));
+    let start: Vec<R> = numbers(m * n, 11);
+    for mode in MODES {
+        let (mut expected, mut c) = (start.clone(), start.clone());
+        gemm_tn(isa, groups * rows, m, n, &flat_a, m, &flat_b, n, &mut expected, n, mode);
+        let a = Rows { ptr: a.as_ptr(), stride: lda, group: a_group };
+        let b = Rows { ptr: b.as_ptr(), stride: ldb, group: b_group };
+        // SAFETY: the vectors hold all groups.
+        unsafe { gemm_tn_raw(isa, (groups, rows), m, n, a, b, c.as_mut_ptr(), n, mode) };
+        assert_eq!(c, expected, "{isa} {mode:?} groups={groups} rows={rows} m={m} n={n}");
+    }
+}
+
+#[test]
+fn rows_in_groups() {
+    for isa in Isa::available() {
+        for (groups, rows) in [(1, 7), (2, 1), (5, 4), (8, 25), (3, 100)] {
+            for (m, n) in [(1, 1), (1, 300), (2, 128), (3, 257), (7, 64), (10, 130), (200, 3), (20, 700)] {
+                check_groups::<f32>(isa, groups, rows, m, n);
+                check_groups::<f64>(isa, groups, rows, m, n);
+            }
+        }
+    }
+}
+
 #[test]
 fn all_small_sizes() {
     for isa in Isa::available() {
@@ -110,9 +144,17 @@ fn all_small_sizes() {
 #[test]
 fn some_large_sizes() {
     for isa in Isa::available() {
-        for (m, k, n) in
-            [(1, 130, 200), (7, 128, 129), (50, 33, 68), (13, 300, 63), (64, 64, 64), (5, 5, 257)]
-        {
+        for (m, k, n) in [
+            (1, 130, 200),
+            (7, 128, 129),
+            (50, 33, 68),
+            (13, 300, 63),
+            (64, 64, 64),
+            (5, 5, 257),
+            (1, 9, 600),
+            (2, 40, 260),
+            (67, 1024, 140),
+        ] {
             check_gemm::<f32>(isa, m, k, n, true);
             check_gemm::<f64>(isa, m, k, n, false);
         }

@@ -248,11 +248,11 @@ unsafe fn squares<V: Vector>(a: V, b: V) -> (V, V::Mask, bool) {
     v! {
         let square = a.mul_add(a, b.mul(b));
         let (low, high) = (k!(SQUARE_RANGE.0), k!(SQUARE_RANGE.1));
-        // 1 where the square is as it should be; a NaN is not.
-        let good = V::select(low.le(square), V::select(square.le(high), one(), V::zero()), V::zero());
-        let zero = V::select(a.or(b).abs().eq(V::zero()), one(), V::zero());
-        let bad = V::any(good.add(zero).eq(V::zero()));
-        (square, good.eq(one()), bad)
+        // Where the square is as it should be, it is its own nearest number in the range; a NaN is not.
+        let good = square.max_or(low).min_or(high).eq(square);
+        // What is left are the bits of both, of which a NaN's count as infinite.
+        let rest = V::select(good, V::zero(), a.or(b).abs().min_or(k!(INF)));
+        (square, good, V::any(V::zero().lt(rest)))
     }
 }
 
