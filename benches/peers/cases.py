@@ -60,6 +60,7 @@ CELLS = [
     Case("lstm", 0, 16, 128, 1),
     Case("gru", 0, 16, 128, 1, cell_settings=AFTER),
     Case("kru", 0, 16, 128, 1, operator="kron"),
+    Case("lstm", 0, 16, 128, 1, operator="kron"),
     Case("irnn", 0, 16, 128, 1, cell_settings={"K": "5", "twice": "false"}),
     Case("gru", 0, 16, 128, 1, operator="lrd", operator_settings={"rank": "24"}),
     Case("nru", 0, 16, 64, 1, cell_settings={"memory": "64", "heads": "4"}),

@@ -69,6 +69,22 @@ pub trait BoundCell: std::fmt::Debug + Send + Sync {
     /// [`BoundCell::state`].
     fn step(&self, tape: &mut Tape, state: &[Var], x: Var) -> retrograd_engine::Result<Vec<Var>>;
 
+    /// The state before an element `x`, from the state after it. Errors: there is no way back
+    /// ([`BoundCell::expansion`]).
+    fn inverse(&self, tape: &mut Tape, after: &[Var], x: Var) -> retrograd_engine::Result<Vec<Var>> {
+        let _ = (tape, after, x);
+        Err(retrograd_engine::Error::Argument {
+            op: "inverse",
+            what: "the step of this cell has none".into(),
+        })
+    }
+
+    /// Of cells whose steps can be inverted: most by which [`BoundCell::inverse`] enlarges an error of the state, at
+    /// least 1; see [`Scan::run_reversible`](retrograd_engine::Scan::run_reversible).
+    fn expansion(&self) -> Option<f64> {
+        None
+    }
+
     /// What the next layer and the read-out see: real, `[.., output_width]`. The first part unless the cell says
     /// otherwise.
     fn output(&self, tape: &mut Tape, state: &[Var]) -> retrograd_engine::Result<Var> {

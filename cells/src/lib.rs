@@ -182,6 +182,7 @@ pub mod cells {
     pub mod rnn;
     pub mod sru;
     pub mod ugrnn;
+    pub mod unicornn;
 
     pub use antisymmetric_rnn::AntisymmetricRnn;
     pub use eurnn::Eurnn;
@@ -199,13 +200,14 @@ pub mod cells {
     pub use rnn::Rnn;
     pub use sru::Sru;
     pub use ugrnn::Ugrnn;
+    pub use unicornn::Unicornn;
 
     table! {
         /// Every cell.
         CELLS: crate::CellEntry;
         rnn::RNN, lstm::LSTM, gru::GRU, kru::KRU, irnn::IRNN, nru::NRU, janet::JANET, ugrnn::UGRNN,
         fastrnn::FASTRNN, fastgrnn::FASTGRNN, antisymmetric_rnn::ANTISYMMETRIC_RNN, sru::SRU, rc_urnn::RC_URNN,
-        fc_urnn::FC_URNN, eurnn::EURNN, goru::GORU
+        fc_urnn::FC_URNN, eurnn::EURNN, goru::GORU, unicornn::UNICORNN
     }
 }
 

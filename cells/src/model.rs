@@ -94,6 +94,10 @@ pub struct ModelSpec {
     pub weight_norm: bool,
     /// How far gradients reach back.
     pub horizon: Horizon,
+    /// Steps between states that are kept, where the others are walked back to; `None` where all are kept or replayed as
+    /// a plan sees fit. For stacks in one direction of cells that have an inverse. Gradients change by rounding: see
+    /// [`Scan::walk_back`](retrograd_engine::Scan::walk_back).
+    pub walk_back: Option<usize>,
     /// Probability with which an output of a layer is dropped on its way to the next layer.
     pub dropout: f64,
     /// Probability with which an element of the recurrent state is dropped, by one mask for the whole sequence
@@ -138,6 +142,7 @@ impl ModelSpec {
             learn_h0: false,
             weight_norm: false,
             horizon: Horizon::Full,
+            walk_back: None,
             dropout: 0.0,
             recurrent_dropout: 0.0,
             shared_masks: false,
@@ -277,6 +282,9 @@ impl Model {
         }
         if spec.stateful && spec.bidirectional {
             return fail("stateful and bidirectional: a backward state has no next batch to go to".into());
+        }
+        if spec.walk_back.is_some() && (spec.bidirectional || spec.probes) {
+            return fail("walk_back with bidirectional or probes: their states are not walked back".into());
         }
         if spec.probes && spec.bidirectional {
             return fail("probes and bidirectional: states of both directions have no common time".into());

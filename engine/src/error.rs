@@ -80,6 +80,21 @@ pub enum Error {
         /// What most of the smallest budget is for.
         dominant: String,
     },
+    /// States that were walked back to further from those that were there than the bound.
+    #[error(
+        "walk_back: states {every} steps back are off by {found:.1e}, expected at most {bound:.1e} by an expansion of \
+         {expansion}: keep states more often"
+    )]
+    Drift {
+        /// Steps between kept states.
+        every: usize,
+        /// What the inverse was said to enlarge an error by, at most.
+        expansion: f64,
+        /// Bound that follows, relative to the largest entry of the states.
+        bound: f64,
+        /// What was found.
+        found: f64,
+    },
     /// Memory that the system does not have.
     #[error("out of memory: {what} needs {}", crate::plan::bytes(*.bytes))]
     OutOfMemory {

@@ -74,6 +74,11 @@
 //! record stays in the caches. Of the plans that fit, the one that is expected to take least time at the machine's
 //! [`Rates`] runs; [`Program::tradeoff`] lists them from the smallest budget to none.
 //!
+//! **Walked back.** Where the state before a step can be computed from the state after it, the adjoint may walk the states
+//! back and keep one of them now and then: [`Scan::run_reversible`] records the inverse, [`Scan::walk_back`] asks for it.
+//! What is walked back to is rounded, so this is no plan but part of the recording; how far it may be off is part of the
+//! plan's text, and measured by every run.
+//!
 //! **Streams.** Where nobody knows how long a sequence is while it is read, [`Program::run_stream`] runs it segment by
 //! segment, with so many checkpoints and no more, and gives the bits of a run that has all of it at hand.
 //!
@@ -85,7 +90,7 @@
 //! are cut into chunks, and their length depends on the rows of a tile and the step only. Sums are formed within chunks and tiles and
 //! put together in their order. Threads, budgets and schedules choose when and where a number is computed, never
 //! how: all of them give the same bits on one machine. What does change results is no plan: a [`Horizon`] of gradients
-//! is part of the recording, and a [`Stash`] that keeps values for the adjoint in 16 bits is asked for by name. For each
+//! is part of the recording, and so is [`Scan::walk_back`]; a [`Stash`] that keeps values for the adjoint in 16 bits is asked for by name. For each
 //! stash all plans give the same bits again.
 //!
 //! A plan can be read as text ([`Plan::explain`]), seen ([`Plan::svg`]) and measured ([`Plan::summary`]).

@@ -136,6 +136,8 @@ pub struct Schedule {
     segments: usize,
     stride: usize,
     slots: usize,
+    /// Nothing is recorded: the adjoint finds the states of a segment by walking back from its end.
+    walks_back: bool,
 }
 
 impl Schedule {
@@ -147,7 +149,7 @@ impl Schedule {
         if segments > 1 && slots == 0 {
             return Err(ScheduleError::NoSlot { segments });
         }
-        Ok(Schedule { segments, stride: 1, slots })
+        Ok(Schedule { segments, stride: 1, slots, walks_back: false })
     }
 
     /// Groups of `⌈√segments⌉` segments; the state before each but the last is stored in the first sweep, and each
@@ -155,12 +157,25 @@ impl Schedule {
     pub fn sqrt(segments: usize) -> Schedule {
         let root = segments.isqrt();
         let stride = (root + usize::from(root * root < segments)).max(1);
-        Schedule { segments, stride, slots: segments.div_ceil(stride).saturating_sub(1) }
+        let slots = segments.div_ceil(stride).saturating_sub(1);
+        Schedule { segments, stride, slots, walks_back: false }
     }
 
     /// All segments recorded at once; no slots, no advances.
     pub fn keep(segments: usize) -> Schedule {
-        Schedule { segments, stride: segments.max(1), slots: 0 }
+        Schedule { segments, stride: segments.max(1), slots: 0, walks_back: false }
+    }
+
+    /// Nothing recorded: the first sweep stores the state before and after every segment, and the adjoint of a segment
+    /// begins with the state after it, from which its states are walked back to. The state before the first segment is
+    /// restored too, so that every walk ends where it can be compared with what it should have found.
+    pub fn walk_back(segments: usize) -> Schedule {
+        Schedule { segments, stride: 1, slots: segments.saturating_add(1), walks_back: true }
+    }
+
+    /// Whether it is one of [`Schedule::walk_back`].
+    pub fn walks_back(&self) -> bool {
+        self.walks_back
     }
 
     /// Segments reversed.
@@ -175,22 +190,34 @@ impl Schedule {
 
     /// Most slots in use at once: all of them, or one for each unit but the last.
     pub fn max_slots_used(&self) -> usize {
+        if self.walks_back {
+            return self.slots;
+        }
         self.slots.min(self.units().saturating_sub(1))
     }
 
     /// Most segments recorded at a time.
     pub fn longest_record(&self) -> usize {
+        if self.walks_back {
+            return 0;
+        }
         self.stride.min(self.segments)
     }
 
     /// Segments advanced over, first sweep included: `P(n, s)` of the [module](self) documentation. Saturates at
     /// `u64::MAX`.
     pub fn advances(&self) -> u64 {
+        if self.walks_back {
+            return self.segments as u64;
+        }
         advances(self.units(), self.slots).saturating_mul(self.stride as u64)
     }
 
     /// Most times that one segment is advanced over, first sweep included.
     pub fn repetitions(&self) -> usize {
+        if self.walks_back {
+            return usize::from(self.segments > 0);
+        }
         repetitions(self.units(), self.slots)
     }
 
@@ -216,6 +243,25 @@ impl Schedule {
             end: self.units(),
             state: Some(0),
             recorded: false,
+            walked: self.walks_back.then_some(0),
+        }
+    }
+
+    /// Action number `at` of a schedule that walks back: a store before every segment and after the last, then for each
+    /// segment a restore of the state after it.
+    fn walked(&self, at: usize) -> Option<Action> {
+        let n = self.segments;
+        let (half, whole) = (at / 2, 2 * n + 1);
+        if at < whole {
+            let store = Action::Store { slot: half, step: half };
+            return Some(if at % 2 == 0 { store } else { Action::Advance { from: half, to: half + 1 } });
+        }
+        let (done, kind) = ((at - whole) / 3, (at - whole) % 3);
+        let slot = n.checked_sub(done)?;
+        match kind {
+            0 => Some(Action::Restore { slot, step: slot }),
+            1 => Some(Action::Free { slot }),
+            _ => Some(Action::Backward { from: slot.checked_sub(1)?, to: slot }),
         }
     }
 
@@ -252,6 +298,8 @@ pub struct Actions {
     state: Option<usize>,
     /// Whether unit `end - 1` is recorded.
     recorded: bool,
+    /// Actions done of a schedule that walks back.
+    walked: Option<usize>,
 }
 
 impl Actions {
@@ -267,6 +315,14 @@ impl Iterator for Actions {
         let schedule = self.schedule;
         if self.end == 0 {
             return None;
+        }
+        if let Some(done) = &mut self.walked {
+            let swept = *done > 2 * schedule.segments;
+            if swept && self.half == Half::Forward {
+                return None;
+            }
+            *done += 1;
+            return schedule.walked(*done - 1);
         }
         let last = self.end - 1;
         if self.recorded {
@@ -438,6 +494,28 @@ mod tests {
         assert_eq!(texts(Schedule::keep(7).actions()), ["record 0..7", "backward 0..7"]);
         assert_eq!(accepted(Schedule::keep(7)).advances, 0);
         accepted(Schedule::keep(0));
+    }
+
+    #[test]
+    fn walks_begin_and_end_at_stored_states() {
+        let schedule = Schedule::walk_back(2);
+        let forward =
+            ["store 0 in slot 0", "advance 0..1", "store 1 in slot 1", "advance 1..2", "store 2 in slot 2"];
+        let backward = [
+            "restore 2 from slot 2",
+            "free slot 2",
+            "backward 1..2",
+            "restore 1 from slot 1",
+            "free slot 1",
+            "backward 0..1",
+            "restore 0 from slot 0",
+            "free slot 0",
+        ];
+        assert_eq!(texts(schedule.forward_actions()), forward);
+        assert_eq!(texts(schedule.backward_actions()), backward);
+        assert_eq!(texts(schedule.actions()), [&forward[..], &backward].concat());
+        assert_eq!((schedule.advances(), schedule.max_slots_used(), schedule.longest_record()), (2, 3, 0));
+        assert_eq!(Schedule::walk_back(0).actions().count(), 0);
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(crate) enum NodeKind {
     Const(Tensor),
     /// The state at the start of the step (inside a step).
     Carry(usize),
+    /// State number `i` at the end of the step (inside a step, of its inverse).
+    After(usize),
     /// This step's entry of a sequence (inside a step).
     X(usize),
     /// A value of the enclosing tape, the same at every step (inside a step).

@@ -138,6 +138,10 @@ impl Op for Transform {
 }
 
 impl Structured for Transform {
+    fn efficiency(&self) -> f64 {
+        0.07
+    }
+
     fn run_f32(&self, args: Args<'_, f32>) {
         if let Plan::Single(plan) = &self.plan {
             run(&**plan, args);

@@ -298,6 +298,10 @@ impl Op for KronApply {
 }
 
 impl Structured for KronApply {
+    fn efficiency(&self) -> f64 {
+        0.9
+    }
+
     fn run_f32(&self, args: Args<'_, f32>) {
         self.kernel::<f32, 16>(args);
     }
@@ -435,6 +439,10 @@ impl Op for KronGrad {
 }
 
 impl Structured for KronGrad {
+    fn efficiency(&self) -> f64 {
+        0.9
+    }
+
     fn rows(&self) -> RowRule {
         RowRule::Reduce
     }

@@ -253,6 +253,10 @@ fn lanes(dtype: DType) -> usize {
 }
 
 impl Structured for Rotations {
+    fn efficiency(&self) -> f64 {
+        0.04
+    }
+
     fn run_f32(&self, args: Args<'_, f32>) {
         Apply { style: self.style, phases: self.phases, adjoint: self.adjoint }.run::<f32, 16>(args);
     }
@@ -334,6 +338,10 @@ impl RotationsGrad {
 }
 
 impl Structured for RotationsGrad {
+    fn efficiency(&self) -> f64 {
+        0.06
+    }
+
     fn rows(&self) -> RowRule {
         RowRule::Reduce
     }

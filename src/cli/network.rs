@@ -54,6 +54,10 @@ pub(crate) struct NetworkArgs {
     /// How values are kept for the backward pass: exact, bf16 or f16; rounded ones change gradients
     #[arg(long, value_name = "TYPE", default_value = "exact", value_parser = parse::stash)]
     pub(crate) stash: Stash,
+    /// Keep the state of every so many steps and walk the others back, for cells with an inverse; gradients change by
+    /// rounding
+    #[arg(long, value_name = "STEPS", value_parser = parse::positive)]
+    pub(crate) walk_back: Option<usize>,
     /// Seed of the parameters and of the random batch
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -134,6 +138,7 @@ impl NetworkArgs {
         let input = Input::Dense(self.input);
         let mut spec = ModelSpec::new(input, layers, readout, self.output, Loss::SoftmaxCrossEntropy);
         spec.dtype = self.dtype.dtype();
+        spec.walk_back = self.walk_back;
         Ok(Model::new(spec)?.record(self.seed)?)
     }
 
@@ -180,7 +185,7 @@ impl NetworkArgs {
             "hidden": self.hidden, "input": self.input, "output": self.output, "steps": self.steps,
             "batch": self.batch, "readout": format!("{:?}", self.readout).to_lowercase(),
             "dtype": self.dtype.dtype().to_string(), "budget": self.budget, "threads": self.threads,
-            "stash": self.stash.name(), "seed": self.seed,
+            "stash": self.stash.name(), "walk_back": self.walk_back, "seed": self.seed,
         }))
     }
 }

@@ -76,6 +76,10 @@ pub(crate) struct Args {
     /// Keep values for the backward pass in 16 bits, bf16 or f16: half the memory, gradients rounded [default: exact]
     #[arg(long, value_name = "TYPE", value_parser = parse::stash)]
     stash: Option<Stash>,
+    /// Keep the state of every so many steps and walk the others back, for cells with an inverse; gradients change by
+    /// rounding
+    #[arg(long, value_name = "STEPS", value_parser = parse::positive)]
+    walk_back: Option<usize>,
     /// Where to train: cpu, cuda or cuda:N. Only the CPU trains yet; a GPU that is asked for and not there is an error
     #[arg(long, default_value = "cpu", value_parser = parse::device)]
     device: parse::Device,
@@ -116,6 +120,9 @@ impl Args {
         }
         if let Some(stash) = self.stash {
             config.stash = stash;
+        }
+        if self.walk_back.is_some() {
+            config.walk_back = self.walk_back;
         }
         Ok(())
     }

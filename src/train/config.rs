@@ -125,6 +125,10 @@ pub struct TrainConfig {
         deserialize_with = "read_stash"
     )]
     pub stash: Stash,
+    /// Steps between states that are kept for the backward pass where the others are walked back to; `None` to keep or
+    /// replay all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub walk_back: Option<usize>,
     /// Steps that gradients reach back inside a batch; `None` for all.
     pub horizon: Option<usize>,
     /// Parameters that are not trained, each with all below it (`layer0.W`).
@@ -215,6 +219,7 @@ impl TrainConfig {
         positive("snapshots", self.snapshots)?;
         positive("log_every", Some(self.log_every))?;
         positive("horizon", self.horizon.map(|n| n as u64))?;
+        positive("walk_back", self.walk_back.map(|n| n as u64))?;
         positive("budget", self.budget.map(|n| n as u64))?;
         positive("threads", self.threads.map(|n| n as u64))?;
         match self.length {

@@ -662,6 +662,7 @@ impl TrainConfig {
             snapshots: None,
             seed: 1,
             stash: Stash::Exact,
+            walk_back: None,
             budget: None,
             threads: None,
         }

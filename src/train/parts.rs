@@ -79,6 +79,7 @@ pub fn model_spec(config: &TrainConfig, parts: &Parts) -> Result<ModelSpec> {
     model.learn_h0 = config.learn_h0;
     model.weight_norm = config.weight_norm;
     model.horizon = config.horizon.map_or(Horizon::Full, Horizon::Steps);
+    model.walk_back = config.walk_back;
     model.dropout = config.dropout;
     model.recurrent_dropout = config.recurrent_dropout;
     model.shared_masks = config.shared_masks;

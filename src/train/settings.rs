@@ -95,6 +95,7 @@ pub const KEYS: &[Key] = keys! {
     "weight_noise", "standard deviation of noise on parameters in training", |c, v| c.weight_noise = number(v)?;
     "precision", "f32 or f64", |c, v| c.precision = precision(v)?;
     "stash", "exact, bf16 or f16: how values are kept for the backward pass; rounded ones change gradients", |c, v| c.stash = config::stash(v)?;
+    "walk_back", "steps between kept states, the others walked back to, or none; for cells with an inverse", |c, v| c.walk_back = optional(v, |v| count::<u64>(v).map(|n| n as usize))?;
     "horizon", "steps gradients reach back inside a batch, or full", |c, v| c.horizon = optional(v, count)?;
     "frozen", "parameters that are not trained, separated by commas", |c, v| c.frozen = names(v);
     "batch", "rows of a training batch", |c, v| c.batch = count(v)?;

@@ -359,7 +359,33 @@ impl Recorder<'_> {
         let mut xs = self.sequences(self.x);
         let probes = self.probes(tape, &layers)?;
         probes.iter().for_each(|(_, _, name, v)| xs.push(name.clone(), *v));
-        let (last, mut rows) = self.scan(false).run(tape, first, xs, |tape, state, xs| {
+        if let Some(layer) =
+            layers.iter().position(|l| self.spec.walk_back.is_some() && l.cell.expansion().is_none())
+        {
+            let name = self.spec.layers[layer].cell.name();
+            return Err(Error::model(format!(
+                "walk_back: a step of `{name}` (layer {layer}) has no inverse"
+            )));
+        }
+        // Errors of a layer reach those above it, which the comparison of every run sees.
+        let expansion = layers.iter().filter_map(|layer| layer.cell.expansion()).fold(1.0, f64::max);
+        let inverse = |tape: &mut Tape, state: Named, xs: Named| {
+            let mut x = self.model.read(tape, xs.require("x")?, self.symbols)?;
+            let (after, mut before) = (state.vars(), Vec::new());
+            for (i, layer) in layers.iter().enumerate() {
+                if i > 0 {
+                    x = self.dropped(tape, x, i)?;
+                }
+                let here = &after[before.len()..before.len() + layer.cell.state().len()];
+                let found = layer.cell.inverse(tape, here, x)?;
+                before.extend(found);
+                x = layer.cell.output(tape, here)?;
+            }
+            let names = state.0.into_iter().map(|(name, _)| name);
+            Ok(Named(names.zip(before).collect()))
+        };
+        let scan = self.scan(false).walk_back(self.spec.walk_back);
+        let step = |tape: &mut Tape, state: Named, xs: Named| {
             let mut histories = Named::default();
             let mut x = self.model.read(tape, xs.require("x")?, self.symbols)?;
             let (old, mut new) = (state.vars(), Vec::new());
@@ -386,7 +412,8 @@ impl Recorder<'_> {
             rows.0.extend(histories.0);
             let names = state.0.into_iter().map(|(name, _)| name);
             Ok((Named(names.zip(new).collect()), rows))
-        })?;
+        };
+        let (last, mut rows) = scan.run_reversible(tape, first, xs, step, expansion, inverse)?;
         let mut seen = Vec::with_capacity(probes.len());
         for (layer, part, input, var) in probes {
             let history = rows.require(&input)?;

@@ -7,10 +7,12 @@
 //! chunks by the rows of a tile), so neither threads nor budgets nor schedules change a bit of a result.
 
 mod call;
+mod drift;
 mod frame;
 mod scan;
 mod team;
 
 pub(crate) use call::{Context, Span, run_call};
+pub(crate) use drift::Drifts;
 pub(crate) use frame::{Arena, Frame, Loc};
 pub(crate) use scan::{Piece, ScanRun, run_piece, run_scan};

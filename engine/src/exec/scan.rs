@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::call::{Context, Span, run_share};
+use super::drift::{Compared, Drifts};
 use super::frame::{Arena, Frame, Loc};
 use super::team::{Member, Team};
 use crate::cpu::{Isa, Pool, Real};
@@ -29,6 +30,8 @@ pub(crate) struct ScanRun<'a> {
     pub(crate) isa: Isa,
     /// Where the time is noted, if anybody asked.
     pub(crate) times: Option<Times<'a>>,
+    /// Where it is noted how far states that are walked back to are off.
+    pub(crate) drifts: &'a Drifts,
 }
 
 /// A tile on a lane.
@@ -268,7 +271,7 @@ impl<'a> Tile<'a, '_> {
             .collect();
         let site = first_site(run.item, pass);
         self.lap(Own::Bind as usize, 0);
-        let streams = pair.is_some_and(|p| {
+        let streams = pair.filter(|p| !p.schedule.walks_back()).is_some_and(|p| {
             let steps = if pass == Pass::Record { p.cut.leaf } else { p.cut.longest() };
             !rounds && p.record_bytes(steps) >= STREAM_FROM
         });
@@ -356,9 +359,8 @@ impl<'a> Tile<'a, '_> {
         let (item, slots) = (self.run.item, self.run.slots);
         match (item.role, action, &forms.replay) {
             (Role::Forward(_), Action::Advance { .. }, _) => {
-                if let Some(sweep) = &forms.sweep {
-                    self.advance(sweep, &slots.current, a, b);
-                }
+                // States that are walked back to need no other form.
+                self.advance(forms.sweep.as_ref().unwrap_or(&forms.main), &slots.current, a, b);
             }
             (Role::Forward(_), Action::Record { .. }, _)
             | (Role::Adjoint(_), Action::Backward { .. }, _)
@@ -373,8 +375,39 @@ impl<'a> Tile<'a, '_> {
                 self.advance(record, &slots.replayed, a, b);
             }
             (Role::Adjoint(_), other, Some((_, record))) => self.mark(&slots.replayed, record.program, other),
+            (Role::Adjoint(p), Action::Restore { slot, .. }, None) => self.take_up(p, slot),
             (Role::Adjoint(_) | Role::Plain, ..) => {}
         }
+    }
+
+    /// Takes up the states kept in a slot where those that were walked back to end, and notes how far these are off.
+    fn take_up(&self, p: usize, slot: usize) {
+        let (run, item) = (self.run, self.run.item);
+        let Some(first) = item.walked_from else { return };
+        let pair = &run.memory.pairs[p];
+        let region = pair.offset + self.tile * pair.tile;
+        let mut compared = Compared::default();
+        let mut moved = 0;
+        for (k, mark) in &pair.checkpoints {
+            let Some(current) = run.slots.current.get(&(first + k)) else { continue };
+            let here = Loc::new(run.arena, self.work(), current);
+            let kept = Loc::new(run.arena, region, mark);
+            let buf = &item.run.bufs[item.run.states[&(first + k)]];
+            if self.member.leads() {
+                compared.slot(&kept, slot, Some(&here), self.rows, buf);
+                // Where a sequence begins with zeros, what is large is its later states.
+                if slot + 1 < pair.schedule.slots() {
+                    compared.slot(&kept, slot + 1, None, self.rows, buf);
+                }
+            }
+            self.member.meet();
+            moved += self.copy(&kept, slot, &here, 0, buf);
+        }
+        if self.member.leads() {
+            run.drifts.note(p, compared.drift());
+        }
+        self.member.meet();
+        self.lap(Own::Checkpoints as usize, moved);
     }
 
     /// Hands out the last states.

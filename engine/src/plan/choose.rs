@@ -40,7 +40,7 @@ impl Chooser<'_> {
         let mut best: Option<Decision> = None;
         let mut overflow = None;
         for variant in 0..self.variants.len() {
-            if self.variants[variant].1.pairs.is_empty() {
+            if !self.variants[variant].1.chooses() {
                 // There is nothing to choose, and no form of the program does with less.
                 overflow = whole.err();
                 break;
@@ -101,7 +101,7 @@ impl Chooser<'_> {
     fn footprint(&self, variant: usize) -> Result<Option<(Footprint, f64)>> {
         let (steps, rows) = (self.steps, self.rows);
         let outer = &self.variants[variant].1;
-        if outer.pairs.is_empty() {
+        if !outer.chooses() {
             return Ok(None);
         }
         let chunk = memory::pair_chunk(outer, rows);

@@ -7,10 +7,11 @@ use super::explain::work::{self, Cut, Size};
 use super::ir::{Call, Instr};
 use super::memory::{self, PairBytes};
 use super::outer::{Item, Outer, ScanItem};
-use super::step::{Stage, StepProgram};
+use super::step::StepProgram;
 use crate::cpu::{Isa, Pool, product_peak};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::op::{Class, Op};
 use crate::schedule::Costs;
 
 /// Speeds of a machine, by which plans are compared. They decide which of several plans with the same results is
@@ -19,8 +20,8 @@ use crate::schedule::Costs;
 pub struct Rates {
     /// Operations a second of one thread in matrix products.
     pub product: f64,
-    /// Operations a second of one thread in structured kernels that run step by step, over the 8 to 32 rows of a tile;
-    /// over a chunk of steps they are taken to reach twice as much.
+    /// Operations a second of one thread in structured kernels that are as efficient as a product; each says how
+    /// efficient it is ([`Structured::efficiency`](crate::kernel::Structured::efficiency)).
     pub structured: f64,
     /// Operations a second of one thread in pointwise chains.
     pub pointwise: f64,
@@ -46,7 +47,7 @@ impl Rates {
         };
         Rates {
             product: 90e9 * wide,
-            structured: 40e9 * wide,
+            structured: 90e9 * wide,
             pointwise: 15e9 * wide,
             memory: 30e9,
             cache: 1 << 20,
@@ -95,8 +96,8 @@ impl Rates {
             product,
             structured: typical.structured * scale,
             pointwise: typical.pointwise * scale,
-            // Traffic of a record is half hidden behind the arithmetic.
-            memory: 2.0 * copied(pool),
+            // A record is written and read in short runs, by rows, between the arithmetic.
+            memory: 0.65 * copied(pool),
             ..typical
         }
     }
@@ -105,9 +106,17 @@ impl Rates {
     fn seconds(&self, call: &Call, flops: f64) -> f64 {
         match &call.instr {
             Instr::MatMul { .. } | Instr::RowContract { .. } => flops / self.product,
-            Instr::Structured { .. } => flops / self.structured,
+            Instr::Structured { op, .. } => flops / (self.structured * efficiency(op.as_ref())),
             _ => flops / self.pointwise,
         }
+    }
+}
+
+/// How efficient the kernel of a structured operation is.
+fn efficiency(op: &dyn Op) -> f64 {
+    match op.class() {
+        Class::Structured(kernel) => kernel.efficiency(),
+        _ => 1.0,
     }
 }
 
@@ -147,10 +156,6 @@ pub(crate) struct Expected {
 
 /// Seconds of a unit of cost.
 pub(crate) const TICK: f64 = 1e-12;
-
-/// Speed of structured kernels over a chunk of steps, times that over one step: tables and beginnings are shared, and
-/// the gradients of Kronecker products are sums over rows.
-const BATCHED: f64 = 2.0;
 
 /// Part of a thread's cache that a segment's record may take; states, weights and workspaces need the rest.
 const SHARE: f64 = 0.6;
@@ -198,14 +203,8 @@ pub(crate) fn expected(
 /// Seconds of a thread for a step of all rows, on average over the steps.
 fn of_step(p: &StepProgram, s: &ScanItem, size: Size, rates: &Rates) -> f64 {
     let cut = Cut::new(s, size.rows);
-    let of_stage = |stage: &Stage| -> f64 {
-        let rates = match stage {
-            Stage::Loop(_) => *rates,
-            Stage::Batched(_) => Rates { structured: BATCHED * rates.structured, ..*rates },
-        };
-        stage.calls().iter().map(|c| rates.seconds(c, work::step_call(c, size, cut))).sum()
-    };
-    p.stages.iter().map(of_stage).sum::<f64>() / size.steps.max(1) as f64
+    let calls = p.stages.iter().flat_map(|stage| stage.calls());
+    calls.map(|c| rates.seconds(c, work::step_call(c, size, cut))).sum::<f64>() / size.steps.max(1) as f64
 }
 
 #[cfg(test)]

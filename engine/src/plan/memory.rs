@@ -349,7 +349,9 @@ impl ScanSlots {
         let of_tile = rows.div_ceil(tiles);
         let chunk = chunk_steps(of_tile, s.state_bytes, s.matrix_bytes);
         let in_pair = |k: usize| match s.role {
-            Role::Forward(p) | Role::Adjoint(p) => outer.pairs[p].states.contains_key(&k),
+            Role::Forward(p) | Role::Adjoint(p) => {
+                outer.pairs[p].walk.is_none() && outer.pairs[p].states.contains_key(&k)
+            }
             Role::Plain => false,
         };
         let recording = matches!(s.role, Role::Forward(_));
@@ -450,7 +452,7 @@ pub(crate) struct PairBytes {
 /// What the record of `rows` rows takes.
 pub(crate) fn pair_bytes(outer: &Outer, rows: usize, stash: Stash) -> Result<PairBytes> {
     let mut all = PairBytes::default();
-    for (p, pair) in outer.pairs.iter().enumerate() {
+    for (p, pair) in outer.pairs.iter().enumerate().filter(|(_, pair)| pair.walk.is_none()) {
         let tiles = pair_tiles(outer, p, rows);
         let padded = checked("rows", &[tiles, rows.div_ceil(tiles)])?;
         let exact: usize = pair.states.values().map(|(d, w)| d.size() * w).sum();
@@ -502,6 +504,14 @@ fn scheduled(steps: usize, segments: Segments) -> Result<(Division, Schedule, us
     Ok((cut, schedule, segments.slots))
 }
 
+/// How the steps are cut of a pair whose states are walked back.
+fn walked(steps: usize, every: usize) -> (Division, Schedule, usize) {
+    let leaf = every.min(steps).max(1);
+    let cut = Division { steps, leaf, segments: steps.div_ceil(leaf) };
+    let schedule = Schedule::walk_back(cut.segments);
+    (cut, schedule, schedule.slots())
+}
+
 /// Largest chunk of the scans.
 pub(crate) fn longest_chunk(outer: &Outer, rows: usize) -> usize {
     let of = |item: &Item| match item {
@@ -522,7 +532,8 @@ fn pair_slots(
     let tiles = pair_tiles(outer, p, rows);
     let of_tile = rows.div_ceil(tiles);
     let longest = cut.longest();
-    let states = pair.states.iter().map(|(&k, &(d, w))| {
+    let recorded = pair.recorded();
+    let states = recorded.iter().map(|(&k, &(d, w))| {
         let slots = longest.saturating_add(1);
         (k, stash.bytes(d), Some(slots), Some(of_tile), w)
     });
@@ -604,6 +615,7 @@ impl Memory {
         let mut pairs = Vec::new();
         let mut pair_blocks = Vec::new();
         for p in 0..outer.pairs.len() {
+            let schedule = outer.pairs[p].walk.map_or(schedule, |walk| walked(steps, walk.every));
             let (slots, bytes) = pair_slots(outer, p, rows, schedule, stash)?;
             let (from, to) = outer.pair_lives[p];
             pair_blocks.push(blocks.len());

@@ -22,7 +22,7 @@ use std::time::Instant;
 use crate::cpu::{Denormals, Isa, Pool};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::exec::{Arena, Context, Frame, Loc, ScanRun, Span, run_call, run_scan};
+use crate::exec::{Arena, Context, Drifts, Frame, Loc, ScanRun, Span, run_call, run_scan};
 use crate::meter;
 use crate::op::Ty;
 use crate::params::Params;
@@ -41,7 +41,7 @@ pub use cost::{RATES_VARIABLE, Rates};
 pub(crate) use explain::bytes;
 pub use explain::{
     CallSummary, MemoryKind, MemoryLine, PassSummary, PhaseSummary, Plan, PlanSummary, ReplaySummary,
-    ScanRole, ScanSummary,
+    ScanRole, ScanSummary, WalkSummary,
 };
 
 /// How a program runs. None of it changes a result, except that denormals may be kept and that a [`Stash`] that rounds
@@ -104,6 +104,7 @@ pub struct Program {
     cached: Vec<(usize, usize, Decision)>,
     arena: Option<Storage>,
     last_peak: usize,
+    last_drift: Option<f64>,
     last_profile: Option<Profile>,
 }
 
@@ -152,6 +153,7 @@ impl Program {
             cached: Vec::new(),
             arena: None,
             last_peak: 0,
+            last_drift: None,
             last_profile: None,
         })
     }
@@ -234,11 +236,17 @@ impl Program {
         self.last_peak
     }
 
+    /// How far states that the last run walked back to were off, at most, relative to the largest entry of the states;
+    /// `None` if it walked none back.
+    pub fn last_drift(&self) -> Option<f64> {
+        self.last_drift
+    }
+
     /// Runs the program on values bound by name; the sets are searched in order and values nobody asks for are
     /// ignored. Returns the outputs in order.
     ///
     /// Errors: a value that is missing or of another type or shape, numbers of steps or rows that disagree, a
-    /// budget too small.
+    /// budget too small; states that were walked back to and are off by more than the bound.
     pub fn run(&mut self, bindings: &[&Params]) -> Result<Vec<Tensor>> {
         let bound = find_bound(&self.variants[0].1, bindings)?;
         let outer = &self.variants[0].1;
@@ -286,17 +294,34 @@ impl Program {
         });
         let times = timed.as_ref().map(|(sites, totals)| (sites, totals));
         let start = Instant::now();
-        let run = Run { outer: &outer, memory, arena, pool: &self.pool, isa: self.isa, times };
+        let drifts = Drifts::new(outer.pairs.len());
+        let run =
+            Run { outer: &outer, memory, arena, pool: &self.pool, isa: self.isa, times, drifts: &drifts };
         let outputs = run.all(&bound);
         let wall = start.elapsed().as_secs_f64();
         self.last_peak = meter::peak_bytes().saturating_sub(before);
         self.arena = Some(storage);
+        self.last_drift = walked(&outer, &drifts, steps)?;
         if let Some((sites, totals)) = timed {
             let tallies = totals.into_tallies();
             self.last_profile = Some(profile(&outer, memory, self.pool.threads(), wall, &sites, &tallies));
         }
         outputs
     }
+}
+
+/// How far the walked states of a run were off. Errors: further than their bound.
+fn walked(outer: &Outer, drifts: &Drifts, steps: usize) -> Result<Option<f64>> {
+    let mut largest = None;
+    for (pair, found) in outer.pairs.iter().zip(drifts.found()) {
+        let Some(walk) = pair.walk else { continue };
+        let bound = walk.bound(walk.every.min(steps));
+        if found > bound {
+            return Err(Error::Drift { every: walk.every, expansion: walk.expansion, bound, found });
+        }
+        largest = Some(found.max(largest.unwrap_or(0.0)));
+    }
+    Ok(largest)
 }
 
 fn find<'a>(name: &str, bindings: &[&'a Params]) -> Option<&'a Tensor> {
@@ -363,6 +388,8 @@ struct Run<'a> {
     isa: Isa,
     /// Where the time is noted, if anybody asked.
     times: Option<(&'a Sites, &'a Totals)>,
+    /// Where it is noted how far walked states are off.
+    drifts: &'a Drifts,
 }
 
 impl Run<'_> {
@@ -446,6 +473,7 @@ impl Run<'_> {
                         slots: &self.memory.scans[&at],
                         isa: self.isa,
                         times: self.times(at),
+                        drifts: self.drifts,
                     };
                     run_scan(&scan, self.pool);
                 }

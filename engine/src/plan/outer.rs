@@ -10,7 +10,7 @@ use crate::cpu::Isa;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Class, Ty};
-use crate::scan::{PortKind, ScanOp, Step};
+use crate::scan::{PortKind, ScanOp, Step, Walk};
 use crate::shape::{Dims, Shape};
 use crate::stash::Stash;
 use crate::tape::{Node, NodeKind, Tape, Var};
@@ -44,6 +44,8 @@ pub(crate) struct ScanItem {
     pub(crate) sweep: Option<StepProgram>,
     /// Adjoint role: the forward step without outputs, advancing and recording.
     pub(crate) replay: Option<Replay>,
+    /// Adjoint role, states walked back: number of the first of them among its own states.
+    pub(crate) walked_from: Option<usize>,
     /// Operands of the scan's inputs, where needed.
     pub(crate) inputs: BTreeMap<usize, Operand>,
     pub(crate) packs: HashMap<(usize, bool), Operand>,
@@ -81,6 +83,15 @@ pub(crate) struct Pair {
     pub(crate) keep_names: Vec<String>,
     /// Bytes, for a row and step, of all values that the adjoint reads.
     pub(crate) everything: usize,
+    /// How the states are walked back to; then those are all that is kept, and only every so many steps.
+    pub(crate) walk: Option<Walk>,
+}
+
+impl Pair {
+    /// States of which every step of a segment is kept.
+    pub(crate) fn recorded(&self) -> BTreeMap<usize, (DType, usize)> {
+        if self.walk.is_some() { BTreeMap::new() } else { self.states.clone() }
+    }
 }
 
 /// A lowered program, for any number of steps and rows.
@@ -97,6 +108,13 @@ pub(crate) struct Outer {
     /// First and last item of each pair.
     pub(crate) pair_lives: Vec<(usize, usize)>,
     pub(crate) scratch: usize,
+}
+
+impl Outer {
+    /// Whether there is anything to choose about what is kept.
+    pub(crate) fn chooses(&self) -> bool {
+        self.pairs.iter().any(|p| p.walk.is_none())
+    }
 }
 
 /// What the rest of the program asks of a scan.
@@ -282,7 +300,12 @@ pub(crate) fn lower(tape: &Tape, outputs: &[Var], isa: Isa, keep: Keep, stash: S
             }
             NodeKind::Scan(op) => {
                 let demand = demands.remove(&i).unwrap_or_default();
-                let decision = decide(tape, i, op, demand, &pairs_of, (keep, stash), &mut pairs)?;
+                let mut decision = decide(tape, i, op, demand, &pairs_of, (keep, stash), &mut pairs)?;
+                if let (Some(walk), Some(forward)) = (op.walk, op.adjoint_of) {
+                    // Adjoints of one scan share what it keeps.
+                    let shared = demands.get(&forward.index).and_then(|d| d.pair.clone());
+                    decision.forward = walked(tape, op, forward.index, walk, shared, &mut pairs);
+                }
                 for &k in &decision.inputs {
                     live[node.inputs[k].index as usize] = true;
                 }
@@ -414,6 +437,40 @@ pub(crate) fn lower(tape: &Tape, outputs: &[Var], isa: Isa, keep: Keep, stash: S
     Ok(Outer { bufs: low.bufs, items, outputs, bound, constants, pairs, lives, pair_lives, scratch })
 }
 
+/// The pair of a scan and an adjoint that walks its states back.
+fn walked(
+    tape: &Tape,
+    adjoint: &ScanOp,
+    forward: u32,
+    walk: Walk,
+    shared: Option<PairDemand>,
+    pairs: &mut Vec<Pair>,
+) -> Option<(u32, PairDemand)> {
+    if let Some(pair) = shared {
+        return Some((forward, pair));
+    }
+    let step = &scan_of(tape, forward)?.step;
+    let carries: BTreeSet<usize> = (0..step.carries.len()).collect();
+    let of = |k: usize| (step.ports[k].ty.dtype, step.ports[k].ty.shape.width());
+    // What would be read of a record: the states, and what the adjoint computes of the step again.
+    let again = |(i, node): &(usize, &Node)| {
+        let computed =
+            matches!(&node.kind, NodeKind::Op(op) if !matches!(op.class(), Class::Layout(_) | Class::Expand));
+        computed && adjoint.step.rebuilds[*i].is_some() && node.ty.shape.lead.has_n()
+    };
+    let values: usize =
+        adjoint.step.nodes.iter().enumerate().filter(again).map(|(_, node)| node.ty.entry_bytes()).sum();
+    let states: usize = step.ports[..step.carries.len()].iter().map(|p| p.ty.entry_bytes()).sum();
+    pairs.push(Pair {
+        states: carries.iter().map(|&k| (k, of(k))).collect(),
+        kept: Vec::new(),
+        keep_names: Vec::new(),
+        everything: states + values,
+        walk: Some(walk),
+    });
+    Some((forward, PairDemand { pair: pairs.len() - 1, keeps: Vec::new(), carries }))
+}
+
 fn decide(
     tape: &Tape,
     i: u32,
@@ -504,6 +561,7 @@ fn decide(
                 .collect(),
             keep_names: kept.keeps.iter().map(|v| name_of(fnode(v))).collect(),
             everything: kept.everything,
+            walk: None,
         });
         let demand = PairDemand { pair: pairs.len() - 1, keeps: kept.keeps, carries };
         forward = Some((f.index, demand));
@@ -607,7 +665,9 @@ fn lower_scan(
     let mut sweep = None;
     if let Some(pair) = &d.recorded {
         role = Role::Forward(pair.pair);
-        sweep = Some(plan(op, d, true, false)?);
+        if op.step.inverse.is_none() {
+            sweep = Some(plan(op, d, true, false)?);
+        }
     }
     let mut inputs = BTreeMap::new();
     for &k in &d.inputs {
@@ -624,8 +684,10 @@ fn lower_scan(
     let mut state_bytes: usize = states(op);
     if let Some((f, pair)) = &d.forward {
         role = Role::Adjoint(pair.pair);
+        state_bytes = states(scan_of(tape, *f).ok_or_else(|| Error::argument("plan", "bug: not a scan"))?);
+    }
+    if let Some((f, _)) = d.forward.as_ref().filter(|_| op.walk.is_none()) {
         let fop = scan_of(tape, *f).ok_or_else(|| Error::argument("plan", "bug: not a scan"))?;
-        state_bytes = states(fop);
         let fd = &decisions[f];
         let (advance, record) = (plan(fop, fd, false, false)?, plan(fop, fd, false, true)?);
         let fnode = &tape.nodes[*f as usize];
@@ -686,6 +748,10 @@ fn lower_scan(
         run,
         sweep,
         replay,
+        walked_from: op
+            .walk
+            .and(d.forward.as_ref())
+            .and_then(|(f, _)| Some(scan_of(tape, *f)?.step.carries.len())),
         inputs,
         packs,
         outs,

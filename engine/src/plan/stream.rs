@@ -18,7 +18,7 @@ use super::step::StepProgram;
 use super::{Program, Run, extents, find_bound};
 use crate::core_ops::counts_steps;
 use crate::error::{Error, Result};
-use crate::exec::{Arena, Frame, Piece, ScanRun, run_piece};
+use crate::exec::{Arena, Drifts, Frame, Piece, ScanRun, run_piece};
 use crate::meter;
 use crate::params::Params;
 use crate::schedule::{Action, Online};
@@ -78,6 +78,12 @@ impl Outer {
             return refuse(format!(
                 "`{}` is a second scan beside `{}` and its adjoint",
                 other.label, forward.label
+            ));
+        }
+        if self.pairs.iter().any(|p| p.walk.is_some()) {
+            return refuse(format!(
+                "the states of `{}` are walked back, which begins at its end",
+                forward.label
             ));
         }
         if forward.reverse || matches!(forward.role, Role::Adjoint(_)) || scans.len() > 2 {
@@ -220,10 +226,12 @@ impl Program {
         let peak_bytes = memory.peak_bytes();
         self.arena = None;
         self.last_profile = None;
+        self.last_drift = None;
         let before = meter::reset_peak();
         let mut storage = Storage::zeroed("the run's arena", memory.bytes)?;
         let arena = Arena(storage.as_mut_ptr());
-        let walk = Walk { program: self, outer: &outer, arena, shared, segment, rows };
+        let drifts = Drifts::new(outer.pairs.len());
+        let walk = Walk { program: self, outer: &outer, arena, shared, segment, rows, drifts: &drifts };
         let (outputs, steps, extra_forward_steps) = walk.all(source, memory, stream.checkpoints)?;
         drop(storage);
         self.last_peak = meter::peak_bytes().saturating_sub(before);
@@ -256,6 +264,7 @@ struct Walk<'a> {
     shared: &'a [&'a Params],
     segment: usize,
     rows: usize,
+    drifts: &'a Drifts,
 }
 
 impl Walk<'_> {
@@ -379,7 +388,7 @@ impl Walk<'_> {
 
     fn run<'m>(&'m self, memory: &'m Memory) -> Run<'m> {
         let (pool, isa) = (&self.program.pool, self.program.isa);
-        Run { outer: self.outer, memory, arena: self.arena, pool, isa, times: None }
+        Run { outer: self.outer, memory, arena: self.arena, pool, isa, times: None, drifts: self.drifts }
     }
 
     fn bind<'s>(&'s self, held: &'s Segment) -> Result<Vec<&'s Tensor>> {
@@ -421,6 +430,7 @@ impl Walk<'_> {
             slots,
             isa: run.isa,
             times: None,
+            drifts: run.drifts,
         };
         run_piece(&scan, run.pool, piece);
     }

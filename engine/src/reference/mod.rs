@@ -75,7 +75,7 @@ pub fn evaluate(tape: &Tape, outputs: &[Var], bindings: &[&Params]) -> Result<Ve
                 values[i] = Some(port.clone());
                 continue;
             }
-            NodeKind::Carry(_) | NodeKind::X(_) | NodeKind::Captured(_) => {
+            NodeKind::Carry(_) | NodeKind::After(_) | NodeKind::X(_) | NodeKind::Captured(_) => {
                 return Err(bug("placeholder of a step outside a step"));
             }
         };

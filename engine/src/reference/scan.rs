@@ -23,7 +23,8 @@ pub(super) fn run(op: &ScanOp, inputs: &[Operand<'_>], extents: Extents) -> Resu
         if op.reverse { (0..extents.steps).rev().collect() } else { (0..extents.steps).collect() };
     for t in order {
         let mut values: Vec<Option<Rc<Value>>> = vec![None; step.nodes.len()];
-        for (i, node) in step.nodes.iter().enumerate() {
+        let inverse = step.of_inverse();
+        for (i, node) in step.nodes.iter().enumerate().filter(|(i, _)| !inverse[*i]) {
             values[i] = Some(match &node.kind {
                 NodeKind::Carry(k) => states[*k].clone(),
                 NodeKind::X(k) => Rc::new(entry(&xs[*k], &node.ty, t, extents)),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::hoist::Hoist;
+use super::walk::{Inverse, Walk};
 use super::{Carry, Port, PortKind, ScanOp, Step};
 use crate::core_ops::fill;
 use crate::dtype::DType;
@@ -23,6 +24,10 @@ pub(super) struct Builder {
     pub(super) outputs: Vec<Var>,
     pub(super) extra: Vec<PortKind>,
     pub(super) rebuilds: HashMap<Var, u32>,
+    /// The inverse of the step: the state after it, the state before it computed from that, and what is asked of it.
+    pub(super) inverse: Option<Inverse>,
+    /// Of an adjoint step: how the states that it carries behind the cotangents are walked back to.
+    pub(super) walk: Option<Walk>,
 }
 
 impl Builder {
@@ -141,7 +146,13 @@ impl Builder {
                 }
             });
         }
+        let inverse = self.inverse.map(|inverse| Inverse {
+            after: inverse.after.into_iter().map(map).collect(),
+            before: inverse.before.into_iter().map(map).collect(),
+            walk: inverse.walk,
+        });
         let step = Step {
+            inverse,
             id: hoisted.id,
             xs: self.xs.iter().map(|&v| map(v)).collect(),
             carries,
@@ -151,7 +162,7 @@ impl Builder {
         };
         let port_tys: Vec<Ty> = step.ports.iter().map(|p| p.ty.clone()).collect();
         let inputs = inits.iter().chain(sequences).chain(&hoisted.captured_outer).copied().collect();
-        let op = ScanOp { step, reverse, adjoint_of };
+        let op = ScanOp { step, reverse, adjoint_of, walk: self.walk };
         // The node itself has no value; its type is that of nothing.
         let none = Ty::new(DType::F32, Shape::shared([0]));
         let scan = tape.add(NodeKind::Scan(Arc::new(op)), inputs, none);

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 
 use super::builder::Builder;
+use super::walk::Inverse;
 use super::{PortKind, ScanOp};
 use crate::autodiff;
-use crate::core_ops::{add, expand, fill};
+use crate::core_ops::{add, expand, fill, stop_gradient};
 use crate::error::{Error, Result};
 use crate::op::Class;
 use crate::shape::Lead;
@@ -23,8 +24,14 @@ fn rebuild(
     xs: &[Var],
     captured: &[Var],
 ) -> Result<Vec<Var>> {
+    let inverse = op.step.of_inverse();
     let mut map: Vec<Var> = Vec::with_capacity(op.step.nodes.len());
     for (i, node) in op.step.nodes.iter().enumerate() {
+        if inverse[i] {
+            // A place that nothing of the step proper reads.
+            map.push(Var { tape: inner.id, index: u32::MAX });
+            continue;
+        }
         let v = match &node.kind {
             NodeKind::Carry(k) => histories[*k],
             NodeKind::X(k) => xs[*k],
@@ -34,7 +41,11 @@ fn rebuild(
                 let inputs: SmallVec<[Var; 4]> = node.inputs.iter().map(|v| map[v.index as usize]).collect();
                 inner.push_arc(f.clone(), &inputs)?
             }
-            NodeKind::Param(_) | NodeKind::Input(_) | NodeKind::Scan(_) | NodeKind::Port(_) => {
+            NodeKind::Param(_)
+            | NodeKind::Input(_)
+            | NodeKind::Scan(_)
+            | NodeKind::Port(_)
+            | NodeKind::After(_) => {
                 return Err(Error::argument("scan", format!("bug: {:?} inside a step", node.kind)));
             }
         };
@@ -47,6 +58,70 @@ fn rebuild(
         map.push(v);
     }
     Ok(map)
+}
+
+/// Copies the inverse of a step onto `inner`, from the states `after` it: the states before it.
+fn invert(
+    inner: &mut Tape,
+    op: &ScanOp,
+    inverse: &Inverse,
+    after: &[Var],
+    xs: &[Var],
+    captured: &[Var],
+) -> Result<Vec<Var>> {
+    let nodes = &op.step.nodes;
+    let mut needed = vec![false; nodes.len()];
+    let mut stack = inverse.before.clone();
+    while let Some(v) = stack.pop() {
+        if !std::mem::replace(&mut needed[v.index as usize], true) {
+            stack.extend(&nodes[v.index as usize].inputs);
+        }
+    }
+    let mut map: HashMap<u32, Var> = HashMap::new();
+    for (i, node) in nodes.iter().enumerate().filter(|(i, _)| needed[*i]) {
+        let v = match &node.kind {
+            NodeKind::After(k) => after[*k],
+            NodeKind::X(k) => xs[*k],
+            NodeKind::Captured(k) => inner.resolve(captured[*k])?,
+            NodeKind::Const(t) => inner.constant(t.clone()),
+            NodeKind::Op(f) => {
+                let inputs: SmallVec<[Var; 4]> = node.inputs.iter().map(|v| map[&v.index]).collect();
+                inner.push_arc(f.clone(), &inputs)?
+            }
+            NodeKind::Carry(_) => {
+                let what = "an inverse that reads the state before the step, which it is to find";
+                return Err(Error::argument("scan", what));
+            }
+            other => return Err(Error::argument("scan", format!("bug: {other:?} in an inverse"))),
+        };
+        if let Some(label) = node.label.as_ref().filter(|_| matches!(node.kind, NodeKind::Op(_))) {
+            inner.label(v, label);
+        }
+        map.insert(i as u32, v);
+    }
+    Ok(inverse.before.iter().map(|v| map[&v.index]).collect())
+}
+
+/// Lets nodes read others in the place of some, and operations that then are the same be one.
+fn share(nodes: &mut [Node], mut instead: HashMap<u32, Var>) -> HashMap<u32, Var> {
+    let mut seen: HashMap<(String, SmallVec<[Var; 4]>), Var> = HashMap::new();
+    for i in 0..nodes.len() {
+        let node = &mut nodes[i];
+        let Some(tape) = node.inputs.first().map(|v| v.tape) else { continue };
+        for v in &mut node.inputs {
+            while let Some(&other) = instead.get(&v.index) {
+                *v = other;
+            }
+        }
+        if let NodeKind::Op(op) = &node.kind {
+            let this = Var { tape, index: i as u32 };
+            let first = *seen.entry((format!("{}{op:?}", op.name()), node.inputs.clone())).or_insert(this);
+            if first != this {
+                instead.entry(this.index).or_insert(first);
+            }
+        }
+    }
+    instead
 }
 
 /// A cotangent that is the same at every step: the value before it was stretched over time.
@@ -102,7 +177,13 @@ pub(crate) fn vjp(
             None => fill(tape, ty, 0.0)?,
         });
     }
-    let mut sequences: Vec<Var> = histories.iter().chain(parts.xs).copied().collect();
+    // States that are walked back are carried along, from the last ones on.
+    let inverse = op.step.inverse.as_ref();
+    let kept: &[Var] = if inverse.is_some() { &[] } else { &histories };
+    if inverse.is_some() {
+        h_bars.extend((0..carries as u32).map(|i| Var { tape: tape.id, index: scan.index + 1 + i }));
+    }
+    let mut sequences: Vec<Var> = kept.iter().chain(parts.xs).copied().collect();
 
     let mut inner = Tape::enter(tape);
     let recorded = (|| -> Result<_> {
@@ -113,7 +194,14 @@ pub(crate) fn vjp(
             let name = format!("{}_bar", label(i).unwrap_or_default());
             builder.add_carry(inner, op.step.ports[i].ty.clone(), &name);
         }
-        for (i, h) in histories.iter().enumerate() {
+        if let Some(inverse) = inverse {
+            builder.walk = Some(inverse.walk);
+            for i in 0..carries {
+                let name = label(i).unwrap_or_default();
+                builder.add_carry(inner, op.step.ports[i].ty.clone(), &name);
+            }
+        }
+        for (i, h) in kept.iter().enumerate() {
             let ty = inner.ty(*h)?.clone();
             builder.add_x(inner, &ty, &label(i).unwrap_or_default())?;
         }
@@ -122,8 +210,17 @@ pub(crate) fn vjp(
             let name = op.step.nodes[placeholder.index as usize].label.clone().unwrap_or_default();
             builder.add_x(inner, &ty, &name)?;
         }
-        let history_xs = builder.xs[..carries].to_vec();
-        let input_xs = builder.xs[carries..].to_vec();
+        let input_xs = builder.xs[kept.len()..].to_vec();
+        let mut before = Vec::new();
+        let mut history_xs = builder.xs[..kept.len()].to_vec();
+        if let Some(inverse) = inverse {
+            let after = builder.carries[carries..].to_vec();
+            before = invert(inner, op, inverse, &after, &input_xs, parts.captured)?;
+            // The state before the step is a value of its own: no gradient takes the way back through the inverse.
+            for v in &before {
+                history_xs.push(stop_gradient(inner, *v)?);
+            }
+        }
         let map = rebuild(inner, &mut builder, op, &history_xs, &input_xs, parts.captured)?;
 
         // Seeds of the step: the state's cotangent, and those of the outputs.
@@ -178,6 +275,7 @@ pub(crate) fn vjp(
             };
             builder.outputs.push(bar);
         }
+        builder.outputs.extend(&before);
         let mut at = carries;
         let mut x_ports = vec![None; parts.xs.len()];
         for (k, _) in needs_x.iter().enumerate().filter(|(_, n)| **n) {
@@ -196,11 +294,28 @@ pub(crate) fn vjp(
         if let Some(found) = &mut inner_watch {
             pending = builder.watched(inner, found)?;
         }
-        Ok((builder, x_ports, tails, inner_watch, pending))
+        // What stood for the states stands for what was walked back to, or was there after the step.
+        let mut instead: HashMap<u32, Var> = HashMap::new();
+        for (k, v) in before.iter().enumerate() {
+            instead.insert(history_xs[k].index, *v);
+            let after = map[op.step.carries[k].output.index as usize];
+            if matches!(inner.nodes[after.index as usize].kind, NodeKind::Op(_)) {
+                instead.entry(after.index).or_insert(builder.carries[carries + k]);
+            }
+        }
+        Ok((builder, x_ports, tails, inner_watch, pending, instead))
     })();
     inner.leave(tape);
-    let (builder, x_ports, tails, inner_watch, pending) = recorded?;
+    let (mut builder, x_ports, tails, inner_watch, pending, instead) = recorded?;
     let nodes = inner.nodes.clone();
+    if inverse.is_some() {
+        let instead = share(&mut inner.nodes, instead);
+        for v in &mut builder.outputs {
+            while let Some(&other) = instead.get(&v.index) {
+                *v = other;
+            }
+        }
+    }
     builder.first_held(tape, &inner, &mut h_bars)?;
     let states = builder.carries.len();
     let (adjoint, ports) = builder.finish(tape, inner, &h_bars, &sequences, !op.reverse, Some(scan))?;

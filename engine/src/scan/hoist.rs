@@ -33,6 +33,8 @@ impl Hoist {
                 stack.push(*v);
             }
         }
+        let inverse = builder.inverse.iter().flat_map(|inverse| inverse.after.iter().chain(&inverse.before));
+        stack.extend(inverse);
         let mut roots = vec![false; n];
         stack.iter().for_each(|v| roots[v.index as usize] = true);
         while let Some(v) = stack.pop() {
@@ -43,7 +45,7 @@ impl Hoist {
         let mut varying = vec![false; n];
         for (i, node) in inner.nodes.iter().enumerate() {
             varying[i] = match &node.kind {
-                NodeKind::Carry(_) | NodeKind::X(_) => true,
+                NodeKind::Carry(_) | NodeKind::After(_) | NodeKind::X(_) => true,
                 NodeKind::Op(op) => {
                     op.varies_with_step() || node.inputs.iter().any(|v| varying[v.index as usize])
                 }

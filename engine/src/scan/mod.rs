@@ -8,6 +8,7 @@
 mod builder;
 mod derivative;
 mod hoist;
+mod walk;
 
 use crate::core_ops::{active_mask, chunk_start, expand, keep_ended, select, stop_gradient};
 use crate::dtype::DType;
@@ -17,8 +18,11 @@ use crate::shape::Lead;
 use crate::state::State;
 use crate::tape::{Node, Tape, Var};
 use builder::Builder;
+use walk::Inverse;
 
 pub(crate) use derivative::{jvp, sums, vjp};
+pub use walk::LARGEST_DRIFT;
+pub(crate) use walk::Walk;
 
 /// How far gradients reach back in time.
 ///
@@ -39,6 +43,7 @@ pub struct Scan {
     reverse: bool,
     lengths: Option<Var>,
     horizon: Horizon,
+    walk_back: Option<usize>,
 }
 
 /// What an output of a scan is.
@@ -76,7 +81,19 @@ pub(crate) struct Step {
     pub(crate) ports: Vec<Port>,
     /// For each node of an adjoint step: the node of the forward step it rebuilds.
     pub(crate) rebuilds: Vec<Option<u32>>,
+    /// How the state before the step follows from the state after it, if states are walked back.
+    pub(crate) inverse: Option<Inverse>,
 }
+
+impl Step {
+    /// Which nodes belong to the inverse alone.
+    pub(crate) fn of_inverse(&self) -> Vec<bool> {
+        walk::of_inverse(&self.nodes)
+    }
+}
+
+/// The inverse of a step that has none.
+type NoInverse<C, X> = (usize, f64, fn(&mut Tape, C, X) -> Result<C>);
 
 /// A scan on a tape. Inputs of its node: initial states, sequences, captured values.
 #[derive(Clone, Debug)]
@@ -85,6 +102,8 @@ pub(crate) struct ScanOp {
     pub(crate) reverse: bool,
     /// The scan this one is the adjoint of.
     pub(crate) adjoint_of: Option<Var>,
+    /// Of an adjoint: its states behind the cotangents are those of the scan, walked back.
+    pub(crate) walk: Option<Walk>,
 }
 
 /// Applies `step` at every step of time.
@@ -146,6 +165,72 @@ impl Scan {
         self
     }
 
+    /// Walks the states back in the adjoint instead of keeping them, with an exact one every so many steps; for steps
+    /// with an inverse ([`Scan::run_reversible`]), of others nothing. Gradients change by what rounding does to the
+    /// states that are walked back to, so this is part of the computation and not of a plan.
+    pub fn walk_back(mut self, every: Option<usize>) -> Scan {
+        self.walk_back = every;
+        self
+    }
+
+    /// Records a loop whose step can be inverted: `inverse(tape, after, x) -> before` computes the state before a step
+    /// from the state after it. It is called only where states are walked back ([`Scan::walk_back`]); without, this is
+    /// [`Scan::run`].
+    ///
+    /// `expansion` is the inverse's Lipschitz constant in the state, at least 1: most by which an error of the state
+    /// after becomes larger in the state before, with parameters as they may become. It decides how far may be walked
+    /// back, and a run that finds more drift than follows from it is an error; see [`LARGEST_DRIFT`].
+    ///
+    /// ```
+    /// use retrograd_engine::core_ops::{add, times_i};
+    /// use retrograd_engine::{DType, Program, RunOptions, Scan, Shape, Tape, Ty, core_ops, grad};
+    /// # fn main() -> retrograd_engine::Result<()> {
+    /// let mut tape = Tape::new();
+    /// let w = tape.param("w", DType::C64, [4])?;
+    /// let x = tape.input("x", DType::C64, Shape::sequence([4]))?;
+    /// let zero = core_ops::fill(&mut tape, Ty::new(DType::C64, Shape::rows([4])), 0.0)?;
+    /// // h' = i h + w + x, so h = -i (h' - w - x).
+    /// let (h, ()) = Scan::new().walk_back(Some(100)).run_reversible(
+    ///     &mut tape,
+    ///     zero,
+    ///     x,
+    ///     |tape, h, x| {
+    ///         let (turned, moved) = (times_i(tape, h)?, add(tape, w, x)?);
+    ///         Ok((add(tape, turned, moved)?, ()))
+    ///     },
+    ///     1.0,
+    ///     |tape, h, x| {
+    ///         let moved = add(tape, w, x)?;
+    ///         let moved = core_ops::neg(tape, moved)?;
+    ///         let turned = add(tape, h, moved)?;
+    ///         let turned = times_i(tape, turned)?;
+    ///         core_ops::neg(tape, turned)
+    ///     },
+    /// )?;
+    /// let h = core_ops::real(&mut tape, h)?;
+    /// let sum = core_ops::sum_rows(&mut tape, h)?;
+    /// let loss = core_ops::sum_dims(&mut tape, sum, &[])?;
+    /// let w_bar = grad(&mut tape, loss, &[w])?[0];
+    /// let program = Program::new(&tape, &[w_bar], RunOptions::default())?;
+    /// assert!(program.plan(1000, 8)?.recorded_bytes() <= 11 * 8 * 4 * 16);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Errors: as [`scan`]; an inverse that returns other parts than the state has; a bound of the drift above
+    /// [`LARGEST_DRIFT`], with the number of steps that keeps it below.
+    pub fn run_reversible<C: State, X: State, Y: State>(
+        &self,
+        tape: &mut Tape,
+        carry: C,
+        xs: X,
+        step: impl FnOnce(&mut Tape, C, X) -> Result<(C, Y)>,
+        expansion: f64,
+        inverse: impl FnOnce(&mut Tape, C, X) -> Result<C>,
+    ) -> Result<(C, Y)> {
+        let inverse = self.walk_back.map(|every| (every, expansion, inverse));
+        self.recorded(tape, carry, xs, step, inverse)
+    }
+
     /// Records the loop; see [`scan`].
     pub fn run<C: State, X: State, Y: State>(
         &self,
@@ -153,6 +238,17 @@ impl Scan {
         carry: C,
         xs: X,
         step: impl FnOnce(&mut Tape, C, X) -> Result<(C, Y)>,
+    ) -> Result<(C, Y)> {
+        self.recorded(tape, carry, xs, step, None::<NoInverse<C, X>>)
+    }
+
+    fn recorded<C: State, X: State, Y: State>(
+        &self,
+        tape: &mut Tape,
+        carry: C,
+        xs: X,
+        step: impl FnOnce(&mut Tape, C, X) -> Result<(C, Y)>,
+        inverse: Option<(usize, f64, impl FnOnce(&mut Tape, C, X) -> Result<C>)>,
     ) -> Result<(C, Y)> {
         if tape.is_step() {
             return Err(Error::argument("scan", "a scan inside the step of a scan is not supported"));
@@ -167,7 +263,17 @@ impl Scan {
             .collect::<Result<Vec<_>>>()?;
         let sequences = xs.parts()?;
         let mut inner = Tape::enter(tape);
-        let recorded = self.record(&mut inner, &carry, &inits, &xs, &sequences, step);
+        let recorded = (|| {
+            let (mut builder, y) = self.record(&mut inner, &carry, &inits, &xs, &sequences, step)?;
+            if let Some((every, expansion, inverse)) = inverse {
+                let (after, before) =
+                    self.record_inverse(&mut inner, &builder, (&carry, &inits), &xs, inverse)?;
+                let (roundings, unit) = walk::roundings(&inner, &before);
+                let walk = Walk { every, expansion, roundings, unit }.checked()?;
+                builder.inverse = Some(Inverse { after, before, walk });
+            }
+            Ok((builder, y))
+        })();
         inner.leave(tape);
         let (builder, y) = recorded?;
 
@@ -187,6 +293,49 @@ impl Scan {
         })?;
         tape.label(scan, if self.reverse { "scan (reverse)" } else { "scan" });
         Ok((last, stacked))
+    }
+
+    /// Records how the state before the step follows from the state after it: placeholders and results.
+    fn record_inverse<C: State, X: State>(
+        &self,
+        inner: &mut Tape,
+        builder: &Builder,
+        (carry, inits): (&C, &[(String, Var)]),
+        xs: &X,
+        inverse: impl FnOnce(&mut Tape, C, X) -> Result<C>,
+    ) -> Result<(Vec<Var>, Vec<Var>)> {
+        let mut after = Vec::new();
+        for (i, (name, v)) in inits.iter().enumerate() {
+            let ty = inner.ty(*v)?.clone();
+            after.push(walk::add_after(inner, i, ty, name));
+        }
+        let mut next = after.iter().copied();
+        let c = carry.map_parts(&mut |_, v| Ok(next.next().unwrap_or(v)))?;
+        let mut next = builder.xs.iter().copied();
+        let x = xs.map_parts(&mut |_, v| Ok(next.next().unwrap_or(v)))?;
+        let found = inverse(inner, c, x)?.parts()?;
+        if found.len() != inits.len() {
+            let (expected, got) = (format!("{} parts", inits.len()), format!("{} parts", found.len()));
+            return Err(Error::shape("scan", "state of the inverse", expected, got));
+        }
+        let mask = match self.lengths {
+            Some(lengths) => Some(active_mask(inner, lengths, DType::F32)?),
+            None => None,
+        };
+        let mut before = Vec::new();
+        for ((name, v), after) in found.into_iter().zip(&after) {
+            let v = inner.resolve(v)?;
+            let mut v = expand(inner, v, Lead::N)?;
+            let (old, got) = (inner.ty(*after)?.clone(), inner.ty(v)?.clone());
+            if old != got {
+                return Err(Error::shape("scan", format!("carry `{name}` before the step"), old, got));
+            }
+            if let Some(mask) = mask {
+                v = keep_ended(inner, mask, v, *after)?;
+            }
+            before.push(v);
+        }
+        Ok((after, before))
     }
 
     fn record<C: State, X: State, Y: State>(

@@ -98,13 +98,14 @@ impl Online {
     pub fn last(self) -> Actions {
         let segments = self.at + 1;
         Actions {
-            schedule: Schedule { segments, stride: 1, slots: self.slots },
+            schedule: Schedule { segments, stride: 1, slots: self.slots, walks_back: false },
             half: Half::Both,
             held: self.held,
             order: self.order,
             end: segments,
             state: Some(self.at),
             recorded: false,
+            walked: None,
         }
     }
 

@@ -28,7 +28,7 @@ pub(crate) use units::bytes;
 
 pub use summary::{
     CallSummary, MemoryKind, MemoryLine, PassSummary, PhaseSummary, PlanSummary, ReplaySummary, ScanRole,
-    ScanSummary,
+    ScanSummary, WalkSummary,
 };
 pub(crate) use summary::{call as call_summary, phase_names};
 

@@ -29,7 +29,9 @@ pub(super) fn of(s: &ScanItem, m: &Memory, chunk: usize) -> Vec<PassSummary> {
             for action in pair.schedule.forward_actions() {
                 match action {
                     Action::Advance { from, to } if s.sweep.is_some() => add(Pass::Sweep, bounds(from, to)),
-                    Action::Record { from, to } => add(Pass::Run, bounds(from, to)),
+                    Action::Advance { from, to } | Action::Record { from, to } => {
+                        add(Pass::Run, bounds(from, to));
+                    }
                     _ => {}
                 }
             }

@@ -36,6 +36,8 @@ pub struct PlanSummary {
     pub items: usize,
     /// How segments are replayed; `None` if whole sequences are recorded.
     pub replay: Option<ReplaySummary>,
+    /// States that are walked back to instead of kept.
+    pub walks: Vec<WalkSummary>,
     /// Whether only states are kept and every other value is rebuilt from them.
     pub rebuilds_everything: bool,
     /// In which precision values are kept.
@@ -119,6 +121,22 @@ pub struct ReplaySummary {
     pub repetitions: usize,
     /// Steps of forward work beyond one pass.
     pub extra_forward_steps: u64,
+}
+
+/// How the states of a scan are walked back to.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct WalkSummary {
+    /// Their names.
+    pub states: Vec<String>,
+    /// Steps between those that are kept.
+    pub every: usize,
+    /// Most by which a step back enlarges an error of the state.
+    pub expansion: f64,
+    /// Roundings of a step back.
+    pub roundings: f64,
+    /// What a state is off at most, relative to the largest entry of the states.
+    pub bound: f64,
 }
 
 /// How a scan takes part in keeping and replaying.
@@ -383,7 +401,8 @@ fn scan(plan: &Plan, item: usize, s: &ScanItem, once: Vec<CallSummary>) -> ScanS
         Role::Adjoint(_) => (ScanRole::Adjoint, Vec::new()),
         Role::Forward(p) => {
             let pair = &outer.pairs[p];
-            let states = pair.states.keys().map(|&k| names::state(outer, p, k));
+            let recorded = pair.recorded();
+            let states = recorded.keys().map(|&k| names::state(outer, p, k));
             (ScanRole::Forward, states.chain(names::kept(pair)).collect())
         }
     };
@@ -428,7 +447,7 @@ pub(super) fn of(plan: &Plan) -> PlanSummary {
             scans.push(scan(plan, i, s, std::mem::take(&mut before[i])));
         }
     }
-    let replay = m.pairs.iter().map(|p| p.schedule).find(|s| s.segments() > 1);
+    let replay = m.pairs.iter().map(|p| p.schedule).find(|s| s.segments() > 1 && !s.walks_back());
     let replay = match (replay, plan.segments()) {
         (Some(schedule), Some((leaf, slots))) => Some(ReplaySummary {
             segments: schedule.segments(),
@@ -439,6 +458,16 @@ pub(super) fn of(plan: &Plan) -> PlanSummary {
         }),
         _ => None,
     };
+    let walks = (outer.pairs.iter().enumerate()).filter_map(|(p, pair)| {
+        let walk = pair.walk?;
+        Some(WalkSummary {
+            states: pair.states.keys().map(|&k| names::state(outer, p, k)).collect(),
+            every: walk.every,
+            expansion: walk.expansion,
+            roundings: walk.roundings,
+            bound: walk.bound(walk.every.min(m.steps)),
+        })
+    });
     let flops = plan.flops();
     let least = work::of_run(&plan.unbudgeted, size, 0);
     PlanSummary {
@@ -454,6 +483,7 @@ pub(super) fn of(plan: &Plan) -> PlanSummary {
         peak_item,
         items: outer.items.len(),
         replay,
+        walks: walks.collect(),
         rebuilds_everything: plan.rebuilds_everything(),
         stash: m.stash,
         flops,

@@ -71,6 +71,7 @@ fn title(c: &mut Canvas, s: &PlanSummary) -> f64 {
             plural(r.slots as u64, "checkpoint slot"),
             plural(r.extra_forward_steps, "step")
         ),
+        None if !s.walks.is_empty() => "states walked back".into(),
         None => "nothing replayed".into(),
     };
     let text = format!(

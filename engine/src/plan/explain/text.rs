@@ -3,7 +3,9 @@
 use std::fmt::{self, Write as _};
 
 use super::names;
-use super::summary::{CallSummary, MemoryKind, MemoryLine, PhaseSummary, PlanSummary, ScanRole, ScanSummary};
+use super::summary::{
+    CallSummary, MemoryKind, MemoryLine, PhaseSummary, PlanSummary, ScanRole, ScanSummary, WalkSummary,
+};
 use super::units::{bytes, flops, percent, plural};
 
 /// Columns.
@@ -69,7 +71,11 @@ impl Text<'_> {
                 self.term("tiles", &cut_text(first))?;
             }
         }
-        for scan in s.scans.iter().filter(|x| x.role == ScanRole::Forward) {
+        for walk in &s.walks {
+            self.term("walked back", &walk_text(walk))?;
+        }
+        let keeps = |x: &&ScanSummary| x.role == ScanRole::Forward && !x.kept.is_empty();
+        for scan in s.scans.iter().filter(keeps) {
             let held = if s.stash.rounds() { format!(", as {}", s.stash) } else { String::new() };
             self.term("kept", &format!("{}{held}", names::counted(&scan.kept).join(", ")))?;
         }
@@ -78,6 +84,7 @@ impl Text<'_> {
             self.term("rebuilt", &format!("{}{all}", names::counted(&scan.rebuilt).join(", ")))?;
         }
         let replayed = match &s.replay {
+            None if !s.walks.is_empty() => "nothing".into(),
             None => "nothing; whole sequences are recorded".into(),
             Some(r) => format!(
                 "{} of {}, {}; none is advanced over more than {}; {} of forward work more than one pass",
@@ -224,6 +231,17 @@ impl Text<'_> {
         }
         Ok(())
     }
+}
+
+fn walk_text(w: &WalkSummary) -> String {
+    format!(
+        "{}, from one kept every {}; off by at most {:.1e} of the largest ({} roundings a step, expansion {})",
+        names::counted(&w.states).join(", "),
+        plural(w.every as u64, "step"),
+        w.bound,
+        w.roundings.round(),
+        w.expansion
+    )
 }
 
 fn cut_text(s: &ScanSummary) -> String {

@@ -167,7 +167,8 @@ impl Walk<'_> {
             }
             Role::Forward(p) => {
                 let slots = &plan.decision.memory.pairs[p];
-                let rates = Rates { advance: rate(s.sweep.as_ref()), record: own, backward: 0.0 };
+                let advance = s.sweep.as_ref().map_or(own, |p| rate(Some(p)));
+                let rates = Rates { advance, record: own, backward: 0.0 };
                 for action in slots.schedule.forward_actions() {
                     self.action(at, p, slots, action, &rates, s.reverse);
                 }
