@@ -11,6 +11,7 @@ use super::approximation::{Approximation, Half, Lengths};
 use super::map::{Factor, MapBlock, Moved, moved_part};
 use super::matrix::stored;
 use super::parallel;
+use super::shrink::{samples, towards_diagonal};
 use super::structure::{Moments, Structure};
 use crate::elementwise::{Real, with_real};
 use crate::error::{Error, Result};
@@ -38,6 +39,8 @@ pub(crate) struct Inversion {
     pub(crate) power: f64,
     /// Whether π balances the two factors.
     pub(crate) pi: bool,
+    /// Decay of the averages.
+    pub(crate) decay: f64,
 }
 
 /// A tensor of the state: name, type and sizes.
@@ -149,9 +152,9 @@ impl Block {
             Block::Map(_) => Ok(Vec::new()),
             Block::Full { param, size } => {
                 let f = get(&format!("{param}/kfac.F"))?;
-                let damped = Mat::from_fn(*size, *size, |i, j| {
-                    f.get(i * size + j).re / weight + if i == j { how.lambda } else { 0.0 }
-                });
+                let average = Mat::from_fn(*size, *size, |i, j| f.get(i * size + j).re / weight);
+                let mut damped = towards_diagonal(&average, samples(how.decay, weight));
+                (0..*size).for_each(|i| damped[(i, i)] += how.lambda);
                 let llt = damped.llt(Side::Lower).map_err(|_| Error::Mismatch {
                     what: format!("statistics of `{param}`"),
                     expected: "a damping above 0".into(),

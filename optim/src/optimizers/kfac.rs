@@ -252,7 +252,13 @@ impl Kfac {
     }
 
     fn inversion(&self, lambda: f64) -> Inversion {
-        Inversion { approximation: self.approximation, lambda, power: self.damping_power, pi: self.pi }
+        Inversion {
+            approximation: self.approximation,
+            lambda,
+            power: self.damping_power,
+            pi: self.pi,
+            decay: self.decay,
+        }
     }
 
     /// Updates between two of what is done `every` so many, `since` updates after the first.
