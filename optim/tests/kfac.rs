@@ -596,7 +596,8 @@ fn damping_adapts_and_the_constraint_binds() {
     let mut params = problem.at.clone();
     let mut state = kfac.init(&params).unwrap();
     let lambda = |s: &State| s.tensors().require("/kfac.lambda").unwrap().item().unwrap();
-    for expected in [1.5, 0.75, 0.375] {
+    // A step is judged by the batch after it.
+    for expected in [3.0, 1.5, 0.75, 0.375] {
         let grads = problem.gradient();
         kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut problem).unwrap();
         problem.at = params.clone();
@@ -826,6 +827,76 @@ impl Curvature for Judged {
     fn loss_before(&self) -> f64 {
         self.loss
     }
+}
+
+/// A step that did well on its own batch alone: the next one decides.
+#[test]
+fn steps_are_judged_by_a_batch_that_they_have_not_seen() {
+    for rule in [&["step=quadratic"][..], &["step=fixed", "lr=0.1", "momentum_form=regular"]] {
+        let problem = Regression::new(&mut Normal(22));
+        let kfac =
+            regression_kfac(&[&["adapt=true", "damping=3", "lm_every=1", "lm_decay=0.5"], rule].concat());
+        let (grads, start) = (problem.gradient(), problem.at.clone());
+        let (mut params, mut state) = (start.clone(), kfac.init(&start).unwrap());
+        let first = problem.mean_loss(&start);
+        let mut judged = Judged { problem, loss: first };
+        kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut judged).unwrap();
+        assert!(judged.problem.mean_loss(&params) < first, "the batch itself likes the step");
+        // Before the step the next batch has the loss `first`, after it a little more.
+        let lambda = |state: &State| state.tensors().get("/kfac.lambda").unwrap().get(0).re;
+        assert_eq!(lambda(&state), 3.0);
+        judged.loss = 1.01 * first;
+        kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut judged).unwrap();
+        assert_eq!(lambda(&state), 6.0, "{rule:?}");
+    }
+}
+
+/// A full block gets one sample of its Fisher matrix for each batch. With fewer of them than it has numbers the step must
+/// not go as far as damping lets it along what no sample has seen: of the steps from an average as it is the curvature is
+/// hundreds of times what the block says.
+#[test]
+fn a_full_block_of_few_samples_does_not_run_along_what_they_have_not_seen() {
+    const N: usize = 48;
+    const SAMPLES: usize = 10;
+    let mut random = Normal(23);
+    // Cosine waves along the block, so that it is not diagonal.
+    let scale: Vec<f64> = (0..N).map(|k| 2.0 / (1.0 + k as f64).sqrt()).collect();
+    let basis = Mat::from_fn(N, N, |i, k| {
+        let norm = if k == 0 { 1.0 } else { 2.0f64 };
+        (norm / N as f64).sqrt() * (std::f64::consts::PI * (i as f64 + 0.5) * k as f64 / N as f64).cos()
+    });
+    let root = Mat::from_fn(N, N, |i, k| basis[(i, k)] * scale[k]);
+    let mut draw = || -> Mat<f64> { &root * Mat::from_fn(N, 1, |_, _| random.next()) };
+    let burn_in = SAMPLES - 1;
+    let settings = Settings::parse([
+        format!("burn_in={burn_in}"),
+        "damping=1e-4".into(),
+        "adapt=false".into(),
+        "step=fixed".into(),
+        "lr=1".into(),
+        "momentum=0".into(),
+    ]);
+    let mut kfac = optimizer("kfac", &settings.unwrap()).unwrap();
+    let vector = |m: &Mat<f64>| {
+        let values: Vec<f64> = (0..N).map(|i| m[(i, 0)]).collect();
+        let mut p = Params::new();
+        p.insert("v", Tensor::from_slice([N], &values).unwrap());
+        p
+    };
+    let start = vector(&Mat::zeros(N, 1));
+    kfac.bind(&Structure::default(), &start).unwrap();
+    let (mut params, mut state) = (start.clone(), kfac.init(&start).unwrap());
+    let gradient = draw();
+    for _ in 0..SAMPLES {
+        let gradients = vector(&draw());
+        let moments = Moments { maps: vec![], gradients, rows: 1, lengths: vec![(1, 1.0)] };
+        kfac.update_with(&vector(&gradient), &mut state, &mut params, 1.0, &mut Given(moments)).unwrap();
+    }
+    let step = Mat::from_fn(N, 1, |i, _| params.get("v").unwrap().get(i).re);
+    let slope = (gradient.transpose() * &step)[(0, 0)];
+    let curvature = (root.transpose() * &step).squared_norm_l2();
+    // The exact inverse has a curvature equal to minus the slope.
+    assert!(slope < 0.0 && curvature < -10.0 * slope, "slope {slope}, curvature {curvature}");
 }
 
 #[test]

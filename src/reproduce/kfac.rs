@@ -70,8 +70,8 @@ pub const PROBLEMS: &[Problem] = &[
         title: "adding, T = 200, iRNN of 128 units",
         task: "adding",
         cell: "irnn",
-        set: &["hidden=128", "T=200", "batch=64", "online=true", "valid=64", "test=64"],
-        updates: 1500,
+        set: &["hidden=128", "T=200", "batch=64", "online=true", "valid=64", "test=64", "clip=norm-pytorch"],
+        updates: 1200,
     },
 ];
 
@@ -176,6 +176,8 @@ impl Run {
         let mut smooth = f64::NAN;
         for n in 1..=updates {
             let loss = match trainer.step() {
+                // No number, but the step that led there was taken back.
+                Ok(step) if !step.loss.is_finite() => f64::MAX,
                 Ok(step) => step.loss,
                 Err(Error::NonFinite { .. }) => f64::NAN,
                 Err(error) => return Err(error),

@@ -197,8 +197,14 @@ impl Half {
         let n = c0.nrows();
         if kind == Approximation::Independence {
             let damped = Mat::from_fn(n, n, |i, j| c0[(i, j)] + if i == j { damping } else { 0.0 });
-            let llt = damped.llt(Side::Lower).map_err(|_| unfit(c0))?;
-            return Ok(Half::Independence { inverse: symmetric(&llt.inverse()) });
+            let inverse = match damped.llt(Side::Lower) {
+                Ok(llt) => symmetric(&llt.inverse()),
+                Err(_) => {
+                    let w = whitening(c0, damping)?;
+                    w.transpose() * &w
+                }
+            };
+            return Ok(Half::Independence { inverse });
         }
         let w = whitening(c0, damping)?;
         let zero = Mat::zeros(n, n);

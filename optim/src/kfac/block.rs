@@ -243,6 +243,35 @@ pub(crate) fn apply_all(
     Ok(())
 }
 
+/// Mean curvature along a parameter: of maps, or, where there is none, of other blocks.
+///
+/// Blocks of a few numbers are left out: of a step size or a factor that a whole matrix is made of they are thousands of
+/// times as curved as everything else, and would decide alone.
+pub(crate) fn mean_curvature(
+    blocks: &[Block],
+    lengths: &Lengths,
+    weight: f64,
+    tensors: &Params,
+) -> Result<f64> {
+    let (mut maps, mut others) = ((0.0, 0), (0.0, 0));
+    let add = |sum: &mut (f64, usize), (trace, size): (f64, usize)| *sum = (sum.0 + trace, sum.1 + size);
+    for block in blocks {
+        let (key, size, stride) = match block {
+            Block::Map(m) => {
+                add(&mut maps, m.trace(lengths, weight, tensors)?);
+                continue;
+            }
+            Block::Full { param, size } => (format!("{param}/kfac.F"), *size, size + 1),
+            Block::Diagonal { param, size } => (format!("{param}/kfac.D"), *size, 1),
+        };
+        let missing = || Error::Missing { what: format!("optimiser state `{key}`") };
+        let average = tensors.get(&key).ok_or_else(missing)?;
+        add(&mut others, ((0..size).map(|i| average.get(i * stride).re).sum::<f64>() / weight, size));
+    }
+    let (trace, size) = if maps.1 > 0 { maps } else { others };
+    Ok(if size > 0 { trace / size as f64 } else { 0.0 })
+}
+
 /// New cached inverses of all blocks. `weight` is the running weight of the averages.
 ///
 /// Errors: a factor that is singular without damping, or not finite.

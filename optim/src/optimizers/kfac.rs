@@ -7,7 +7,7 @@ use crate::elementwise::{check_like, not_differentiable};
 use crate::error::{Error, Result};
 use crate::kfac::approximation::Lengths;
 use crate::kfac::background::{Background, Task};
-use crate::kfac::block::{Block, Inversion, Place, WEIGHT, apply_all, choose};
+use crate::kfac::block::{Block, Inversion, Place, WEIGHT, apply_all, choose, mean_curvature};
 use crate::kfac::vector::{add_scaled, dot, scaled};
 use crate::kfac::{Adaptation, Approximation, BlockKind, Curvature, Plane, Structure, Targets, Wanted};
 use crate::optimizer::Optimizer;
@@ -28,8 +28,9 @@ use crate::table::Entry;
 /// step=fixed, momentum_form=adam:     v ← μ v + ∇,          θ ← θ − η F̂^{−1} v
 /// step=fixed, momentum_form=regular:  v ← μ v + F̂^{−1} ∇,   θ ← θ − η v
 /// fixed, with a constraint c:  F̂^{−1}∇ is scaled by min(1, √(c / (η² ∇ᵀF̂^{−1}∇)))    (Ba, Grosse, Martens 2017)
-/// where the next loss is more than twice the one before:  θ ← θ − δ, δ ← 0, λ ← λ/ω⁴  (step=quadratic, adapted λ)
-/// every k updates:  ρ = (loss after − loss before) / (∇ᵀδ + ½ δᵀFδ);  λ ← λ ω for ρ > ¾, λ/ω for ρ < ¼, ω = lm_decay^k
+/// where the next loss is more than twice the one before, or no number:  θ ← θ − δ, δ ← 0, λ ← λ/ω⁴  (step=quadratic, adapted λ)
+/// every k updates:  ρ = (loss after δ − loss before it, of the next batch) / (∇ᵀδ + ½ δᵀFδ)
+///                   λ ← λ ω for ρ > ¾, λ/ω for ρ < ¼, ω = lm_decay^k
 /// ```
 ///
 /// Blocks: Kronecker factors of each linear map with its bias, recurrent or not; of an embedding with a diagonal `A_0` and
@@ -38,7 +39,7 @@ use crate::table::Entry;
 /// name. Complex maps are inverted as real matrices of twice the size with half the mean square in each component.
 /// Factors are averaged and decomposed in double precision, and multiplied in that of the parameters; blocks in parallel.
 ///
-/// Defaults: `option2`, λ = 0.03 adapted every 5 updates by 0.95⁵, decay 0.95, 5 updates at the start that only gather
+/// Defaults: `option2`, λ at first five times the mean curvature of a map's parameters, adapted every 5 updates by 0.95⁵, decay 0.95, 5 updates at the start that only gather
 /// statistics, then statistics every fourth update and inverses every twentieth, but four times as often in the first 100
 /// updates and twice as often in the next; `step=quadratic`; statistics and products of an eighth of a batch's rows, as
 /// Martens and Grosse take for statistics (section 8). An update then costs about twice a first-order one.
@@ -69,8 +70,8 @@ pub struct Kfac {
     pub momentum: f64,
     /// c of the norm constraint; 0 for none.
     pub constraint: f64,
-    /// First λ.
-    pub damping: f64,
+    /// First λ; `None` takes it from the first statistics: five times the mean curvature along a parameter of a map.
+    pub damping: Option<f64>,
     /// `p` of `λ / T^p`.
     pub damping_power: f64,
     /// Whether π balances the factors.
@@ -140,7 +141,7 @@ impl Default for Kfac {
             momentum_form: MomentumForm::Adam,
             momentum: 0.9,
             constraint: 0.0,
-            damping: 0.03,
+            damping: None,
             damping_power: 1.0,
             pi: true,
             adaptation: Some(Adaptation::default()),
@@ -166,6 +167,12 @@ impl Default for Kfac {
 
 const LAMBDA: &str = "/kfac.lambda";
 const LOSS: &str = "/kfac.loss";
+/// What the model said of the last step, until it is judged; 0 for nothing to judge.
+const PREDICTED: &str = "/kfac.predicted";
+
+/// First λ as a multiple of the mean curvature `tr F / n` of maps. With π and λ/T the Kronecker factors of a map of mean
+/// curvature are damped by the root of it times the mean of their own eigenvalues.
+const FIRST_DAMPING: f64 = 5.0;
 
 /// A step is taken back where the loss after it is so many times the loss before.
 const MUCH_WORSE: f64 = 2.0;
@@ -186,6 +193,10 @@ fn adopt(found: Vec<(String, Tensor)>, tensors: &mut Params) -> Result<()> {
 
 fn velocity(name: &str) -> String {
     format!("{name}/kfac.v")
+}
+
+fn last_step(name: &str) -> String {
+    format!("{name}/kfac.d")
 }
 
 impl Kfac {
@@ -210,12 +221,21 @@ impl Kfac {
     fn places(&self, params: &Params) -> Vec<Place> {
         let mut all: Vec<Place> = self.blocks.iter().flat_map(|b| b.places(self.approximation)).collect();
         let blocked = self.blocked(params);
-        all.extend(blocked.iter().map(|(name, t)| (velocity(name), t.dtype(), t.dims().to_vec())));
+        let like = |key: &dyn Fn(&str) -> String| -> Vec<Place> {
+            blocked.iter().map(|(name, t)| (key(name), t.dtype(), t.dims().to_vec())).collect()
+        };
+        all.extend(like(&velocity));
+        if self.keeps_step() {
+            all.extend(like(&last_step));
+        }
         if self.inverse_lag > 0 {
             all.extend(Task::places(self.blocks.iter().flat_map(|b| b.places(self.approximation))));
         }
         if !self.blocks.is_empty() {
-            all.extend([WEIGHT, LAMBDA, LOSS].map(|k| (k.to_string(), retrograd_engine::DType::F64, vec![])));
+            all.extend(
+                [WEIGHT, LAMBDA, LOSS, PREDICTED]
+                    .map(|k| (k.to_string(), retrograd_engine::DType::F64, vec![])),
+            );
         }
         all
     }
@@ -316,9 +336,36 @@ impl Kfac {
         Ok(out)
     }
 
+    /// Whether the last step is kept besides the velocity, which is that step in the quadratic rule.
+    fn keeps_step(&self) -> bool {
+        self.step == StepRule::Fixed && self.adaptation.is_some()
+    }
+
+    /// The last step of the blocked parameters.
+    fn step_before(&self, tensors: &Params, params: &Params) -> Params {
+        let key = if self.keeps_step() { last_step } else { velocity };
+        let blocked = self.blocked(params);
+        let steps = blocked.names().filter_map(|n| Some((n.to_string(), tensors.get(&key(n))?.clone())));
+        steps.collect()
+    }
+
+    /// Adapts the damping to what the last step did to the loss of this batch, which it has not seen. On the batch whose
+    /// gradient it came from every step does well, and better the less it is damped: it fits the noise of that batch.
+    fn judge(&self, curvature: &mut dyn Curvature, tensors: &mut Params, params: &Params) -> Result<()> {
+        let predicted = Kfac::scalar(tensors, PREDICTED)?;
+        let Some(lm) = self.adaptation.filter(|_| predicted != 0.0) else { return Ok(()) };
+        let mut before = params.clone();
+        add_scaled(&mut before, &self.step_before(tensors, params), -1.0)?;
+        let change = curvature.loss_before() - curvature.loss(&before)?;
+        let lambda = lm.next(Kfac::scalar(tensors, LAMBDA)?, change, predicted);
+        tensors.insert(LAMBDA, Tensor::scalar(lambda));
+        tensors.insert(PREDICTED, Tensor::scalar(0.0f64));
+        Ok(())
+    }
+
     /// Takes the last step back where the loss of this batch says that it made things much worse, with more damping from
     /// now on; whether it did. The quadratic model knows nothing of a recurrence that begins to expand.
-    fn take_back(
+    fn much_worse(
         &self,
         step: u64,
         curvature: &dyn Curvature,
@@ -326,21 +373,29 @@ impl Kfac {
         moved: &mut Params,
     ) -> Result<bool> {
         let (before, now) = (Kfac::scalar(tensors, LOSS)?, curvature.loss_before());
-        let possible = self.step == StepRule::Quadratic && step > self.burn_in && before > 0.0;
-        let Some(lm) = self.adaptation.filter(|_| possible && now > MUCH_WORSE * before) else {
-            let mean = if before > 0.0 { 0.5 * (before + now) } else { now };
-            tensors.insert(LOSS, Tensor::scalar(mean));
-            return Ok(false);
-        };
-        let steps = self.blocked(moved);
-        let steps = steps.names().filter_map(|n| Some((n.to_string(), tensors.get(&velocity(n))?.clone())));
-        let steps: Params = steps.collect();
+        if before > 0.0 && now > MUCH_WORSE * before && self.undo(step, tensors, moved)? {
+            return Ok(true);
+        }
+        if before > 0.0 && !now.is_finite() {
+            return Err(Error::NotFinite { name: "loss".into(), index: 0, value: now.to_string() });
+        }
+        let mean = if before > 0.0 { 0.5 * (before + now) } else { now };
+        tensors.insert(LOSS, Tensor::scalar(mean));
+        Ok(false)
+    }
+
+    /// Undoes the last step and damps more, if there was one and damping is adapted.
+    fn undo(&self, step: u64, tensors: &mut Params, moved: &mut Params) -> Result<bool> {
+        let steps = self.step_before(tensors, moved);
+        let possible = self.step == StepRule::Quadratic && step > self.burn_in && dot(&steps, &steps)? > 0.0;
+        let Some(lm) = self.adaptation.filter(|_| possible) else { return Ok(false) };
         add_scaled(moved, &steps, -1.0)?;
         for (name, step) in steps.iter() {
             tensors.insert(velocity(name), Tensor::zeros(step.dtype(), step.dims())?);
         }
         let lambda = Kfac::scalar(tensors, LAMBDA)? * lm.decay.powf(-(lm.every as f64) * f64::from(BACK));
         tensors.insert(LAMBDA, Tensor::scalar(lambda));
+        tensors.insert(PREDICTED, Tensor::scalar(0.0f64));
         Ok(true)
     }
 
@@ -457,7 +512,7 @@ impl Optimizer for Kfac {
             .with("momentum", self.momentum)
             .with("momentum_form", if self.momentum_form == MomentumForm::Adam { "adam" } else { "regular" })
             .with("norm_constraint", self.constraint)
-            .with("damping", self.damping)
+            .with("damping", self.damping.map_or("auto".into(), |d| d.to_string()))
             .with("damping_power", self.damping_power)
             .with("pi", self.pi)
             .with("adapt", self.adaptation.is_some())
@@ -493,7 +548,7 @@ impl Optimizer for Kfac {
         Range::NonNegative.check(owner, "adam_lr", self.adam_lr)?;
         Range::Below1.check(owner, "momentum", self.momentum)?;
         Range::NonNegative.check(owner, "norm_constraint", self.constraint)?;
-        Range::NonNegative.check(owner, "damping", self.damping)?;
+        Range::NonNegative.check(owner, "damping", self.damping.unwrap_or(0.0))?;
         Range::NonNegative.check(owner, "damping_power", self.damping_power)?;
         Range::Below1.check(owner, "decay", self.decay)?;
         Range::NonNegative.check(owner, "weight_decay", self.weight_decay)?;
@@ -563,7 +618,7 @@ impl Optimizer for Kfac {
             tensors.insert(key, Tensor::zeros(dtype, dims)?);
         }
         if !self.blocks.is_empty() {
-            tensors.insert(LAMBDA, Tensor::scalar(self.damping));
+            tensors.insert(LAMBDA, Tensor::scalar(self.damping.unwrap_or(0.0)));
         }
         Ok(State::new(tensors))
     }
@@ -583,6 +638,20 @@ impl Optimizer for Kfac {
 
     fn update(&self, grads: &Params, state: &mut State, params: &mut Params, lr_scale: f64) -> Result<()> {
         self.update_with(grads, state, params, lr_scale, &mut crate::kfac::NoCurvature)
+    }
+
+    fn take_back(&self, state: &mut State, params: &mut Params) -> Result<bool> {
+        if self.blocks.is_empty() {
+            return Ok(false);
+        }
+        let (mut tensors, mut moved) = (state.tensors().clone(), params.clone());
+        if !self.undo(state.step(), &mut tensors, &mut moved)? {
+            return Ok(false);
+        }
+        *params = moved;
+        *state.tensors_mut() = tensors;
+        state.count_step();
+        Ok(true)
     }
 
     fn update_with(
@@ -619,17 +688,24 @@ impl Optimizer for Kfac {
             check_like(|| format!("gradient of `{name}`"), param, grad)?;
         }
         let mut tensors = state.tensors().clone();
-        if self.take_back(step, curvature, &mut tensors, &mut moved)? {
+        if self.much_worse(step, curvature, &mut tensors, &mut moved)? {
             *params = moved;
             *state.tensors_mut() = tensors;
             state.count_step();
             return Ok(());
         }
+        self.judge(curvature, &mut tensors, params)?;
         let started = step >= self.burn_in;
         let (invert, take_over) = self.due(step);
         let mut lambda = Kfac::scalar(&tensors, LAMBDA)?;
         if self.gathers(step, invert) {
             let lengths = self.gather(step, curvature, &mut tensors)?;
+            if step == self.burn_in && self.damping.is_none() {
+                let weight = Kfac::scalar(&tensors, WEIGHT)?;
+                lambda = FIRST_DAMPING * mean_curvature(&self.blocks, &lengths, weight, &tensors)?;
+                lambda = lambda.max(self.adaptation.unwrap_or_default().least);
+                tensors.insert(LAMBDA, Tensor::scalar(lambda));
+            }
             if invert {
                 self.begin(step == self.burn_in, &lengths, lambda, &mut tensors, curvature.threads())?;
             }
@@ -651,10 +727,13 @@ impl Optimizer for Kfac {
                 return Err(Error::NotFinite { name, index: 0, value });
             }
             add_scaled(&mut moved, &delta, 1.0)?;
-            if let (Some(lm), true, Some(predicted)) = (self.adaptation, judged, predicted) {
-                let change = curvature.loss(&moved)? - curvature.loss_before();
-                lambda = lm.next(lambda, change, predicted);
-                tensors.insert(LAMBDA, Tensor::scalar(lambda));
+            if self.keeps_step() {
+                for (name, step) in delta.iter() {
+                    tensors.insert(last_step(name), step.clone());
+                }
+            }
+            if let (true, Some(predicted)) = (judged, predicted) {
+                tensors.insert(PREDICTED, Tensor::scalar(predicted));
             }
         }
         for (key, tensor) in adam_state.tensors().iter() {
@@ -712,7 +791,11 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
             "0",
             "largest squared norm of a fixed step in the metric; 0 for none",
         ),
-        OptionSpec::new("damping", "0.03", "first multiple of the identity added to the Fisher"),
+        OptionSpec::new(
+            "damping",
+            "auto",
+            "first multiple of the identity added to the Fisher; auto: by the first statistics",
+        ),
         OptionSpec::new("damping_power", "1", "p of damping / T^p"),
         OptionSpec::new("pi", "true", "whether damping is balanced between the two factors"),
         OptionSpec::new("adapt", "true", "whether damping is adapted by how well the model did"),
@@ -769,7 +852,10 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
             momentum_form: read.choice("momentum_form", &forms)?,
             momentum: read.real("momentum")?,
             constraint: read.real("norm_constraint")?,
-            damping: read.real("damping")?,
+            damping: match read.text("damping")? {
+                "auto" => None,
+                _ => Some(read.real("damping")?),
+            },
             damping_power: read.real("damping_power")?,
             pi: read.flag("pi")?,
             adaptation: read.flag("adapt")?.then_some(lm),
