@@ -23,26 +23,30 @@ use crate::table::Entry;
 /// C ← decay C + (1 − decay) C_batch                        C of A_0, A_1, G_0, G_1; divided by its own running weight
 /// λ' = λ / T^p,  A_0 ← A_0 + π √λ' I,  G_0 ← G_0 + √λ'/π I     π = √((tr A_0/n_A) / (tr G_0/n_G))
 /// Δ = F̂^{−1} ∇                                             block by block, see kfac::approximation
+/// Δ_b ← c_b Δ_b,  c_b = ∇_bᵀΔ_b / Δ_bᵀ(F + λI)Δ_b          step=quadratic; measured at inversions, geometric averages
 ///
 /// step=quadratic:  δ = α Δ + μ δ_before, (α, μ) the least point of ∇ᵀδ + ½ δᵀ(F + λI)δ, F exact   θ ← θ + δ
 /// step=fixed, momentum_form=adam:     v ← μ v + ∇,          θ ← θ − η F̂^{−1} v
 /// step=fixed, momentum_form=regular:  v ← μ v + F̂^{−1} ∇,   θ ← θ − η v
 /// fixed, with a constraint c:  F̂^{−1}∇ is scaled by min(1, √(c / (η² ∇ᵀF̂^{−1}∇)))    (Ba, Grosse, Martens 2017)
-/// where the next loss is more than twice the one before, or no number:  θ ← θ − δ, δ ← 0, λ ← λ/ω⁴  (step=quadratic, adapted λ)
-/// every k updates:  ρ = (loss after δ − loss before it, of the next batch) / (∇ᵀδ + ½ δᵀFδ)
-///                   λ ← λ ω for ρ > ¾, λ/ω for ρ < ¼, ω = lm_decay^k
+/// where the next loss is no number, or more than twice the one before:  θ ← θ − δ, δ ← 0, λ ← λ/ω⁴  (adapted λ alone)
+/// every k updates:  ρ = (loss after − loss before) / (∇ᵀδ + ½ δᵀFδ);  λ ← λ ω for ρ > ¾, λ/ω for ρ < ¼, ω = lm_decay^k
+/// at an inversion:  λ at least `damping_floor` times the mean of F's diagonal over maps
 /// ```
 ///
 /// Blocks: Kronecker factors of each linear map with its bias, recurrent or not; of an embedding with a diagonal `A_0` and
-/// steps taken as independent; the full matrix for other tensors of at most `full` real numbers, the diagonal for longer
-/// vectors; other parameters are moved by Adam (`adam_lr`), and [`Optimizer::describe`] says which. `blocks` overrides by
-/// name. Complex maps are inverted as real matrices of twice the size with half the mean square in each component.
-/// Factors are averaged and decomposed in double precision, and multiplied in that of the parameters; blocks in parallel.
+/// steps taken as independent; the full matrix for other tensors of at most `full` real numbers, estimated from one sample
+/// a batch and shrunk towards its diagonal while samples are few; the diagonal for longer vectors; other parameters are
+/// moved by Adam (`adam_lr`), and [`Optimizer::describe`] says which. `blocks` overrides by name. Complex maps are inverted
+/// as real matrices of twice the size with half the mean square in each component. Factors are averaged and decomposed in
+/// double precision, and multiplied in that of the parameters; blocks in parallel.
 ///
-/// Defaults: `option2`, λ at first five times the mean curvature of a map's parameters, adapted every 5 updates by 0.95⁵, decay 0.95, 5 updates at the start that only gather
-/// statistics, then statistics every fourth update and inverses every twentieth, but four times as often in the first 100
-/// updates and twice as often in the next; `step=quadratic`; statistics and products of an eighth of a batch's rows, as
-/// Martens and Grosse take for statistics (section 8). An update then costs about twice a first-order one.
+/// Defaults: `option2`; λ at first ten times the mean of the diagonal of F over maps, adapted every 5 updates by 0.95⁵ and
+/// never below three tenths of that mean: on its own batch a step does the better the less it is damped; decay 0.95; 5
+/// updates at the start that only gather statistics, then statistics every fourth update and inverses every twentieth, but
+/// four times as often in the first 100 updates and twice as often in the next; `step=quadratic`; statistics and products of
+/// an eighth of a batch's rows, as Martens and Grosse take for statistics (section 8). An update then costs about twice a
+/// first-order one.
 ///
 /// State: averages (`f64`) and cached inverses of every block, the last step or velocity `kfac.v`, `m` and `v` of
 /// parameters left to Adam, `/kfac.weight`, `/kfac.lambda`, `/kfac.loss`.
@@ -51,8 +55,8 @@ use crate::table::Entry;
 ///
 /// **Differs from** the reference implementation: eigenvalues ψ of Option 1 keep their signs unless `psi=absolute`; its
 /// symmetrised `C_1` is a copy; `1/S(ψ)` is bounded where `S` vanishes; sequences of several lengths use the mean of `S`
-/// over the lengths and all their steps as the divisor, so that padding does not count; a step may be taken back; maps wider than `widest` outputs
-/// are cut into parts.
+/// over the lengths and all their steps as the divisor, so that padding does not count; λ begins and ends where the mean
+/// curvature says; a step may be taken back; maps wider than `widest` outputs are cut into parts.
 pub struct Kfac {
     /// η, learning rate per update of `step=fixed`.
     pub lr: f64,
@@ -70,8 +74,13 @@ pub struct Kfac {
     pub momentum: f64,
     /// c of the norm constraint; 0 for none.
     pub constraint: f64,
-    /// First λ; `None` takes it from the first statistics: five times the mean curvature along a parameter of a map.
+    /// First λ; `None` takes it from the first statistics: ten times the mean curvature along a parameter of a map.
     pub damping: Option<f64>,
+    /// Least λ at an inversion as a multiple of the mean curvature along a parameter of a map, where λ is adapted. On its
+    /// own batch a step does the better the less it is damped, so that the adaptation alone does not know where to stop.
+    pub damping_floor: f64,
+    /// Whether every block's part of a quadratic step is scaled by exact curvature along it, measured at each inversion.
+    pub block_scales: bool,
     /// `p` of `λ / T^p`.
     pub damping_power: f64,
     /// Whether π balances the factors.
@@ -142,6 +151,8 @@ impl Default for Kfac {
             momentum: 0.9,
             constraint: 0.0,
             damping: None,
+            damping_floor: 0.3,
+            block_scales: true,
             damping_power: 1.0,
             pi: true,
             adaptation: Some(Adaptation::default()),
@@ -167,12 +178,10 @@ impl Default for Kfac {
 
 const LAMBDA: &str = "/kfac.lambda";
 const LOSS: &str = "/kfac.loss";
-/// What the model said of the last step, until it is judged; 0 for nothing to judge.
-const PREDICTED: &str = "/kfac.predicted";
 
 /// First λ as a multiple of the mean curvature `tr F / n` of maps. With π and λ/T the Kronecker factors of a map of mean
 /// curvature are damped by the root of it times the mean of their own eigenvalues.
-const FIRST_DAMPING: f64 = 5.0;
+const FIRST_DAMPING: f64 = 10.0;
 
 /// A step is taken back where the loss after it is so many times the loss before.
 const MUCH_WORSE: f64 = 2.0;
@@ -195,8 +204,9 @@ fn velocity(name: &str) -> String {
     format!("{name}/kfac.v")
 }
 
-fn last_step(name: &str) -> String {
-    format!("{name}/kfac.d")
+/// Where the scale of the group of blocks that this parameter begins is kept; 0 as long as there is none.
+fn scale_of(name: &str) -> String {
+    format!("{name}/kfac.scale")
 }
 
 impl Kfac {
@@ -221,21 +231,14 @@ impl Kfac {
     fn places(&self, params: &Params) -> Vec<Place> {
         let mut all: Vec<Place> = self.blocks.iter().flat_map(|b| b.places(self.approximation)).collect();
         let blocked = self.blocked(params);
-        let like = |key: &dyn Fn(&str) -> String| -> Vec<Place> {
-            blocked.iter().map(|(name, t)| (key(name), t.dtype(), t.dims().to_vec())).collect()
-        };
-        all.extend(like(&velocity));
-        if self.keeps_step() {
-            all.extend(like(&last_step));
-        }
+        all.extend(blocked.iter().map(|(name, t)| (velocity(name), t.dtype(), t.dims().to_vec())));
+        let scale = |group: &Vec<&str>| (scale_of(group[0]), retrograd_engine::DType::F64, vec![]);
+        all.extend(self.groups().iter().map(scale));
         if self.inverse_lag > 0 {
             all.extend(Task::places(self.blocks.iter().flat_map(|b| b.places(self.approximation))));
         }
         if !self.blocks.is_empty() {
-            all.extend(
-                [WEIGHT, LAMBDA, LOSS, PREDICTED]
-                    .map(|k| (k.to_string(), retrograd_engine::DType::F64, vec![])),
-            );
+            all.extend([WEIGHT, LAMBDA, LOSS].map(|k| (k.to_string(), retrograd_engine::DType::F64, vec![])));
         }
         all
     }
@@ -308,6 +311,18 @@ impl Kfac {
         inverts || since.is_none_or(|since| since.is_multiple_of(self.period(self.stats_every, since)))
     }
 
+    /// The damping of an inversion: the first one if this is the first, and no less than the floor if it is adapted.
+    fn damping_now(&self, step: u64, lambda: f64, lengths: &Lengths, tensors: &Params) -> Result<f64> {
+        let first = step == self.burn_in && self.damping.is_none();
+        let Some(lm) = self.adaptation.filter(|_| !first && self.damping_floor == 0.0) else {
+            let weight = Kfac::scalar(tensors, WEIGHT)?;
+            let mean = mean_curvature(&self.blocks, lengths, weight, tensors)?;
+            let least = self.adaptation.map_or(0.0, |lm| lm.least.max(self.damping_floor * mean));
+            return Ok(if first { FIRST_DAMPING * mean } else { lambda }.max(least));
+        };
+        Ok(lambda.max(lm.least))
+    }
+
     /// Begins an inversion; without a lag, and the first one, ends it too.
     fn begin(
         &self,
@@ -336,30 +351,74 @@ impl Kfac {
         Ok(out)
     }
 
-    /// Whether the last step is kept besides the velocity, which is that step in the quadratic rule.
-    fn keeps_step(&self) -> bool {
-        self.step == StepRule::Fixed && self.adaptation.is_some()
+    /// Parameters of the blocks that have some in common; no group is empty.
+    fn groups(&self) -> Vec<Vec<&str>> {
+        let mut groups: Vec<Vec<&str>> = Vec::new();
+        for block in &self.blocks {
+            let names = block.params();
+            let (mut joined, apart): (Vec<Vec<&str>>, Vec<Vec<&str>>) =
+                groups.into_iter().partition(|g| g.iter().any(|n| names.contains(n)));
+            joined.push(names);
+            let mut group = joined.concat();
+            group.sort_unstable();
+            group.dedup();
+            groups = apart;
+            groups.push(group);
+        }
+        groups.retain(|g| !g.is_empty());
+        groups
     }
 
-    /// The last step of the blocked parameters.
-    fn step_before(&self, tensors: &Params, params: &Params) -> Params {
-        let key = if self.keeps_step() { last_step } else { velocity };
-        let blocked = self.blocked(params);
-        let steps = blocked.names().filter_map(|n| Some((n.to_string(), tensors.get(&key(n))?.clone())));
-        steps.collect()
+    /// Measures, with exact products, how much more curved the loss is along each group's part of `F̂^{−1} ∇` than its
+    /// blocks say, and keeps the geometric mean with what was measured before.
+    ///
+    /// What a block assumes of time, or of many uses in one step, can be wrong by a factor of a thousand where states hardly
+    /// change from use to use. One step length for all parameters would then be that of the worst block.
+    fn measure_scales(
+        &self,
+        at: u64,
+        grads: &Params,
+        delta: &Params,
+        lambda: f64,
+        tensors: &mut Params,
+        curvature: &mut dyn Curvature,
+    ) -> Result<()> {
+        // As many directions at a time as the step itself has, so that no other program is needed.
+        for pair in self.groups().chunks(2) {
+            let part = |group: &Vec<&str>| -> Params {
+                let mine = group.iter().filter_map(|&n| Some((n.to_string(), delta.get(n)?.clone())));
+                mine.collect()
+            };
+            let parts: Vec<Params> = pair.iter().map(part).collect();
+            let directions: Vec<&Params> = parts.iter().collect();
+            let fisher = curvature.products(at, &directions)?;
+            for (i, (group, part)) in pair.iter().zip(&parts).enumerate() {
+                let curved = fisher[i * parts.len() + i] + lambda * dot(part, part)?;
+                let scale = dot(grads, part)? / curved;
+                if !scale.is_finite() || scale <= 0.0 {
+                    continue;
+                }
+                let key = scale_of(group[0]);
+                let before = Kfac::scalar(tensors, &key)?;
+                let scale = if before > 0.0 { (before * scale).sqrt() } else { scale };
+                tensors.insert(key, Tensor::scalar(scale));
+            }
+        }
+        Ok(())
     }
 
-    /// Adapts the damping to what the last step did to the loss of this batch, which it has not seen. On the batch whose
-    /// gradient it came from every step does well, and better the less it is damped: it fits the noise of that batch.
-    fn judge(&self, curvature: &mut dyn Curvature, tensors: &mut Params, params: &Params) -> Result<()> {
-        let predicted = Kfac::scalar(tensors, PREDICTED)?;
-        let Some(lm) = self.adaptation.filter(|_| predicted != 0.0) else { return Ok(()) };
-        let mut before = params.clone();
-        add_scaled(&mut before, &self.step_before(tensors, params), -1.0)?;
-        let change = curvature.loss_before() - curvature.loss(&before)?;
-        let lambda = lm.next(Kfac::scalar(tensors, LAMBDA)?, change, predicted);
-        tensors.insert(LAMBDA, Tensor::scalar(lambda));
-        tensors.insert(PREDICTED, Tensor::scalar(0.0f64));
+    /// Multiplies each group's part of `delta` by its scale.
+    fn scale_groups(&self, tensors: &Params, delta: &mut Params) -> Result<()> {
+        for group in self.groups() {
+            let scale = Kfac::scalar(tensors, &scale_of(group[0]))?;
+            for name in group.iter().filter(|_| scale > 0.0) {
+                let Some(part) = delta.get(name) else { continue };
+                let part: Params = [(name.to_string(), part.clone())].into_iter().collect();
+                for (name, part) in scaled(&part, scale)?.iter() {
+                    delta.insert(name, part.clone());
+                }
+            }
+        }
         Ok(())
     }
 
@@ -386,7 +445,9 @@ impl Kfac {
 
     /// Undoes the last step and damps more, if there was one and damping is adapted.
     fn undo(&self, step: u64, tensors: &mut Params, moved: &mut Params) -> Result<bool> {
-        let steps = self.step_before(tensors, moved);
+        let steps = self.blocked(moved);
+        let steps = steps.names().filter_map(|n| Some((n.to_string(), tensors.get(&velocity(n))?.clone())));
+        let steps: Params = steps.collect();
         let possible = self.step == StepRule::Quadratic && step > self.burn_in && dot(&steps, &steps)? > 0.0;
         let Some(lm) = self.adaptation.filter(|_| possible) else { return Ok(false) };
         add_scaled(moved, &steps, -1.0)?;
@@ -395,7 +456,6 @@ impl Kfac {
         }
         let lambda = Kfac::scalar(tensors, LAMBDA)? * lm.decay.powf(-(lm.every as f64) * f64::from(BACK));
         tensors.insert(LAMBDA, Tensor::scalar(lambda));
-        tensors.insert(PREDICTED, Tensor::scalar(0.0f64));
         Ok(true)
     }
 
@@ -407,7 +467,7 @@ impl Kfac {
         tensors: &mut Params,
         lr_scale: f64,
         lambda: f64,
-        judged: bool,
+        (inverted, judged): (bool, bool),
         curvature: &mut dyn Curvature,
     ) -> Result<(Params, Option<f64>)> {
         let load = |tensors: &Params| -> Params {
@@ -418,7 +478,11 @@ impl Kfac {
         let before = load(tensors);
         let step = match self.step {
             StepRule::Quadratic => {
-                let delta = self.preconditioned(tensors, grads, curvature.threads())?;
+                let mut delta = self.preconditioned(tensors, grads, curvature.threads())?;
+                if inverted && self.block_scales {
+                    self.measure_scales(at, grads, &delta, lambda, tensors, curvature)?;
+                }
+                self.scale_groups(tensors, &mut delta)?;
                 let resting = dot(&before, &before)? == 0.0;
                 let directions: &[&Params] = if resting { &[&delta] } else { &[&delta, &before] };
                 let f = curvature.products(at, directions)?;
@@ -513,6 +577,8 @@ impl Optimizer for Kfac {
             .with("momentum_form", if self.momentum_form == MomentumForm::Adam { "adam" } else { "regular" })
             .with("norm_constraint", self.constraint)
             .with("damping", self.damping.map_or("auto".into(), |d| d.to_string()))
+            .with("damping_floor", self.damping_floor)
+            .with("block_scales", self.block_scales)
             .with("damping_power", self.damping_power)
             .with("pi", self.pi)
             .with("adapt", self.adaptation.is_some())
@@ -549,6 +615,7 @@ impl Optimizer for Kfac {
         Range::Below1.check(owner, "momentum", self.momentum)?;
         Range::NonNegative.check(owner, "norm_constraint", self.constraint)?;
         Range::NonNegative.check(owner, "damping", self.damping.unwrap_or(0.0))?;
+        Range::NonNegative.check(owner, "damping_floor", self.damping_floor)?;
         Range::NonNegative.check(owner, "damping_power", self.damping_power)?;
         Range::Below1.check(owner, "decay", self.decay)?;
         Range::NonNegative.check(owner, "weight_decay", self.weight_decay)?;
@@ -694,19 +761,14 @@ impl Optimizer for Kfac {
             state.count_step();
             return Ok(());
         }
-        self.judge(curvature, &mut tensors, params)?;
         let started = step >= self.burn_in;
         let (invert, take_over) = self.due(step);
         let mut lambda = Kfac::scalar(&tensors, LAMBDA)?;
         if self.gathers(step, invert) {
             let lengths = self.gather(step, curvature, &mut tensors)?;
-            if step == self.burn_in && self.damping.is_none() {
-                let weight = Kfac::scalar(&tensors, WEIGHT)?;
-                lambda = FIRST_DAMPING * mean_curvature(&self.blocks, &lengths, weight, &tensors)?;
-                lambda = lambda.max(self.adaptation.unwrap_or_default().least);
-                tensors.insert(LAMBDA, Tensor::scalar(lambda));
-            }
             if invert {
+                lambda = self.damping_now(step, lambda, &lengths, &tensors)?;
+                tensors.insert(LAMBDA, Tensor::scalar(lambda));
                 self.begin(step == self.burn_in, &lengths, lambda, &mut tensors, curvature.threads())?;
             }
         }
@@ -719,21 +781,20 @@ impl Optimizer for Kfac {
             if self.weight_decay > 0.0 {
                 add_scaled(&mut mine, params, self.weight_decay)?;
             }
+            // The first inversion is over at once.
+            let inverted = take_over || (invert && (self.inverse_lag == 0 || step == self.burn_in));
             let judged = self.adaptation.is_some_and(|lm| (step - self.burn_in + 1).is_multiple_of(lm.every));
             let (delta, predicted) =
-                self.next_step(step, &mine, &mut tensors, lr_scale, lambda, judged, curvature)?;
+                self.next_step(step, &mine, &mut tensors, lr_scale, lambda, (inverted, judged), curvature)?;
             if let Some((name, _)) = delta.iter().find(|(_, t)| !t.is_finite()) {
                 let (name, value) = (format!("step of {name}"), "not finite".into());
                 return Err(Error::NotFinite { name, index: 0, value });
             }
             add_scaled(&mut moved, &delta, 1.0)?;
-            if self.keeps_step() {
-                for (name, step) in delta.iter() {
-                    tensors.insert(last_step(name), step.clone());
-                }
-            }
-            if let (true, Some(predicted)) = (judged, predicted) {
-                tensors.insert(PREDICTED, Tensor::scalar(predicted));
+            if let (Some(lm), true, Some(predicted)) = (self.adaptation, judged, predicted) {
+                let change = curvature.loss(&moved)? - curvature.loss_before();
+                lambda = lm.next(lambda, change, predicted);
+                tensors.insert(LAMBDA, Tensor::scalar(lambda));
             }
         }
         for (key, tensor) in adam_state.tensors().iter() {
@@ -796,6 +857,16 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
             "auto",
             "first multiple of the identity added to the Fisher; auto: by the first statistics",
         ),
+        OptionSpec::new(
+            "damping_floor",
+            "0.3",
+            "least adapted damping at an inversion, as a multiple of the mean curvature",
+        ),
+        OptionSpec::new(
+            "block_scales",
+            "true",
+            "whether each block is scaled by exact curvature along its part of a quadratic step",
+        ),
         OptionSpec::new("damping_power", "1", "p of damping / T^p"),
         OptionSpec::new("pi", "true", "whether damping is balanced between the two factors"),
         OptionSpec::new("adapt", "true", "whether damping is adapted by how well the model did"),
@@ -856,6 +927,8 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
                 "auto" => None,
                 _ => Some(read.real("damping")?),
             },
+            damping_floor: read.real("damping_floor")?,
+            block_scales: read.flag("block_scales")?,
             damping_power: read.real("damping_power")?,
             pi: read.flag("pi")?,
             adaptation: read.flag("adapt")?.then_some(lm),
