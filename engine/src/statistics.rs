@@ -88,9 +88,10 @@ pub struct Statistics {
 
 /// [`vjp`](crate::vjp), and the statistics of the linear maps among the parameters `of`.
 ///
-/// A parameter is such a map if all it does is multiply inputs that vary by row, be added to such a product, or have
-/// rows chosen of it ([`Op::is_lookup`]); slices of a parameter along its outputs may do so apart. Complex maps have
-/// Hermitian statistics.
+/// A parameter is such a map if all it does with what varies by row is multiply it, be added to such a product, or have
+/// rows chosen of it ([`Op::is_lookup`]); slices of a parameter along its outputs may do so apart. What it does together
+/// with parameters alone, as both of `V` and `H` in the middle of `(I + V H)² = I + V (2 I + H V) H`, has no part in the
+/// statistics. Complex maps have Hermitian statistics.
 ///
 /// The cotangents given decide what the `G` are: for the Fisher information those of `−log p` of each row, undivided,
 /// at targets drawn from the model.
@@ -246,6 +247,11 @@ impl Watch {
     ) -> Result<()> {
         let Some(part) = self.part(io.inputs[k]) else { return Ok(()) };
         if self.parts.contains_key(&io.output) {
+            return Ok(());
+        }
+        // What parameters alone make, a middle `V H` of thin matrices for instance, is the same for every row: no map of
+        // rows, and no hindrance to being one elsewhere.
+        if !tape.lead(io.output)?.has_n() {
             return Ok(());
         }
         let varies = |v: Var| Ok::<_, Error>(tape.lead(v)?.has_n());

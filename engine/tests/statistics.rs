@@ -389,6 +389,45 @@ fn what_is_no_linear_map_is_named() -> Result<()> {
     Ok(())
 }
 
+/// `x + x (2 I + H V)`, thin matrices whose middle is made once: both are maps of what varies by row.
+#[test]
+fn what_parameters_make_alone_does_not_hinder() -> Result<()> {
+    const RANK: usize = 2;
+    const ROWS: usize = 5;
+    let mut tape = Tape::new();
+    let down = tape.param("down", DType::F64, [H, RANK])?;
+    let up = tape.param("up", DType::F64, [RANK, H])?;
+    let x = tape.input("x", DType::F64, Shape::rows([H]))?;
+    let bar = tape.input("bar", DType::F64, Shape::rows([H]))?;
+    let middle = matmul(&mut tape, up, down)?;
+    let thin = matmul(&mut tape, x, down)?;
+    let mixed = matmul(&mut tape, thin, middle)?;
+    let y = matmul(&mut tape, mixed, up)?;
+    let all = [down, up];
+    let (_, found) = vjp_with_statistics(&mut tape, &[(y, bar)], &all, &all, &StatisticsOptions::default())?;
+    assert!(found.without.is_empty(), "{found:?}");
+    let of = |w| found.maps.iter().find(|m| m.weight == Some(w)).map(|m| (m.a0, m.g0));
+    let ((Some(a_down), _), (Some(a_up), g_up)) = (of(down).unwrap(), of(up).unwrap()) else {
+        panic!("{found:?}")
+    };
+    let mut bound = Params::new();
+    bound.insert("down", random(DType::F64, &[H, RANK], 1));
+    bound.insert("up", random(DType::F64, &[RANK, H], 2));
+    bound.insert("x", random(DType::F64, &[ROWS, H], 3));
+    bound.insert("bar", random(DType::F64, &[ROWS, H], 4));
+    let v =
+        Program::new(&tape, &[x, mixed, bar, a_down, a_up, g_up], RunOptions::default())?.run(&[&bound])?;
+    for (what, values, moments) in [("A of down", 0, 3), ("A of up", 1, 4), ("G of up", 2, 5)] {
+        let n = v[values].dims()[1];
+        for k in 0..n * n {
+            let at = |row: usize, i: usize| v[values].get(row * n + i).re;
+            let expected: f64 = (0..ROWS).map(|row| at(row, k / n) * at(row, k % n)).sum();
+            assert!((v[moments].get(k).re - expected).abs() < 1e-12, "{what}");
+        }
+    }
+    Ok(())
+}
+
 /// `Jᵀ H J d` through a scan: both forms agree, and with the matrix put together from gradients of single outputs.
 #[test]
 fn gauss_newton_products() -> Result<()> {

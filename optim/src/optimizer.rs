@@ -74,6 +74,13 @@ pub trait Optimizer: Send + Sync {
         None
     }
 
+    /// Undoes the last update where the loss after it, or a gradient, is no number; whether it did. Errors: as
+    /// [`Optimizer::update`].
+    fn take_back(&self, state: &mut State, params: &mut Params) -> Result<bool> {
+        let _ = (state, params);
+        Ok(false)
+    }
+
     /// [`Optimizer::update`] with a network that answers questions about its curvature. Errors: as there, and those of
     /// the answers.
     fn update_with(

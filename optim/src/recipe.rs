@@ -75,6 +75,11 @@ impl Recipe {
         curvature: &mut dyn Curvature,
     ) -> Result<Update> {
         let factor = self.schedule.factor(clock, lr_state);
+        let finite = curvature.loss_before().is_finite() && grads.iter().all(|(_, g)| g.is_finite());
+        if !finite && self.optimizer.take_back(state, params)? {
+            let lr = self.optimizer.learning_rate() * factor;
+            return Ok(Update { lr, penalty: 0.0, norm: f64::INFINITY, verdict: Verdict::Skip });
+        }
         let mut penalty = 0.0;
         for term in &self.penalties {
             penalty += term.penalty(params, grads)?;

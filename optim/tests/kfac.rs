@@ -592,7 +592,7 @@ fn one_update_solves_least_squares() {
 #[test]
 fn damping_adapts_and_the_constraint_binds() {
     let mut problem = Regression::new(&mut Normal(13));
-    let kfac = regression_kfac(&["adapt=true", "damping=3", "lm_every=1", "lm_decay=0.5"]);
+    let kfac = regression_kfac(&["adapt=true", "damping=3", "lm_every=1", "lm_decay=0.5", "damping_floor=0"]);
     let mut params = problem.at.clone();
     let mut state = kfac.init(&params).unwrap();
     let lambda = |s: &State| s.tensors().require("/kfac.lambda").unwrap().item().unwrap();
@@ -828,10 +828,131 @@ impl Curvature for Judged {
     }
 }
 
+/// `½ (u² + v²)` with statistics by which `v` is a thousand times less curved.
+struct Misjudged;
+
+impl Curvature for Misjudged {
+    fn moments(&mut self, _: u64) -> Result<Moments> {
+        let mut gradients = Params::new();
+        gradients.insert("u", Tensor::scalar(1.0f64));
+        gradients.insert("v", Tensor::scalar(1e-3f64.sqrt()));
+        Ok(Moments { maps: vec![], gradients, rows: 1, lengths: vec![(1, 1.0)] })
+    }
+    fn products(&mut self, _: u64, directions: &[&Params]) -> Result<Vec<f64>> {
+        let at = |d: &Params, name: &str| d.get(name).map_or(0.0, |t| t.get(0).re);
+        let dot = |a: &Params, b: &Params| at(a, "u") * at(b, "u") + at(a, "v") * at(b, "v");
+        Ok(directions.iter().flat_map(|a| directions.iter().map(move |b| dot(a, b))).collect())
+    }
+    fn loss(&mut self, params: &Params) -> Result<f64> {
+        Ok(0.5 * self.products(0, &[params])?[0])
+    }
+    fn loss_before(&self) -> f64 {
+        1.0
+    }
+}
+
+/// One step length for all would be that of the block that is wrong most.
+#[test]
+fn blocks_are_scaled_by_exact_curvature() {
+    let step = |scales: &str| -> (f64, f64) {
+        let settings = ["burn_in=0", "damping=1e-12", "adapt=false", scales];
+        let mut kfac = optimizer("kfac", &Settings::parse(settings).unwrap()).unwrap();
+        let mut params = Params::new();
+        params.insert("u", Tensor::scalar(1.0f64));
+        params.insert("v", Tensor::scalar(1.0f64));
+        kfac.bind(&Structure::default(), &params).unwrap();
+        let (grads, mut state) = (params.clone(), kfac.init(&params).unwrap());
+        kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut Misjudged).unwrap();
+        kfac.check_state(&params, &state).unwrap();
+        (params.get("u").unwrap().get(0).re - 1.0, params.get("v").unwrap().get(0).re - 1.0)
+    };
+    let (u, v) = step("block_scales=true");
+    assert!((u + 1.0).abs() < 1e-9 && (v + 1.0).abs() < 1e-9, "{u} {v}");
+    let (u, _) = step("block_scales=false");
+    assert!(u > -0.01, "{u}: without them the other hardly moves");
+}
+
+#[test]
+fn the_first_damping_and_the_floor_come_from_the_mean_curvature() {
+    let mut problem = Regression::new(&mut Normal(24));
+    let moments = problem.moments(0).unwrap();
+    let mean = |t: &Tensor| -> f64 {
+        let n = t.dims()[0];
+        (0..n).map(|i| t.get(i * (n + 1)).re).sum::<f64>() / (n * moments.rows) as f64
+    };
+    let curvature = mean(moments.maps[0].a0.as_ref().unwrap()) * mean(&moments.maps[0].g0);
+    let start = problem.at.clone();
+    let grads = problem.gradient();
+    let mut first = |settings: &[&str]| -> f64 {
+        let common = ["burn_in=0", "lm_every=100"];
+        let mut kfac = optimizer("kfac", &Settings::parse(common.iter().chain(settings)).unwrap()).unwrap();
+        kfac.bind(&Regression::structure(), &start).unwrap();
+        let (mut params, mut state) = (start.clone(), kfac.init(&start).unwrap());
+        kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut problem).unwrap();
+        state.tensors().require("/kfac.lambda").unwrap().item().unwrap()
+    };
+    let close = |got: f64, expected: f64| assert!((got / expected - 1.0).abs() < 1e-12, "{got} {expected}");
+    close(first(&[]), 10.0 * curvature);
+    close(first(&["adapt=false"]), 10.0 * curvature);
+    close(first(&["damping=100"]), 100.0);
+    close(first(&["damping=1e-6", "damping_floor=0.5"]), 0.5 * curvature);
+    close(first(&["damping=1e-6", "damping_floor=0"]), 1e-6);
+    close(first(&["damping=1e-6", "adapt=false"]), 1e-6);
+}
+
+/// A full block gets one sample of its Fisher matrix for each batch. With fewer of them than it has numbers the step must
+/// not go as far as damping lets it along what no sample has seen: of the steps from an average as it is the curvature is
+/// hundreds of times what the block says.
+#[test]
+fn a_full_block_of_few_samples_does_not_run_along_what_they_have_not_seen() {
+    const N: usize = 48;
+    const SAMPLES: usize = 10;
+    let mut random = Normal(23);
+    // Cosine waves along the block, so that it is not diagonal.
+    let scale: Vec<f64> = (0..N).map(|k| 2.0 / (1.0 + k as f64).sqrt()).collect();
+    let basis = Mat::from_fn(N, N, |i, k| {
+        let norm = if k == 0 { 1.0 } else { 2.0f64 };
+        (norm / N as f64).sqrt() * (std::f64::consts::PI * (i as f64 + 0.5) * k as f64 / N as f64).cos()
+    });
+    let root = Mat::from_fn(N, N, |i, k| basis[(i, k)] * scale[k]);
+    let mut draw = || -> Mat<f64> { &root * Mat::from_fn(N, 1, |_, _| random.next()) };
+    let burn_in = SAMPLES - 1;
+    let settings = Settings::parse([
+        format!("burn_in={burn_in}"),
+        "damping=1e-4".into(),
+        "adapt=false".into(),
+        "step=fixed".into(),
+        "lr=1".into(),
+        "momentum=0".into(),
+    ]);
+    let mut kfac = optimizer("kfac", &settings.unwrap()).unwrap();
+    let vector = |m: &Mat<f64>| {
+        let values: Vec<f64> = (0..N).map(|i| m[(i, 0)]).collect();
+        let mut p = Params::new();
+        p.insert("v", Tensor::from_slice([N], &values).unwrap());
+        p
+    };
+    let start = vector(&Mat::zeros(N, 1));
+    kfac.bind(&Structure::default(), &start).unwrap();
+    let (mut params, mut state) = (start.clone(), kfac.init(&start).unwrap());
+    let gradient = draw();
+    for _ in 0..SAMPLES {
+        let gradients = vector(&draw());
+        let moments = Moments { maps: vec![], gradients, rows: 1, lengths: vec![(1, 1.0)] };
+        kfac.update_with(&vector(&gradient), &mut state, &mut params, 1.0, &mut Given(moments)).unwrap();
+    }
+    let step = Mat::from_fn(N, 1, |i, _| params.get("v").unwrap().get(i).re);
+    let slope = (gradient.transpose() * &step)[(0, 0)];
+    let curvature = (root.transpose() * &step).squared_norm_l2();
+    // The exact inverse has a curvature equal to minus the slope.
+    assert!(slope < 0.0 && curvature < -10.0 * slope, "slope {slope}, curvature {curvature}");
+}
+
 #[test]
 fn a_step_after_which_the_loss_is_much_worse_is_taken_back() {
     let problem = Regression::new(&mut Normal(21));
-    let kfac = regression_kfac(&["adapt=true", "damping=0.5", "lm_every=100", "lm_decay=0.99"]);
+    let kfac =
+        regression_kfac(&["adapt=true", "damping=0.5", "lm_every=100", "lm_decay=0.99", "damping_floor=0"]);
     let start = problem.at.clone();
     let (grads, mut params, mut state) = (problem.gradient(), start.clone(), kfac.init(&start).unwrap());
     let mut judged = Judged { problem, loss: 1.0 };
@@ -850,6 +971,16 @@ fn a_step_after_which_the_loss_is_much_worse_is_taken_back() {
         }
     }
     assert!(lambda(&state) > 0.5 && state.step() == 2);
+    // So is one after which there is no number at all, but not what came before it.
+    let settled = params.clone();
+    judged.loss = 1.1;
+    kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut judged).unwrap();
+    assert!(kfac.take_back(&mut state, &mut params).unwrap());
+    for (name, t) in params.iter() {
+        let off = (0..t.len()).map(|i| (t.get(i) - settled.get(name).unwrap().get(i)).norm());
+        assert!(off.fold(0.0, f64::max) < 1e-12, "{name}");
+    }
+    assert!(!kfac.take_back(&mut state, &mut params).unwrap(), "nothing is left to take back");
     // From there it goes on.
     judged.loss = 1.1;
     kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut judged).unwrap();

@@ -39,23 +39,23 @@ pub const PROBLEMS: &[Problem] = &[
         task: "rowmnist",
         cell: "rnn",
         set: &["hidden=128", "batch=250"],
-        updates: 150,
+        updates: 500,
     },
     Problem {
         name: "ptbchar-lstm",
-        title: "characters of Penn Treebank, LSTM of 64 units, 100 steps",
+        title: "characters of Penn Treebank, LSTM of 128 units, 100 steps",
         task: "ptbchar",
         cell: "lstm",
-        set: &["hidden=64", "batch=32", "bptt=100"],
-        updates: 150,
+        set: &["hidden=128", "batch=32", "bptt=100"],
+        updates: 500,
     },
     Problem {
         name: "ptbchar-gru",
-        title: "characters of Penn Treebank, GRU of 64 units, 100 steps",
+        title: "characters of Penn Treebank, GRU of 128 units, 100 steps",
         task: "ptbchar",
         cell: "gru",
-        set: &["hidden=64", "batch=32", "bptt=100"],
-        updates: 150,
+        set: &["hidden=128", "batch=32", "bptt=100"],
+        updates: 500,
     },
     Problem {
         name: "jsb-kru",
@@ -63,15 +63,15 @@ pub const PROBLEMS: &[Problem] = &[
         task: "jsb",
         cell: "kru",
         set: &["hidden=100", "batch=32", "weight_noise=0", "penalty=none"],
-        updates: 150,
+        updates: 500,
     },
     Problem {
         name: "adding-irnn",
-        title: "adding, T = 200, iRNN of 32 units",
+        title: "adding, T = 200, iRNN of 128 units",
         task: "adding",
         cell: "irnn",
-        set: &["hidden=32", "T=200", "batch=64", "online=true", "valid=64", "test=64"],
-        updates: 150,
+        set: &["hidden=128", "T=200", "batch=64", "online=true", "valid=64", "test=64", "clip=norm-pytorch"],
+        updates: 1200,
     },
 ];
 
@@ -176,6 +176,8 @@ impl Run {
         let mut smooth = f64::NAN;
         for n in 1..=updates {
             let loss = match trainer.step() {
+                // No number, but the step that led there was taken back.
+                Ok(step) if !step.loss.is_finite() => f64::MAX,
                 Ok(step) => step.loss,
                 Err(Error::NonFinite { .. }) => f64::NAN,
                 Err(error) => return Err(error),

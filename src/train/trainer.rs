@@ -337,7 +337,8 @@ impl Trainer {
             Error::NonFinite { step: position.step + 1, what, kept: kept.into() }
         };
         let policy = self.recipe.gradients.non_finite;
-        if !loss.is_finite() && policy == NonFinite::Stop {
+        // One that uses curvature may take the step back that led here.
+        if !loss.is_finite() && policy == NonFinite::Stop && self.questions.is_none() {
             return Err(stop(format!("loss is {loss}")));
         }
         let clock = Clock { step: position.step, epoch: position.epoch };
@@ -372,6 +373,9 @@ impl Trainer {
             retrograd_optim::Error::NotFinite { .. } => stop(error.to_string()),
             error => error.into(),
         })?;
+        if !loss.is_finite() && policy == NonFinite::Stop && update.verdict != Verdict::Skip {
+            return Err(stop(format!("loss is {loss}")));
+        }
 
         let finite = !matches!(update.verdict, Verdict::Skip | Verdict::Replaced);
         self.position.not_finite = if finite { 0 } else { position.not_finite + 1 };

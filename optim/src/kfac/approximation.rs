@@ -201,8 +201,14 @@ impl Half {
     ) -> Result<Half, Unfit> {
         let n = c0.nrows();
         if kind == Approximation::Independence {
-            let llt = damped(c0, damping).llt(Side::Lower).map_err(|_| unfit(c0))?;
-            return Ok(Half::Independence { inverse: symmetric(&llt.inverse()) });
+            let inverse = match damped(c0, damping).llt(Side::Lower) {
+                Ok(llt) => symmetric(&llt.inverse()),
+                Err(_) => {
+                    let w = whitening(c0, damping)?;
+                    w.transpose() * &w
+                }
+            };
+            return Ok(Half::Independence { inverse });
         }
         let w = whitening(c0, damping)?;
         let zero = Mat::zeros(n, n);

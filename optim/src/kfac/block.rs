@@ -11,6 +11,7 @@ use super::approximation::{Approximation, Half, Lengths};
 use super::map::{Factor, MapBlock, Moved, moved_part};
 use super::matrix::stored;
 use super::parallel;
+use super::shrink::{samples, towards_diagonal};
 use super::structure::{Moments, Structure};
 use crate::elementwise::{Real, with_real};
 use crate::error::{Error, Result};
@@ -38,6 +39,8 @@ pub(crate) struct Inversion {
     pub(crate) power: f64,
     /// Whether π balances the two factors.
     pub(crate) pi: bool,
+    /// Decay of the averages.
+    pub(crate) decay: f64,
 }
 
 /// A tensor of the state: name, type and sizes.
@@ -149,9 +152,9 @@ impl Block {
             Block::Map(_) => Ok(Vec::new()),
             Block::Full { param, size } => {
                 let f = get(&format!("{param}/kfac.F"))?;
-                let damped = Mat::from_fn(*size, *size, |i, j| {
-                    f.get(i * size + j).re / weight + if i == j { how.lambda } else { 0.0 }
-                });
+                let average = Mat::from_fn(*size, *size, |i, j| f.get(i * size + j).re / weight);
+                let mut damped = towards_diagonal(&average, samples(how.decay, weight));
+                (0..*size).for_each(|i| damped[(i, i)] += how.lambda);
                 let llt = damped.llt(Side::Lower).map_err(|_| Error::Mismatch {
                     what: format!("statistics of `{param}`"),
                     expected: "a damping above 0".into(),
@@ -238,6 +241,35 @@ pub(crate) fn apply_all(
         block.put(k, &moved?, out)?;
     }
     Ok(())
+}
+
+/// Mean curvature along a parameter: of maps, or, where there is none, of other blocks.
+///
+/// Blocks of a few numbers are left out: of a step size or a factor that a whole matrix is made of they are thousands of
+/// times as curved as everything else, and would decide alone.
+pub(crate) fn mean_curvature(
+    blocks: &[Block],
+    lengths: &Lengths,
+    weight: f64,
+    tensors: &Params,
+) -> Result<f64> {
+    let (mut maps, mut others) = ((0.0, 0), (0.0, 0));
+    let add = |sum: &mut (f64, usize), (trace, size): (f64, usize)| *sum = (sum.0 + trace, sum.1 + size);
+    for block in blocks {
+        let (key, size, stride) = match block {
+            Block::Map(m) => {
+                add(&mut maps, m.trace(lengths, weight, tensors)?);
+                continue;
+            }
+            Block::Full { param, size } => (format!("{param}/kfac.F"), *size, size + 1),
+            Block::Diagonal { param, size } => (format!("{param}/kfac.D"), *size, 1),
+        };
+        let missing = || Error::Missing { what: format!("optimiser state `{key}`") };
+        let average = tensors.get(&key).ok_or_else(missing)?;
+        add(&mut others, ((0..size).map(|i| average.get(i * stride).re).sum::<f64>() / weight, size));
+    }
+    let (trace, size) = if maps.1 > 0 { maps } else { others };
+    Ok(if size > 0 { trace / size as f64 } else { 0.0 })
 }
 
 /// New cached inverses of all blocks. `weight` is the running weight of the averages.

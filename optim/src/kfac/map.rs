@@ -174,7 +174,8 @@ impl MapBlock {
         if self.complex() { 0.5 } else { 1.0 }
     }
 
-    fn damping(&self, how: Inversion, lengths: &Lengths, weight: f64, tensors: &Params) -> Result<Damping> {
+    /// Mean diagonal elements of `A_0` and `G_0` as real matrices, and the numbers of parameters they belong to.
+    fn means(&self, weight: f64, tensors: &Params) -> Result<(f64, f64, usize)> {
         let diagonal = |t: &Tensor| -> (f64, usize) {
             let n = t.dims().first().copied().unwrap_or(1);
             let step = if t.dims().len() > 1 { n + 1 } else { 1 };
@@ -188,8 +189,23 @@ impl MapBlock {
         }
         let mean_a = trace_a / weight / inputs.max(1) as f64;
         let mean_g = self.share() * trace_g / weight / outputs.max(1) as f64;
-        let lengths = lengths_of_map(lengths, &self.spec);
-        let strength = how.lambda / (mean_length(lengths) * self.spec.uses as f64).powf(how.power);
+        Ok((mean_a, mean_g, self.real(inputs * outputs)))
+    }
+
+    /// Uses of the map in a row, of mean length.
+    fn uses(&self, lengths: &Lengths) -> f64 {
+        mean_length(lengths_of_map(lengths, &self.spec)) * self.spec.uses as f64
+    }
+
+    /// The trace of the block as if steps were independent, and its size.
+    pub(crate) fn trace(&self, lengths: &Lengths, weight: f64, tensors: &Params) -> Result<(f64, usize)> {
+        let (mean_a, mean_g, size) = self.means(weight, tensors)?;
+        Ok((self.uses(lengths) * mean_a * mean_g * size as f64, size))
+    }
+
+    fn damping(&self, how: Inversion, lengths: &Lengths, weight: f64, tensors: &Params) -> Result<Damping> {
+        let (mean_a, mean_g, _) = self.means(weight, tensors)?;
+        let strength = how.lambda / self.uses(lengths).powf(how.power);
         Ok(match how.pi {
             true => Damping::factored(strength, mean_a, mean_g),
             false => Damping::factored(strength, 1.0, 1.0),

@@ -21,6 +21,7 @@ pub(crate) mod matrix;
 mod model;
 pub(crate) mod parallel;
 pub(crate) mod product;
+mod shrink;
 mod structure;
 pub(crate) mod vector;
 

@@ -7,7 +7,7 @@ use crate::elementwise::{check_like, not_differentiable};
 use crate::error::{Error, Result};
 use crate::kfac::approximation::Lengths;
 use crate::kfac::background::{Background, Task};
-use crate::kfac::block::{Block, Inversion, Place, WEIGHT, apply_all, choose};
+use crate::kfac::block::{Block, Inversion, Place, WEIGHT, apply_all, choose, mean_curvature};
 use crate::kfac::vector::{add_scaled, dot, scaled};
 use crate::kfac::{Adaptation, Approximation, BlockKind, Curvature, Plane, Structure, Targets, Wanted};
 use crate::optimizer::Optimizer;
@@ -23,25 +23,30 @@ use crate::table::Entry;
 /// C ← decay C + (1 − decay) C_batch                        C of A_0, A_1, G_0, G_1; divided by its own running weight
 /// λ' = λ / T^p,  A_0 ← A_0 + π √λ' I,  G_0 ← G_0 + √λ'/π I     π = √((tr A_0/n_A) / (tr G_0/n_G))
 /// Δ = F̂^{−1} ∇                                             block by block, see kfac::approximation
+/// Δ_b ← c_b Δ_b,  c_b = ∇_bᵀΔ_b / Δ_bᵀ(F + λI)Δ_b          step=quadratic; measured at inversions, geometric averages
 ///
 /// step=quadratic:  δ = α Δ + μ δ_before, (α, μ) the least point of ∇ᵀδ + ½ δᵀ(F + λI)δ, F exact   θ ← θ + δ
 /// step=fixed, momentum_form=adam:     v ← μ v + ∇,          θ ← θ − η F̂^{−1} v
 /// step=fixed, momentum_form=regular:  v ← μ v + F̂^{−1} ∇,   θ ← θ − η v
 /// fixed, with a constraint c:  F̂^{−1}∇ is scaled by min(1, √(c / (η² ∇ᵀF̂^{−1}∇)))    (Ba, Grosse, Martens 2017)
-/// where the next loss is more than twice the one before:  θ ← θ − δ, δ ← 0, λ ← λ/ω⁴  (step=quadratic, adapted λ)
+/// where the next loss is no number, or more than twice the one before:  θ ← θ − δ, δ ← 0, λ ← λ/ω⁴  (adapted λ alone)
 /// every k updates:  ρ = (loss after − loss before) / (∇ᵀδ + ½ δᵀFδ);  λ ← λ ω for ρ > ¾, λ/ω for ρ < ¼, ω = lm_decay^k
+/// at an inversion:  λ at least `damping_floor` times the mean of F's diagonal over maps
 /// ```
 ///
 /// Blocks: Kronecker factors of each linear map with its bias, recurrent or not; of an embedding with a diagonal `A_0` and
-/// steps taken as independent; the full matrix for other tensors of at most `full` real numbers, the diagonal for longer
-/// vectors; other parameters are moved by Adam (`adam_lr`), and [`Optimizer::describe`] says which. `blocks` overrides by
-/// name. Complex maps are inverted as real matrices of twice the size with half the mean square in each component.
-/// Factors are averaged and decomposed in double precision, and multiplied in that of the parameters; blocks in parallel.
+/// steps taken as independent; the full matrix for other tensors of at most `full` real numbers, estimated from one sample
+/// a batch and shrunk towards its diagonal while samples are few; the diagonal for longer vectors; other parameters are
+/// moved by Adam (`adam_lr`), and [`Optimizer::describe`] says which. `blocks` overrides by name. Complex maps are inverted
+/// as real matrices of twice the size with half the mean square in each component. Factors are averaged and decomposed in
+/// double precision, and multiplied in that of the parameters; blocks in parallel.
 ///
-/// Defaults: `option2`, λ = 0.03 adapted every 5 updates by 0.95⁵, decay 0.95, 5 updates at the start that only gather
-/// statistics, then statistics every fourth update and inverses every twentieth, but four times as often in the first 100
-/// updates and twice as often in the next; `step=quadratic`; statistics and products of an eighth of a batch's rows, as
-/// Martens and Grosse take for statistics (section 8). An update then costs about twice a first-order one.
+/// Defaults: `option2`; λ at first ten times the mean of the diagonal of F over maps, adapted every 5 updates by 0.95⁵ and
+/// never below three tenths of that mean: on its own batch a step does the better the less it is damped; decay 0.95; 5
+/// updates at the start that only gather statistics, then statistics every fourth update and inverses every twentieth, but
+/// four times as often in the first 100 updates and twice as often in the next; `step=quadratic`; statistics and products of
+/// an eighth of a batch's rows, as Martens and Grosse take for statistics (section 8). An update then costs about twice a
+/// first-order one.
 ///
 /// State: averages (`f64`) and cached inverses of every block, the last step or velocity `kfac.v`, `m` and `v` of
 /// parameters left to Adam, `/kfac.weight`, `/kfac.lambda`, `/kfac.loss`.
@@ -50,8 +55,8 @@ use crate::table::Entry;
 ///
 /// **Differs from** the reference implementation: eigenvalues ψ of Option 1 keep their signs unless `psi=absolute`; its
 /// symmetrised `C_1` is a copy; `1/S(ψ)` is bounded where `S` vanishes; sequences of several lengths use the mean of `S`
-/// over the lengths and all their steps as the divisor, so that padding does not count; a step may be taken back; maps wider than `widest` outputs
-/// are cut into parts.
+/// over the lengths and all their steps as the divisor, so that padding does not count; λ begins and ends where the mean
+/// curvature says; a step may be taken back; maps wider than `widest` outputs are cut into parts.
 pub struct Kfac {
     /// η, learning rate per update of `step=fixed`.
     pub lr: f64,
@@ -69,8 +74,13 @@ pub struct Kfac {
     pub momentum: f64,
     /// c of the norm constraint; 0 for none.
     pub constraint: f64,
-    /// First λ.
-    pub damping: f64,
+    /// First λ; `None` takes it from the first statistics: ten times the mean curvature along a parameter of a map.
+    pub damping: Option<f64>,
+    /// Least λ at an inversion as a multiple of the mean curvature along a parameter of a map, where λ is adapted. On its
+    /// own batch a step does the better the less it is damped, so that the adaptation alone does not know where to stop.
+    pub damping_floor: f64,
+    /// Whether every block's part of a quadratic step is scaled by exact curvature along it, measured at each inversion.
+    pub block_scales: bool,
     /// `p` of `λ / T^p`.
     pub damping_power: f64,
     /// Whether π balances the factors.
@@ -140,7 +150,9 @@ impl Default for Kfac {
             momentum_form: MomentumForm::Adam,
             momentum: 0.9,
             constraint: 0.0,
-            damping: 0.03,
+            damping: None,
+            damping_floor: 0.3,
+            block_scales: true,
             damping_power: 1.0,
             pi: true,
             adaptation: Some(Adaptation::default()),
@@ -167,6 +179,10 @@ impl Default for Kfac {
 const LAMBDA: &str = "/kfac.lambda";
 const LOSS: &str = "/kfac.loss";
 
+/// First λ as a multiple of the mean curvature `tr F / n` of maps. With π and λ/T the Kronecker factors of a map of mean
+/// curvature are damped by the root of it times the mean of their own eigenvalues.
+const FIRST_DAMPING: f64 = 10.0;
+
 /// A step is taken back where the loss after it is so many times the loss before.
 const MUCH_WORSE: f64 = 2.0;
 /// Adaptations that a step taken back counts for.
@@ -186,6 +202,11 @@ fn adopt(found: Vec<(String, Tensor)>, tensors: &mut Params) -> Result<()> {
 
 fn velocity(name: &str) -> String {
     format!("{name}/kfac.v")
+}
+
+/// Where the scale of the group of blocks that this parameter begins is kept; 0 as long as there is none.
+fn scale_of(name: &str) -> String {
+    format!("{name}/kfac.scale")
 }
 
 impl Kfac {
@@ -211,6 +232,8 @@ impl Kfac {
         let mut all: Vec<Place> = self.blocks.iter().flat_map(|b| b.places(self.approximation)).collect();
         let blocked = self.blocked(params);
         all.extend(blocked.iter().map(|(name, t)| (velocity(name), t.dtype(), t.dims().to_vec())));
+        let scale = |group: &Vec<&str>| (scale_of(group[0]), retrograd_engine::DType::F64, vec![]);
+        all.extend(self.groups().iter().map(scale));
         if self.inverse_lag > 0 {
             all.extend(Task::places(self.blocks.iter().flat_map(|b| b.places(self.approximation))));
         }
@@ -252,7 +275,13 @@ impl Kfac {
     }
 
     fn inversion(&self, lambda: f64) -> Inversion {
-        Inversion { approximation: self.approximation, lambda, power: self.damping_power, pi: self.pi }
+        Inversion {
+            approximation: self.approximation,
+            lambda,
+            power: self.damping_power,
+            pi: self.pi,
+            decay: self.decay,
+        }
     }
 
     /// Updates between two of what is done `every` so many, `since` updates after the first.
@@ -280,6 +309,18 @@ impl Kfac {
     fn gathers(&self, step: u64, inverts: bool) -> bool {
         let since = step.checked_sub(self.burn_in);
         inverts || since.is_none_or(|since| since.is_multiple_of(self.period(self.stats_every, since)))
+    }
+
+    /// The damping of an inversion: the first one if this is the first, and no less than the floor if it is adapted.
+    fn damping_now(&self, step: u64, lambda: f64, lengths: &Lengths, tensors: &Params) -> Result<f64> {
+        let first = step == self.burn_in && self.damping.is_none();
+        let Some(lm) = self.adaptation.filter(|_| !first && self.damping_floor == 0.0) else {
+            let weight = Kfac::scalar(tensors, WEIGHT)?;
+            let mean = mean_curvature(&self.blocks, lengths, weight, tensors)?;
+            let least = self.adaptation.map_or(0.0, |lm| lm.least.max(self.damping_floor * mean));
+            return Ok(if first { FIRST_DAMPING * mean } else { lambda }.max(least));
+        };
+        Ok(lambda.max(lm.least))
     }
 
     /// Begins an inversion; without a lag, and the first one, ends it too.
@@ -310,9 +351,80 @@ impl Kfac {
         Ok(out)
     }
 
+    /// Parameters of the blocks that have some in common; no group is empty.
+    fn groups(&self) -> Vec<Vec<&str>> {
+        let mut groups: Vec<Vec<&str>> = Vec::new();
+        for block in &self.blocks {
+            let names = block.params();
+            let (mut joined, apart): (Vec<Vec<&str>>, Vec<Vec<&str>>) =
+                groups.into_iter().partition(|g| g.iter().any(|n| names.contains(n)));
+            joined.push(names);
+            let mut group = joined.concat();
+            group.sort_unstable();
+            group.dedup();
+            groups = apart;
+            groups.push(group);
+        }
+        groups.retain(|g| !g.is_empty());
+        groups
+    }
+
+    /// Measures, with exact products, how much more curved the loss is along each group's part of `F̂^{−1} ∇` than its
+    /// blocks say, and keeps the geometric mean with what was measured before.
+    ///
+    /// What a block assumes of time, or of many uses in one step, can be wrong by a factor of a thousand where states hardly
+    /// change from use to use. One step length for all parameters would then be that of the worst block.
+    fn measure_scales(
+        &self,
+        at: u64,
+        grads: &Params,
+        delta: &Params,
+        lambda: f64,
+        tensors: &mut Params,
+        curvature: &mut dyn Curvature,
+    ) -> Result<()> {
+        // As many directions at a time as the step itself has, so that no other program is needed.
+        for pair in self.groups().chunks(2) {
+            let part = |group: &Vec<&str>| -> Params {
+                let mine = group.iter().filter_map(|&n| Some((n.to_string(), delta.get(n)?.clone())));
+                mine.collect()
+            };
+            let parts: Vec<Params> = pair.iter().map(part).collect();
+            let directions: Vec<&Params> = parts.iter().collect();
+            let fisher = curvature.products(at, &directions)?;
+            for (i, (group, part)) in pair.iter().zip(&parts).enumerate() {
+                let curved = fisher[i * parts.len() + i] + lambda * dot(part, part)?;
+                let scale = dot(grads, part)? / curved;
+                if !scale.is_finite() || scale <= 0.0 {
+                    continue;
+                }
+                let key = scale_of(group[0]);
+                let before = Kfac::scalar(tensors, &key)?;
+                let scale = if before > 0.0 { (before * scale).sqrt() } else { scale };
+                tensors.insert(key, Tensor::scalar(scale));
+            }
+        }
+        Ok(())
+    }
+
+    /// Multiplies each group's part of `delta` by its scale.
+    fn scale_groups(&self, tensors: &Params, delta: &mut Params) -> Result<()> {
+        for group in self.groups() {
+            let scale = Kfac::scalar(tensors, &scale_of(group[0]))?;
+            for name in group.iter().filter(|_| scale > 0.0) {
+                let Some(part) = delta.get(name) else { continue };
+                let part: Params = [(name.to_string(), part.clone())].into_iter().collect();
+                for (name, part) in scaled(&part, scale)?.iter() {
+                    delta.insert(name, part.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the last step back where the loss of this batch says that it made things much worse, with more damping from
     /// now on; whether it did. The quadratic model knows nothing of a recurrence that begins to expand.
-    fn take_back(
+    fn much_worse(
         &self,
         step: u64,
         curvature: &dyn Curvature,
@@ -320,15 +432,24 @@ impl Kfac {
         moved: &mut Params,
     ) -> Result<bool> {
         let (before, now) = (Kfac::scalar(tensors, LOSS)?, curvature.loss_before());
-        let possible = self.step == StepRule::Quadratic && step > self.burn_in && before > 0.0;
-        let Some(lm) = self.adaptation.filter(|_| possible && now > MUCH_WORSE * before) else {
-            let mean = if before > 0.0 { 0.5 * (before + now) } else { now };
-            tensors.insert(LOSS, Tensor::scalar(mean));
-            return Ok(false);
-        };
+        if before > 0.0 && now > MUCH_WORSE * before && self.undo(step, tensors, moved)? {
+            return Ok(true);
+        }
+        if before > 0.0 && !now.is_finite() {
+            return Err(Error::NotFinite { name: "loss".into(), index: 0, value: now.to_string() });
+        }
+        let mean = if before > 0.0 { 0.5 * (before + now) } else { now };
+        tensors.insert(LOSS, Tensor::scalar(mean));
+        Ok(false)
+    }
+
+    /// Undoes the last step and damps more, if there was one and damping is adapted.
+    fn undo(&self, step: u64, tensors: &mut Params, moved: &mut Params) -> Result<bool> {
         let steps = self.blocked(moved);
         let steps = steps.names().filter_map(|n| Some((n.to_string(), tensors.get(&velocity(n))?.clone())));
         let steps: Params = steps.collect();
+        let possible = self.step == StepRule::Quadratic && step > self.burn_in && dot(&steps, &steps)? > 0.0;
+        let Some(lm) = self.adaptation.filter(|_| possible) else { return Ok(false) };
         add_scaled(moved, &steps, -1.0)?;
         for (name, step) in steps.iter() {
             tensors.insert(velocity(name), Tensor::zeros(step.dtype(), step.dims())?);
@@ -346,7 +467,7 @@ impl Kfac {
         tensors: &mut Params,
         lr_scale: f64,
         lambda: f64,
-        judged: bool,
+        (inverted, judged): (bool, bool),
         curvature: &mut dyn Curvature,
     ) -> Result<(Params, Option<f64>)> {
         let load = |tensors: &Params| -> Params {
@@ -357,7 +478,11 @@ impl Kfac {
         let before = load(tensors);
         let step = match self.step {
             StepRule::Quadratic => {
-                let delta = self.preconditioned(tensors, grads, curvature.threads())?;
+                let mut delta = self.preconditioned(tensors, grads, curvature.threads())?;
+                if inverted && self.block_scales {
+                    self.measure_scales(at, grads, &delta, lambda, tensors, curvature)?;
+                }
+                self.scale_groups(tensors, &mut delta)?;
                 let resting = dot(&before, &before)? == 0.0;
                 let directions: &[&Params] = if resting { &[&delta] } else { &[&delta, &before] };
                 let f = curvature.products(at, directions)?;
@@ -451,7 +576,9 @@ impl Optimizer for Kfac {
             .with("momentum", self.momentum)
             .with("momentum_form", if self.momentum_form == MomentumForm::Adam { "adam" } else { "regular" })
             .with("norm_constraint", self.constraint)
-            .with("damping", self.damping)
+            .with("damping", self.damping.map_or("auto".into(), |d| d.to_string()))
+            .with("damping_floor", self.damping_floor)
+            .with("block_scales", self.block_scales)
             .with("damping_power", self.damping_power)
             .with("pi", self.pi)
             .with("adapt", self.adaptation.is_some())
@@ -487,7 +614,8 @@ impl Optimizer for Kfac {
         Range::NonNegative.check(owner, "adam_lr", self.adam_lr)?;
         Range::Below1.check(owner, "momentum", self.momentum)?;
         Range::NonNegative.check(owner, "norm_constraint", self.constraint)?;
-        Range::NonNegative.check(owner, "damping", self.damping)?;
+        Range::NonNegative.check(owner, "damping", self.damping.unwrap_or(0.0))?;
+        Range::NonNegative.check(owner, "damping_floor", self.damping_floor)?;
         Range::NonNegative.check(owner, "damping_power", self.damping_power)?;
         Range::Below1.check(owner, "decay", self.decay)?;
         Range::NonNegative.check(owner, "weight_decay", self.weight_decay)?;
@@ -557,7 +685,7 @@ impl Optimizer for Kfac {
             tensors.insert(key, Tensor::zeros(dtype, dims)?);
         }
         if !self.blocks.is_empty() {
-            tensors.insert(LAMBDA, Tensor::scalar(self.damping));
+            tensors.insert(LAMBDA, Tensor::scalar(self.damping.unwrap_or(0.0)));
         }
         Ok(State::new(tensors))
     }
@@ -577,6 +705,20 @@ impl Optimizer for Kfac {
 
     fn update(&self, grads: &Params, state: &mut State, params: &mut Params, lr_scale: f64) -> Result<()> {
         self.update_with(grads, state, params, lr_scale, &mut crate::kfac::NoCurvature)
+    }
+
+    fn take_back(&self, state: &mut State, params: &mut Params) -> Result<bool> {
+        if self.blocks.is_empty() {
+            return Ok(false);
+        }
+        let (mut tensors, mut moved) = (state.tensors().clone(), params.clone());
+        if !self.undo(state.step(), &mut tensors, &mut moved)? {
+            return Ok(false);
+        }
+        *params = moved;
+        *state.tensors_mut() = tensors;
+        state.count_step();
+        Ok(true)
     }
 
     fn update_with(
@@ -613,7 +755,7 @@ impl Optimizer for Kfac {
             check_like(|| format!("gradient of `{name}`"), param, grad)?;
         }
         let mut tensors = state.tensors().clone();
-        if self.take_back(step, curvature, &mut tensors, &mut moved)? {
+        if self.much_worse(step, curvature, &mut tensors, &mut moved)? {
             *params = moved;
             *state.tensors_mut() = tensors;
             state.count_step();
@@ -625,6 +767,8 @@ impl Optimizer for Kfac {
         if self.gathers(step, invert) {
             let lengths = self.gather(step, curvature, &mut tensors)?;
             if invert {
+                lambda = self.damping_now(step, lambda, &lengths, &tensors)?;
+                tensors.insert(LAMBDA, Tensor::scalar(lambda));
                 self.begin(step == self.burn_in, &lengths, lambda, &mut tensors, curvature.threads())?;
             }
         }
@@ -637,9 +781,11 @@ impl Optimizer for Kfac {
             if self.weight_decay > 0.0 {
                 add_scaled(&mut mine, params, self.weight_decay)?;
             }
+            // The first inversion is over at once.
+            let inverted = take_over || (invert && (self.inverse_lag == 0 || step == self.burn_in));
             let judged = self.adaptation.is_some_and(|lm| (step - self.burn_in + 1).is_multiple_of(lm.every));
             let (delta, predicted) =
-                self.next_step(step, &mine, &mut tensors, lr_scale, lambda, judged, curvature)?;
+                self.next_step(step, &mine, &mut tensors, lr_scale, lambda, (inverted, judged), curvature)?;
             if let Some((name, _)) = delta.iter().find(|(_, t)| !t.is_finite()) {
                 let (name, value) = (format!("step of {name}"), "not finite".into());
                 return Err(Error::NotFinite { name, index: 0, value });
@@ -706,7 +852,21 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
             "0",
             "largest squared norm of a fixed step in the metric; 0 for none",
         ),
-        OptionSpec::new("damping", "0.03", "first multiple of the identity added to the Fisher"),
+        OptionSpec::new(
+            "damping",
+            "auto",
+            "first multiple of the identity added to the Fisher; auto: by the first statistics",
+        ),
+        OptionSpec::new(
+            "damping_floor",
+            "0.3",
+            "least adapted damping at an inversion, as a multiple of the mean curvature",
+        ),
+        OptionSpec::new(
+            "block_scales",
+            "true",
+            "whether each block is scaled by exact curvature along its part of a quadratic step",
+        ),
         OptionSpec::new("damping_power", "1", "p of damping / T^p"),
         OptionSpec::new("pi", "true", "whether damping is balanced between the two factors"),
         OptionSpec::new("adapt", "true", "whether damping is adapted by how well the model did"),
@@ -763,7 +923,12 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
             momentum_form: read.choice("momentum_form", &forms)?,
             momentum: read.real("momentum")?,
             constraint: read.real("norm_constraint")?,
-            damping: read.real("damping")?,
+            damping: match read.text("damping")? {
+                "auto" => None,
+                _ => Some(read.real("damping")?),
+            },
+            damping_floor: read.real("damping_floor")?,
+            block_scales: read.flag("block_scales")?,
             damping_power: read.real("damping_power")?,
             pi: read.flag("pi")?,
             adaptation: read.flag("adapt")?.then_some(lm),
