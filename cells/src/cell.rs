@@ -114,6 +114,8 @@ pub trait BoundCell: std::fmt::Debug + Send + Sync {
 #[derive(Clone, Copy, Debug)]
 pub struct InputMap {
     u: Var,
+    /// Second factor of weights of low rank.
+    u_2: Option<Var>,
     b: Option<Var>,
     symbols: bool,
     gates: usize,
@@ -132,13 +134,41 @@ impl InputMap {
         complex: bool,
         init: Init,
     ) -> Result<InputMap> {
+        InputMap::declare_as(ctx, "U", input, gates, n, complex, init)
+    }
+
+    /// The same under another name than `U`.
+    pub fn declare_as(
+        ctx: &mut Declare<'_>,
+        name: &str,
+        input: Input,
+        gates: usize,
+        n: usize,
+        complex: bool,
+        init: Init,
+    ) -> Result<InputMap> {
         if input.size() == 0 || n == 0 {
             return Err(Error::model(format!("input size {} and hidden size {n}, at least 1", input.size())));
         }
-        let u = ctx.blocks("U", [input.size(), n], gates, complex, init)?;
+        let u = ctx.blocks(name, [input.size(), n], gates, complex, init)?;
         let symbols = matches!(input, Input::Symbols(_));
         let kept = ctx.symbol_dropout().filter(|_| symbols);
-        Ok(InputMap { u, b: None, symbols, gates, n, kept })
+        Ok(InputMap { u, u_2: None, b: None, symbols, gates, n, kept })
+    }
+
+    /// The same with weights of low rank: `U [C, rank]` for all gates and `U.2 [rank, gates·n]`. `None` is full rank.
+    pub fn of_rank(
+        ctx: &mut Declare<'_>,
+        input: Input,
+        gates: usize,
+        n: usize,
+        rank: Option<usize>,
+        init: Init,
+    ) -> Result<InputMap> {
+        let Some(rank) = rank else { return InputMap::declare(ctx, input, gates, n, false, init) };
+        let first = InputMap::declare(ctx, input, 1, rank, false, init)?;
+        let u_2 = ctx.blocks("U.2", [rank, n], gates, false, init)?;
+        Ok(InputMap { u_2: Some(u_2), gates, n, ..first })
     }
 
     /// The same with a bias `[gates·n]` added.
@@ -150,6 +180,9 @@ impl InputMap {
     /// plan moves out of the time loop.
     pub fn apply(&self, tape: &mut Tape, x: Var) -> retrograd_engine::Result<Vec<Var>> {
         let mut y = if self.symbols { ops::gather(tape, self.u, x)? } else { ops::matmul(tape, x, self.u)? };
+        if let Some(u_2) = self.u_2 {
+            y = ops::matmul(tape, y, u_2)?;
+        }
         if let Some(b) = self.b {
             y = ops::add(tape, y, b)?;
         }

@@ -24,6 +24,8 @@ pub struct ParamStore {
     unitary: Vec<String>,
     vars: Vec<(String, Var)>,
     weight_norm: bool,
+    /// Names, each with all below it, and how they begin instead of as their cell says; the last that fits counts.
+    initial: Vec<(String, Init)>,
     dropout_seed: Option<Var>,
     symbol_dropout: Option<(Var, f64)>,
 }
@@ -45,6 +47,7 @@ impl ParamStore {
             unitary: Vec::new(),
             vars: Vec::new(),
             weight_norm: false,
+            initial: Vec::new(),
             dropout_seed: None,
             symbol_dropout: None,
         })
@@ -58,6 +61,21 @@ impl ParamStore {
     /// First values, in the order of declaration.
     pub fn into_params(self) -> Params {
         self.params
+    }
+
+    /// From here on parameters of these names, each with all below it, begin so instead of as their cell says.
+    pub(crate) fn set_initial(&mut self, initial: &[(String, Init)]) {
+        self.initial = initial.to_vec();
+    }
+
+    /// How a parameter of this full name begins, if not as its cell says.
+    fn initial(&self, name: &str) -> Option<Init> {
+        self.initial.iter().rev().find(|(at, _)| is_at_or_below(name, at)).map(|(_, init)| *init)
+    }
+
+    /// Whether there is a parameter of this name or below it.
+    pub(crate) fn declares(&self, name: &str) -> bool {
+        self.vars.iter().any(|(n, _)| is_at_or_below(n, name))
     }
 
     /// From here on what is declared may drop values, by this seed.
@@ -89,13 +107,17 @@ impl ParamStore {
 
     /// Freezes every parameter of this name or below it (`layer0.W` freezes `layer0.W.i.0`); how many.
     pub fn freeze(&mut self, name: &str) -> usize {
-        let below = format!("{name}.");
-        let hit = |n: &&String| *n == name || n.starts_with(&below);
+        let hit = |n: &&String| is_at_or_below(n, name);
         let names: Vec<String> = self.vars.iter().map(|(n, _)| n).filter(hit).cloned().collect();
         let count = names.len();
         self.frozen.extend(names);
         count
     }
+}
+
+/// Whether `name` is `at` or has it in front, up to a dot.
+fn is_at_or_below(name: &str, at: &str) -> bool {
+    name.strip_prefix(at).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 /// Where a cell or an operator declares its parameters: a tape, a store, and the scope names are put under.
@@ -152,12 +174,28 @@ impl<'a> Declare<'a> {
     /// A real parameter.
     pub fn real(&mut self, name: &str, dims: &[usize], init: Init) -> Result<Var> {
         let dtype = self.dtype(false);
-        self.with(name, dims, dtype, |rng| init.tensor(dims, dtype, rng))
+        self.real_with(name, dims, |rng| init.tensor(dims, dtype, rng))
+    }
+
+    /// A real parameter that begins as `f` says, unless the model says otherwise
+    /// ([`ModelSpec::initial`](crate::ModelSpec::initial)).
+    pub fn real_with(
+        &mut self,
+        name: &str,
+        dims: &[usize],
+        f: impl FnOnce(&mut ChaCha8Rng) -> Result<Tensor>,
+    ) -> Result<Var> {
+        let dtype = self.dtype(false);
+        match self.store.initial(&self.full_name(name)) {
+            Some(init) => self.with(name, dims, dtype, |rng| init.tensor(dims, dtype, rng)),
+            None => self.with(name, dims, dtype, f),
+        }
     }
 
     /// A complex parameter.
     pub fn complex(&mut self, name: &str, dims: &[usize], init: Init) -> Result<Var> {
         let dtype = self.dtype(true);
+        let init = self.store.initial(&self.full_name(name)).unwrap_or(init);
         self.with(name, dims, dtype, |rng| init.tensor(dims, dtype, rng))
     }
 
@@ -239,6 +277,7 @@ impl<'a> Declare<'a> {
     ) -> Result<Var> {
         let dtype = self.dtype(complex);
         let dims = [rows, blocks * columns];
+        let init = self.store.initial(&self.full_name(name)).unwrap_or(init);
         self.with(name, &dims, dtype, |rng| {
             let parts: Result<Vec<Tensor>> =
                 (0..blocks).map(|_| init.tensor(&[rows, columns], dtype, rng)).collect();
@@ -253,7 +292,8 @@ impl<'a> Declare<'a> {
     }
 
     /// A parameter whose first value `f` makes from its own generator: the numbers depend on seed and full name
-    /// alone, so that adding a parameter does not change the others.
+    /// alone, so that adding a parameter does not change the others. For first values that must be what they are: those of
+    /// unitary matrices, indices, lengths.
     ///
     /// Errors: a name declared before; a size of 0; what `f` returns; a tensor of another type or size.
     pub fn with(
@@ -281,6 +321,16 @@ impl<'a> Declare<'a> {
         self.store.vars.push((name.clone(), var));
         self.store.params.insert(name, tensor);
         Ok(var)
+    }
+
+    /// See [`ModelSpec::initial`](crate::ModelSpec::initial).
+    pub(crate) fn set_initial(&mut self, initial: &[(String, Init)]) {
+        self.store.set_initial(initial);
+    }
+
+    /// Whether there is a parameter of this full name or below it.
+    pub(crate) fn declares(&self, name: &str) -> bool {
+        self.store.declares(name)
     }
 
     /// Freezes every parameter of this name or below it; see [`ParamStore::freeze`].

@@ -22,6 +22,7 @@ pub use record::BoundModel;
 use crate::cell::{Cell, Input};
 use crate::declare::{Declare, ParamStore};
 use crate::error::{Error, Result};
+use crate::init::Init;
 use crate::operator::RecurrentOperator;
 
 /// One layer of a stack: a point of the product *cell × operator × size*.
@@ -124,6 +125,10 @@ pub struct ModelSpec {
     pub probes: bool,
     /// Parameters that are not trained, each with all below it (`layer0.W`).
     pub frozen: Vec<String>,
+    /// Parameters, each with all below it, that begin otherwise than their cells say; the last that fits counts. Every gate
+    /// of a matrix begins as a matrix of its own. What is orthogonal or unitary by the numbers it is made of, indices, and
+    /// lengths of weight normalization begin as they must.
+    pub initial: Vec<(String, Init)>,
 }
 
 impl ModelSpec {
@@ -154,6 +159,7 @@ impl ModelSpec {
             predictions: false,
             probes: false,
             frozen: Vec::new(),
+            initial: Vec::new(),
         }
     }
 }

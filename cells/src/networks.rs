@@ -150,6 +150,14 @@ pub static NETWORKS: &[Network] = &[
     row("lrd-lstm", "lstm", &[], "lrd", &[], "LSTM on low-rank products plus diagonals (Miceli Barone 2018)"),
     row("sirnn", "irnn", &[("K", "1")], "ivh", &[], "iRNN of one inner step (Kag, Zhang, Saligrama 2020)"),
     row(
+        "irnn-plus",
+        "irnn",
+        &[("identity", "plus")],
+        "ivh",
+        &[],
+        "iRNN with the previous state subtracted: Jacobians tend to I, not −I (a remark of Kag et al. 2020)",
+    ),
+    row(
         "irnn-deep",
         "irnn",
         &[("depth", "2")],

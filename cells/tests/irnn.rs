@@ -62,6 +62,14 @@ fn gradients_at_equilibrium() {
         assert!(apart(&found.by_first, &found.u, sign) < 1e-12, "{steps} steps");
         assert!((0..found.by_x.len()).any(|i| found.by_x.get(i).norm() > 1e-3), "{steps} steps");
     }
+    // With the previous state subtracted it leaves the gradient as it is, and that converged or not.
+    let plus = [("identity", "plus")];
+    let converged: Vec<(&str, &str)> = CONVERGED.iter().chain(&plus).copied().collect();
+    for (set, steps) in [(&converged[..], 1), (&converged, 2), (&converged, 7), (&plus, 3)] {
+        let found = run(set, steps);
+        assert!(apart(&found.by_first, &found.u, 1.0) < 1e-12, "{set:?}, {steps} steps");
+        assert!((0..found.by_x.len()).any(|i| found.by_x.get(i).norm() > 1e-3), "{set:?}, {steps} steps");
+    }
     // Far from it this is not so.
     let far = run(&[("K", "2"), ("eta", "0.1")], 2);
     assert!(apart(&far.by_first, &far.u, 1.0) > 0.1);

@@ -483,6 +483,41 @@ fn dropout_acts_in_training_alone() {
 }
 
 #[test]
+fn first_values_of_the_callers_own() {
+    let begun = |initial: &[(&str, Init)]| {
+        let layers = vec![layer("lstm", &[], "lrd", &[("rank", "2")], 5)];
+        let mut s = spec(Input::Symbols(4), layers, Readout::EveryStep, 3, Loss::SoftmaxCrossEntropy);
+        s.initial = initial.iter().map(|(name, init)| (name.to_string(), *init)).collect();
+        Model::new(s).and_then(|m| m.declare(1)).map(|store| store.into_params())
+    };
+    let usual = begun(&[]).unwrap();
+    // The last that fits counts; of a name that is the beginning of another word, nothing is hit.
+    let small = [
+        ("layer0", Init::Uniform(0.04)),
+        ("readout.V", Init::Zeros),
+        ("layer0.W.delta", Init::Constant(2.0)),
+    ];
+    let own = begun(&small).unwrap();
+    for (name, tensor) in own.iter() {
+        let largest = (0..tensor.len()).map(|i| tensor.get(i).norm()).fold(0.0, f64::max);
+        match name {
+            "readout.V" => assert_eq!(largest, 0.0),
+            "layer0.W.delta" => assert_eq!(largest, 2.0),
+            "readout.c" => assert!(tensor.bit_eq(usual.require(name).unwrap())),
+            _ => assert!(largest <= 0.04 && largest > 0.02, "{name}: {largest}"),
+        }
+    }
+    // Forget biases of 1 are gone, and what nobody named is as it was.
+    let one = begun(&[("layer0.U", Init::Zeros)]).unwrap();
+    for (name, tensor) in one.iter().filter(|(name, _)| *name != "layer0.U") {
+        assert!(tensor.bit_eq(usual.require(name).unwrap()), "{name}");
+    }
+    let message = begun(&[("layer0.Q", Init::Zeros)]).unwrap_err().to_string();
+    assert!(message.contains("`layer0.Q`"), "{message}");
+    assert!(begun(&[("layer", Init::Zeros)]).is_err());
+}
+
+#[test]
 fn frozen_parameters_are_not_trained() {
     let names = |frozen: &[&str], op_set: &[(&str, &str)]| {
         let layers = vec![layer("kru", &[], "kron", op_set, 6)];

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use num_complex::Complex64;
 use retrograd_cells::cells::gru::Reset;
-use retrograd_cells::cells::irnn::{Phi, Start};
+use retrograd_cells::cells::irnn::{Limit, Phi, Start};
 use retrograd_cells::cells::nru::HeadActivation;
 use retrograd_cells::cells::rnn::Activation;
 use retrograd_cells::cells::{
@@ -100,6 +100,9 @@ fn recipe(name: &str) -> Option<(Box<dyn Cell>, Box<dyn RecurrentOperator>)> {
         }
         "kru_eps0" => (Box::new(Kru { modrelu: ModReluForm::Exact, recurrent_init: None }), kron(&[2, 3, 2])),
         "rc_urnn" => (Box::new(RcUrnn::default()), Box::new(Rc::default())),
+        "rc_urnn_without_fourier" => {
+            (Box::new(RcUrnn::default()), Box::new(Rc { fourier: false, ..Rc::default() }))
+        }
         "fc_urnn" => (Box::new(FcUrnn::default()), Box::new(Unitary::default())),
         "eurnn" => (Box::new(Eurnn::default()), eunn(RotationStyle::Tunable { capacity: 3 })),
         "eurnn_real_fft" => {
@@ -115,11 +118,23 @@ fn recipe(name: &str) -> Option<(Box<dyn Cell>, Box<dyn RecurrentOperator>)> {
             Box::new(Irnn { inner: 3, eta_steps: Some(3), ..Irnn::default() }),
             Box::new(Ivh { rank: Some(2), frozen: false }),
         ),
+        "irnn_plus" => (
+            Box::new(Irnn { inner: 3, identity: Limit::Plus, ..Irnn::default() }),
+            Box::new(Ivh { rank: Some(2), frozen: false }),
+        ),
+        "irnn_deep" => (
+            Box::new(Irnn { inner: 2, depth: 2, phi: Phi::Tanh, ..Irnn::default() }),
+            Box::new(Ivh { rank: Some(2), frozen: false }),
+        ),
         "irnn_dense" => {
             let plain = Irnn { inner: 2, alpha: 0.7, twice: false, ..Irnn::default() };
             (Box::new(Irnn { phi: Phi::Sigmoid, start: Start::Zero, ..plain }), dense)
         }
         "nru" => (Box::new(Nru { heads: 2, memory: Some(8), ..Nru::default() }), dense),
+        "nru_as_written" => {
+            let nru = Nru { heads: 2, memory: Some(8), ..Nru::default() };
+            (Box::new(Nru { summed: true, heads_see_input: true, ..nru }), dense)
+        }
         "nru_relu_layer_norm" => {
             let nru = Nru { heads: 3, memory: Some(12), layer_norm: true, ..Nru::default() };
             (Box::new(Nru { head_activation: HeadActivation::Relu, ..nru }), dense)
@@ -129,6 +144,8 @@ fn recipe(name: &str) -> Option<(Box<dyn Cell>, Box<dyn RecurrentOperator>)> {
         "ugrnn" => (Box::new(Ugrnn::default()), dense),
         "fastrnn_tanh" => (Box::new(FastRnn::default()), dense),
         "fastrnn_relu" => (Box::new(FastRnn { activation: Activation::Relu, ..FastRnn::default() }), dense),
+        "fastrnn_low_rank" => (Box::new(FastRnn { input_rank: Some(2), ..FastRnn::default() }), dense),
+        "ugrnn_low_rank" => (Box::new(Ugrnn { input_rank: Some(2), ..Ugrnn::default() }), dense),
         "fastgrnn" => (Box::new(FastGrnn::default()), dense),
         "antisymmetric_rnn" | "antisymmetric_rnn_gated" => {
             let cell =
@@ -393,7 +410,7 @@ fn check(case: &Case) -> Result<Vec<String>, Error> {
 fn every_fixture() -> Result<(), Error> {
     let mut wrong = Vec::new();
     let cases = cases()?;
-    assert_eq!(cases.len(), 43);
+    assert_eq!(cases.len(), 49);
     for case in &cases {
         wrong.extend(check(case)?);
     }

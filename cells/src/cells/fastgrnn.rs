@@ -36,7 +36,7 @@ use retrograd_engine::{Tape, Var};
 use retrograd_ops as ops;
 
 use crate::cell::{BoundCell, Cell, Input, InputMap, StatePart};
-use crate::cells::fastrnn::{RECURRENT_INIT_EDGEML, WEIGHTS, of_recurrence};
+use crate::cells::fastrnn::{INPUT_RANK, RECURRENT_INIT_EDGEML, WEIGHTS, of_recurrence};
 use crate::declare::Declare;
 use crate::error::Result;
 use crate::init::Init;
@@ -61,7 +61,7 @@ pub const FASTGRNN: CellEntry = CellEntry {
     summary: "fast gated recurrent network: gate and candidate share one recurrent and one input matrix",
     operator: "dense",
     options: &[
-        OptionDoc { key: "input_rank", default: "none", doc: "rank of the input weights, or none: full" },
+        INPUT_RANK,
         OptionDoc {
             key: "nonlinearity",
             default: "exact",
@@ -90,11 +90,7 @@ impl Cell for FastGrnn {
         hidden: usize,
         operator: &dyn RecurrentOperator,
     ) -> Result<Box<dyn BoundCell>> {
-        let u = InputMap::declare(ctx, input, 1, self.input_rank.unwrap_or(hidden), false, WEIGHTS)?;
-        let u_2 = match self.input_rank {
-            Some(rank) => Some(ctx.real("U.2", &[rank, hidden], WEIGHTS)?),
-            None => None,
-        };
+        let u = InputMap::of_rank(ctx, input, 1, hidden, self.input_rank, WEIGHTS)?;
         let init = of_recurrence(self.recurrent_init, operator);
         let w = Recurrence { name: "W", gates: &[""], n: hidden, complex: false, init };
         let w = operator.declare(ctx, w)?;
@@ -102,15 +98,13 @@ impl Cell for FastGrnn {
         let b_c = ctx.real("b_c", &[hidden], Init::Constant(1.0))?;
         let zeta = ctx.real("zeta", &[1], Init::Constant(1.0))?;
         let nu = ctx.real("nu", &[1], Init::Constant(-4.0))?;
-        Ok(Box::new(BoundFastGrnn { u, u_2, w, b_z, b_c, zeta, nu, quantized: self.quantized, hidden }))
+        Ok(Box::new(BoundFastGrnn { u, w, b_z, b_c, zeta, nu, quantized: self.quantized, hidden }))
     }
 }
 
 #[derive(Debug)]
 struct BoundFastGrnn {
     u: InputMap,
-    /// Second factor of input weights of low rank.
-    u_2: Option<Var>,
     w: Box<dyn BoundOperator>,
     b_z: Var,
     b_c: Var,
@@ -141,10 +135,7 @@ impl BoundCell for BoundFastGrnn {
 
     fn step(&self, tape: &mut Tape, state: &[Var], x: Var) -> retrograd_engine::Result<Vec<Var>> {
         let h = state[0];
-        let mut ux = self.u.apply(tape, x)?[0];
-        if let Some(u_2) = self.u_2 {
-            ux = ops::matmul(tape, ux, u_2)?;
-        }
+        let ux = self.u.apply(tape, x)?[0];
         let wh = self.w.apply(tape, h, 0)?;
         let p = ops::add(tape, wh, ux)?; // eq. (1)
         let z = ops::add(tape, p, self.b_z)?; // eq. (2)

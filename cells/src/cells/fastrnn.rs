@@ -19,9 +19,10 @@
 //!
 //! `N² + C·N + N + 2` numbers on a dense matrix.
 //!
-//! **Differs from the paper**: nothing in the equations; first values are those of the authors' program (EdgeML). A
-//! low-rank `W` is the operator `lr`; input weights have full rank. The three phases of training in which weights
-//! become sparse are not here.
+//! **Differs from the paper**: nothing in the equations; first values are those of the authors' program (EdgeML).
+//!
+//! Low rank and sparse, as FastGRNN: the operator `lr` for `W`, `input_rank` `R` for `U = U_1 U_2` with `U` `[C, R]` and
+//! `U.2` `[R, H]`; the constraint `sparse` on `layer0.U*` and `layer0.W*`.
 
 use std::sync::Arc;
 
@@ -40,6 +41,10 @@ use crate::table::CellEntry;
 
 /// How weights begin in EdgeML.
 pub(crate) const WEIGHTS: Init = Init::Normal(0.1);
+
+/// Documentation of the option for the rank of input weights.
+pub(crate) const INPUT_RANK: OptionDoc =
+    OptionDoc { key: "input_rank", default: "none", doc: "rank of the input weights, or none: full" };
 
 /// Documentation of the option for the recurrent matrices in the cells of EdgeML.
 pub(crate) const RECURRENT_INIT_EDGEML: OptionDoc = OptionDoc {
@@ -61,6 +66,8 @@ pub(crate) fn of_recurrence(asked: Option<Init>, operator: &dyn RecurrentOperato
 pub struct FastRnn {
     /// Nonlinearity `φ`.
     pub activation: Activation,
+    /// Rank of the input weights; `None` is full.
+    pub input_rank: Option<usize>,
     /// How the recurrent matrix begins; `None`: see the [module](self).
     pub recurrent_init: Option<Init>,
 }
@@ -72,11 +79,13 @@ pub const FASTRNN: CellEntry = CellEntry {
     operator: "dense",
     options: &[
         OptionDoc { key: "activation", default: "tanh", doc: Activation::WORDS },
+        INPUT_RANK,
         RECURRENT_INIT_EDGEML,
     ],
     build: |options: &Options<'_>| {
         Ok(Arc::new(FastRnn {
             activation: options.choice("activation", Activation::CHOICES)?,
+            input_rank: options.count("input_rank")?,
             recurrent_init: options.init("recurrent_init")?,
         }))
     },
@@ -94,7 +103,7 @@ impl Cell for FastRnn {
         hidden: usize,
         operator: &dyn RecurrentOperator,
     ) -> Result<Box<dyn BoundCell>> {
-        let u = InputMap::declare(ctx, input, 1, hidden, false, WEIGHTS)?;
+        let u = InputMap::of_rank(ctx, input, 1, hidden, self.input_rank, WEIGHTS)?;
         let init = of_recurrence(self.recurrent_init, operator);
         let w = Recurrence { name: "W", gates: &[""], n: hidden, complex: false, init };
         let w = operator.declare(ctx, w)?;

@@ -75,7 +75,7 @@ impl Cell for Goru {
         let q = Recurrence { name: "W", gates: &[""], n: hidden, complex: false, init };
         let q = operator.declare(ctx, q)?;
         let (dims, dtype) = ([2 * hidden], ctx.dtype(false));
-        let b = ctx.with("b", &dims, dtype, |rng| {
+        let b = ctx.real_with("b", &dims, |rng| {
             let update = Init::Uniform((3.0 / hidden as f64).sqrt()).tensor(&[hidden], dtype, rng)?;
             let mut b = Tensor::zeros(dtype, dims)?;
             b.fill_with(|i| if i < hidden { 2.0.into() } else { update.get(i - hidden) });

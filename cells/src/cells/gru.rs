@@ -97,7 +97,7 @@ impl Cell for Gru {
         let w = Recurrence { name: "W", gates: &GATES, n: hidden, complex: false, init };
         let w = operator.declare(ctx, w)?;
         let (dtype, dims) = (ctx.dtype(false), [GATES.len() * hidden]);
-        let b = ctx.with("b", &dims, dtype, |_| {
+        let b = ctx.real_with("b", &dims, |_| {
             let mut b = Tensor::zeros(dtype, dims)?;
             b.fill_with(|k| Complex64::new(if k / hidden == 1 { self.carry_bias } else { 0.0 }, 0.0));
             Ok(b)

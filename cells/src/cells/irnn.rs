@@ -6,14 +6,15 @@
 //!
 //! ```text
 //! g_0 = h_{t−1}, or 0                                                              (1)
-//! g_k = g_{k−1} + η_{t,k} (φ(z_k) − α (g_{k−1} + h_{t−1})),   k = 1 … K            (2)
-//! z_k = W (g_{k−1} + h_{t−1}) + U x_t + b                                          (3a)
-//! z_k = P (W (g_{k−1} + h_{t−1}) + U x_t + b),   P = W = I + V H                   (3b)
+//! g_k = g_{k−1} + η_{t,k} (φ(z_k) − α s_k),   s_k = g_{k−1} + h_{t−1},   k = 1 … K (2)
+//! z_k = W s_k + U x_t + b                                                          (3a)
+//! z_k = P (W s_k + U x_t + b),   P = W = I + V H                                   (3b)
 //! h_t = g_K                                                                        (4)
 //! ```
 //!
 //! Where the inner steps have converged, `φ(z) = α (g + h_{t−1})`, and then `∂h_t/∂h_{t−1} = −I`: gradients neither
-//! vanish nor explode, their sign alternates.
+//! vanish nor explode, their sign alternates. The paper remarks that with `s_k = g_{k−1} − h_{t−1}` the limit is `+I`:
+//! `identity=plus`.
 //!
 //! | symbol | shape | initialization | meaning |
 //! |---|---|---|---|
@@ -38,13 +39,19 @@
 //! an alternating sum over the sequence, and whether two inputs add up or cancel in the last state is decided
 //! by the parity of the steps between them.
 //!
+//! **`identity=plus`**: `g − h_{t−1}` begins at 0 with `g_0 = h_{t−1}`, and no inner step sees `h_{t−1}` otherwise, so that
+//! `h_t − h_{t−1}` depends on `x_t` alone whether or not it has converged: `h_t` is a sum over the sequence, `∂h_t/∂h_{t−1}` is
+//! `I` exactly, and of the order of the inputs it knows what step sizes by time step tell.
+//!
 //! **Deep transition**: with `depth` `L > 1` the argument of the last `φ` goes through more matrices of the operator,
 //! `z^1` as in (3), `z^{l+1} = W_{l+1} φ(z^l) + b_{l+1}`, and `φ(z^L)` stands for `φ(z)` in (2).
 //!
 //! **Differs from the paper**: there every time step has step sizes of its own, which fixes the length of sequences.
 //! Here they are shared by all steps unless `eta_steps` gives the number `S` of rows; steps beyond it take the last
 //! row. The deviation of the input weights is that of the public program of the authors' later TARNN, the paper says
-//! that it is small; that of the recurrent weights is the operator's.
+//! that it is small; that of the recurrent weights is the operator's. The paper learns step sizes at the rate of the
+//! weights, 1e-2, from 1e-2 on. One update by Adam then moves a step size by as much as it is, and with `‖W‖` above 1
+//! every time step multiplies states by up to `1 + 2 K η (‖W‖² − 1)`: they overflow. `frozen=layer0.eta` keeps them.
 
 use std::sync::Arc;
 
@@ -83,6 +90,16 @@ pub enum Start {
     State,
     /// `g_0 = 0`.
     Zero,
+}
+
+/// What `∂h_t/∂h_{t−1}` is where the inner steps have converged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Limit {
+    /// `−I`: inner steps see `g + h_{t−1}`, as in the published experiments.
+    #[default]
+    Minus,
+    /// `+I`: they see `g − h_{t−1}`.
+    Plus,
 }
 
 /// Which kind of solver runs the inner steps to their fixed point.
@@ -155,6 +172,8 @@ pub struct Irnn {
     pub phi: Phi,
     /// `g_0`.
     pub start: Start,
+    /// Sign of `h_{t−1}` in the inner steps, eq. (2).
+    pub identity: Limit,
     /// Whether `W` is applied once more to the whole argument of `φ`: eq. (3b), else (3a).
     pub twice: bool,
     /// Number of matrices that the argument of the last `φ` goes through, at least 1.
@@ -174,6 +193,7 @@ impl Default for Irnn {
             alpha: 1.0,
             phi: Phi::Relu,
             start: Start::State,
+            identity: Limit::Minus,
             twice: true,
             depth: 1,
             converge: None,
@@ -199,6 +219,12 @@ pub const IRNN: CellEntry = CellEntry {
         OptionDoc { key: "alpha", default: "1", doc: "decay of the state in the inner equation" },
         OptionDoc { key: "activation", default: "relu", doc: "relu, sigmoid or tanh" },
         OptionDoc { key: "start", default: "state", doc: "where inner steps begin: state or zero" },
+        OptionDoc {
+            key: "identity",
+            default: "minus",
+            doc: "what the Jacobian of a converged step is: minus the identity (published) or plus it (previous state \
+                  subtracted instead of added)",
+        },
         OptionDoc {
             key: "twice",
             default: "true",
@@ -233,6 +259,7 @@ pub const IRNN: CellEntry = CellEntry {
             alpha: options.number("alpha")?,
             phi: options.choice("activation", &phis)?,
             start: options.choice("start", &[("state", Start::State), ("zero", Start::Zero)])?,
+            identity: options.choice("identity", &[("minus", Limit::Minus), ("plus", Limit::Plus)])?,
             twice: options.flag("twice")?,
             depth: options.count("depth")?.ok_or_else(|| options.bad("depth", "at least 1 matrix"))?,
             converge: converge(options)?,
@@ -356,7 +383,15 @@ impl BoundIrnn {
         if self.cell.twice { self.w.apply(tape, ux, 0) } else { Ok(ux) }
     }
 
-    /// `φ(z) − α (g + h)` for `g + h`: what an inner step adds, eq. (2), and 0 at the fixed point.
+    /// `s = g ± h`, eq. (2).
+    fn sum(&self, tape: &mut Tape, g: Var, h: Var) -> retrograd_engine::Result<Var> {
+        match self.cell.identity {
+            Limit::Minus => ops::add(tape, g, h),
+            Limit::Plus => ops::sub(tape, g, h),
+        }
+    }
+
+    /// `φ(z) − α s`: what an inner step adds, eq. (2), and 0 at the fixed point.
     fn slope(&self, tape: &mut Tape, sum: Var, ux: Var) -> retrograd_engine::Result<Var> {
         let ws = match self.cell.twice {
             true => self.w.apply_twice(tape, sum, 0)?, // eq. (3b)
@@ -395,7 +430,7 @@ impl BoundIrnn {
             Start::Zero => ops::zeros_like(tape, h)?,
         };
         let found = ops::fixed_point(tape, start, &converge.options(self.cell.inner), |tape, g| {
-            let sum = ops::add(tape, g, h)?;
+            let sum = self.sum(tape, g, h)?;
             let slope = self.slope(tape, sum, ux)?;
             ops::add(tape, g, slope)
         })?;
@@ -425,9 +460,10 @@ impl BoundCell for BoundIrnn {
             Start::Zero => None,
         };
         for k in 0..self.cell.inner {
-            let sum = match g {
-                Some(g) => ops::add(tape, g, h)?,
-                None => h,
+            let sum = match (g, self.cell.identity) {
+                (Some(g), _) => self.sum(tape, g, h)?,
+                (None, Limit::Minus) => h,
+                (None, Limit::Plus) => ops::neg(tape, h)?,
             };
             let mut change = self.slope(tape, sum, ux)?; // eq. (2)
             if let Some(eta) = eta {
@@ -441,9 +477,10 @@ impl BoundCell for BoundIrnn {
         }
         Ok(vec![g.unwrap_or(h)]) // eq. (4)
     }
+
     fn inner(&self, tape: &mut Tape, state: &[Var], x: Var, g: Var) -> retrograd_engine::Result<Option<Var>> {
         let ux = self.read(tape, x)?;
-        let sum = ops::add(tape, g, state[0])?;
+        let sum = self.sum(tape, g, state[0])?;
         self.slope(tape, sum, ux).map(Some)
     }
 }

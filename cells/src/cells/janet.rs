@@ -96,7 +96,7 @@ impl Cell for Janet {
         let w = Recurrence { name: "W", gates: &GATES, n: hidden, complex: false, init };
         let w = operator.declare(ctx, w)?;
         let (dtype, dims) = (ctx.dtype(false), [GATES.len() * hidden]);
-        let b = ctx.with("b", &dims, dtype, |rng| {
+        let b = ctx.real_with("b", &dims, |rng| {
             let forget = match self.chrono {
                 Some(steps) => chrono(JANET.name, steps, hidden, rng)?,
                 None => vec![self.forget_bias; hidden],

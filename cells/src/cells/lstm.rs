@@ -118,7 +118,7 @@ impl Lstm {
     fn declare_bias(&self, ctx: &mut Declare<'_>, hidden: usize) -> Result<Var> {
         let dtype = ctx.dtype(false);
         let dims = [GATES.len() * hidden];
-        ctx.with("b", &dims, dtype, |rng| {
+        ctx.real_with("b", &dims, |rng| {
             let forget = match self.chrono {
                 Some(steps) => chrono(LSTM.name, steps, hidden, rng)?,
                 None => vec![self.forget_bias; hidden],

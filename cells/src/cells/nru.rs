@@ -26,8 +26,9 @@
 //! | `h`, `m` | `[N, H]`, `[N, M]` | 0 or learned | state and memory; `h` is read out |
 //!
 //! **Differs from the paper**: where the authors' program does, it is followed. The update of the memory is the mean
-//! over heads, the paper has the sum. Heads read `h_t` and `m_{t−1}` alone, the paper lists `x_t` too. One outer
-//! product serves all heads. Heads have biases.
+//! over heads; the paper has the sum, `combine=sum`. Heads read `h_t` and `m_{t−1}` alone; the paper lists `x_t` too,
+//! `heads_see_input=true`, with `A_x` `[C, 2·k+4·s]` beside `A`. One outer product serves all heads. Heads have biases.
+//! The program's read-out begins normal (`init=readout.V:normal:S`), here Glorot uniform of the same variance.
 
 use std::sync::Arc;
 
@@ -72,6 +73,10 @@ pub struct Nru {
     pub p: f64,
     /// Whether pre-activations of `h` are normalized.
     pub layer_norm: bool,
+    /// Whether heads are summed instead of averaged.
+    pub summed: bool,
+    /// Whether heads read `x_t` too.
+    pub heads_see_input: bool,
     /// How the recurrent matrix begins; `None`: see the [module](self).
     pub recurrent_init: Option<Init>,
 }
@@ -84,6 +89,8 @@ impl Default for Nru {
             head_activation: HeadActivation::Linear,
             p: 5.0,
             layer_norm: false,
+            summed: false,
+            heads_see_input: false,
             recurrent_init: None,
         }
     }
@@ -105,6 +112,16 @@ pub const NRU: CellEntry = CellEntry {
         OptionDoc { key: "head_activation", default: "linear", doc: "linear or relu" },
         OptionDoc { key: "p", default: "5", doc: "which norm divides the directions, at least 1" },
         OptionDoc { key: "layer_norm", default: "false", doc: "normalize pre-activations; true or false" },
+        OptionDoc {
+            key: "combine",
+            default: "mean",
+            doc: "what the memory moves by: mean over heads, as in the program, or sum, as in the paper",
+        },
+        OptionDoc {
+            key: "heads_see_input",
+            default: "false",
+            doc: "heads read the input too, as the paper writes; true or false",
+        },
         OptionDoc {
             key: RECURRENT_INIT.key,
             default: RECURRENT_INIT.default,
@@ -131,6 +148,8 @@ pub const NRU: CellEntry = CellEntry {
             head_activation: options.choice("head_activation", &activations)?,
             p,
             layer_norm: options.flag("layer_norm")?,
+            summed: options.choice("combine", &[("mean", false), ("sum", true)])?,
+            heads_see_input: options.flag("heads_see_input")?,
             recurrent_init: options.init("recurrent_init")?,
         }))
     },
@@ -197,17 +216,22 @@ impl Cell for Nru {
             }
             false => None,
         };
-        let of_heads = fan_in(hidden + memory);
+        let seen = if self.heads_see_input { input.size() } else { 0 };
+        let of_heads = fan_in(seen + hidden + memory);
         let columns = 2 * self.heads + 4 * s;
+        let a_x = match self.heads_see_input {
+            true => Some(InputMap::declare_as(ctx, "A_x", input, 1, columns, false, of_heads)?),
+            false => None,
+        };
         let a_q = ctx.real("A", &[hidden + memory, columns], of_heads)?;
         let a = ctx.real("a", &[columns], of_heads)?;
         // Eq. (4): what α is multiplied by, then what β is.
         let mut shares = Tensor::zeros(ctx.dtype(false), [2 * self.heads])?;
-        let share = 1.0 / self.heads as f64;
+        let share = if self.summed { 1.0 } else { 1.0 / self.heads as f64 };
         shares.fill_with(|i| Complex64::new(if i < self.heads { share } else { -share }, 0.0));
         let shares = ctx.tape().constant(shares);
         let sizes = Sizes { hidden, memory, heads: self.heads, s };
-        Ok(Box::new(BoundNru { cell: *self, u: u.with_bias(b), w, w_m, norm, a_q, a, shares, sizes }))
+        Ok(Box::new(BoundNru { cell: *self, u: u.with_bias(b), w, w_m, norm, a_x, a_q, a, shares, sizes }))
     }
 }
 
@@ -226,6 +250,7 @@ struct BoundNru {
     w: Box<dyn BoundOperator>,
     w_m: Var,
     norm: Option<(Var, Var)>,
+    a_x: Option<InputMap>,
     a_q: Var,
     a: Var,
     shares: Var,
@@ -289,7 +314,11 @@ impl BoundCell for BoundNru {
 
         let heads = matmul(tape, h, a_h)?; // eq. (2)
         let heads = ops::add(tape, heads, from_memory[1])?;
-        let heads = ops::add(tape, heads, self.a)?;
+        let mut heads = ops::add(tape, heads, self.a)?;
+        if let Some(a_x) = &self.a_x {
+            let ax = a_x.apply(tape, x)?[0];
+            heads = ops::add(tape, heads, ax)?;
+        }
         let update = self.update(tape, heads)?; // eq. (3), (4)
         Ok(vec![h, ops::add(tape, m, update)?])
     }

@@ -18,8 +18,8 @@
 //!
 //! `2·(N² + C·N + N)` numbers on dense matrices.
 //!
-//! **Differs from the paper**: the initialization, see above. A low-rank `W` is the operator `lr`; input weights have
-//! full rank.
+//! **Differs from the paper**: the initialization, see above. A low-rank `W` is the operator `lr` (`tied=true` as in
+//! EdgeML); `input_rank` `R` is that of `U = U_1 U_2`, with one `U` `[C, R]` for both gates and `U.2` `[R, 2·H]`.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use retrograd_engine::{Tape, Var};
 use retrograd_ops as ops;
 
 use crate::cell::{BoundCell, Cell, Input, InputMap, StatePart};
-use crate::cells::fastrnn::{RECURRENT_INIT_EDGEML, WEIGHTS, of_recurrence};
+use crate::cells::fastrnn::{INPUT_RANK, RECURRENT_INIT_EDGEML, WEIGHTS, of_recurrence};
 use crate::declare::Declare;
 use crate::error::Result;
 use crate::init::Init;
@@ -38,6 +38,8 @@ use crate::table::CellEntry;
 /// Update gate recurrent network; see the [module](self).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Ugrnn {
+    /// Rank of the input weights; `None` is full.
+    pub input_rank: Option<usize>,
     /// How the recurrent matrices begin; `None`: see the [module](self).
     pub recurrent_init: Option<Init>,
 }
@@ -47,8 +49,13 @@ pub const UGRNN: CellEntry = CellEntry {
     name: "ugrnn",
     summary: "update gate recurrent network: one gate shares old state and candidate",
     operator: "dense",
-    options: &[RECURRENT_INIT_EDGEML],
-    build: |options: &Options<'_>| Ok(Arc::new(Ugrnn { recurrent_init: options.init("recurrent_init")? })),
+    options: &[INPUT_RANK, RECURRENT_INIT_EDGEML],
+    build: |options: &Options<'_>| {
+        Ok(Arc::new(Ugrnn {
+            input_rank: options.count("input_rank")?,
+            recurrent_init: options.init("recurrent_init")?,
+        }))
+    },
 };
 
 const GATES: [&str; 2] = ["z", "c"];
@@ -65,7 +72,7 @@ impl Cell for Ugrnn {
         hidden: usize,
         operator: &dyn RecurrentOperator,
     ) -> Result<Box<dyn BoundCell>> {
-        let u = InputMap::declare(ctx, input, GATES.len(), hidden, false, WEIGHTS)?;
+        let u = InputMap::of_rank(ctx, input, GATES.len(), hidden, self.input_rank, WEIGHTS)?;
         let init = of_recurrence(self.recurrent_init, operator);
         let w = Recurrence { name: "W", gates: &GATES, n: hidden, complex: false, init };
         let w = operator.declare(ctx, w)?;

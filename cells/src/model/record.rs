@@ -76,6 +76,7 @@ impl BoundModel {
         if spec.weight_norm {
             ctx.normalize_weights();
         }
+        ctx.set_initial(&spec.initial);
         let seed = ctx.dropout_seed();
         let mut input = spec.input;
         let embedding = match spec.embedding {
@@ -131,6 +132,9 @@ impl BoundModel {
             if ctx.freeze(name) == 0 {
                 return Err(Error::model(format!("frozen parameter `{name}` does not exist")));
             }
+        }
+        if let Some((name, _)) = spec.initial.iter().find(|(name, _)| !ctx.declares(name)) {
+            return Err(Error::model(format!("first values of parameter `{name}`, which does not exist")));
         }
         let readout_mask = match seed.filter(|_| spec.readout_dropout > 0.0) {
             Some(seed) => {

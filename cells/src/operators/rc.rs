@@ -20,7 +20,8 @@
 //! `7N` numbers for each gate. `W` is unitary whatever they are. States are complex.
 //!
 //! **Differs from the paper**: nothing. In the program of the low-rank passthrough networks, which has this network as
-//! a baseline, the Fourier transforms are switched off and there is one more diagonal; they are not here.
+//! a baseline, the Fourier transforms are switched off, `W = D_3 R_2 D_2 Π R_1 D_1`: `fourier=false`. Its trained diagonal
+//! after `D_3`, with a penalty that keeps it at 1, is not here.
 
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -38,22 +39,39 @@ use crate::settings::{OptionDoc, Options};
 use crate::table::OperatorEntry;
 
 /// Products of diagonals, reflections, transforms and a permutation; see the [module](self).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rc {
+    /// Whether `F` and `F⁻¹` are there.
+    pub fourier: bool,
     /// Whether all of it stays as it begins.
     pub frozen: bool,
+}
+
+impl Default for Rc {
+    fn default() -> Rc {
+        Rc { fourier: true, frozen: false }
+    }
 }
 
 /// Table entry of [`Rc`].
 pub const RC: OperatorEntry = OperatorEntry {
     name: "rc",
     summary: "restricted-capacity unitary: diagonals, reflections, Fourier transforms; complex states (uRNN)",
-    options: &[OptionDoc {
-        key: "freeze",
-        default: "false",
-        doc: "keep diagonals and reflections as they begin; true or false",
-    }],
-    build: |options: &Options<'_>| Ok(Arc::new(Rc { frozen: options.flag("freeze")? })),
+    options: &[
+        OptionDoc {
+            key: "fourier",
+            default: "true",
+            doc: "true, or false: without the Fourier transforms, as in the program of the low-rank passthrough networks",
+        },
+        OptionDoc {
+            key: "freeze",
+            default: "false",
+            doc: "keep diagonals and reflections as they begin; true or false",
+        },
+    ],
+    build: |options: &Options<'_>| {
+        Ok(Arc::new(Rc { fourier: options.flag("fourier")?, frozen: options.flag("freeze")? }))
+    },
 };
 
 impl RecurrentOperator for Rc {
@@ -66,8 +84,12 @@ impl RecurrentOperator for Rc {
             return Err(Error::Field { operator: RC.name });
         }
         let angles = r.init.unwrap_or(Init::Uniform(PI));
-        let gates =
-            r.gates.iter().map(|gate| Product::declare(&mut ctx.scope(&r.gate_name(gate)), r.n, angles));
+        let gates = r.gates.iter().map(|gate| {
+            Ok(Product {
+                fourier: self.fourier,
+                ..Product::declare(&mut ctx.scope(&r.gate_name(gate)), r.n, angles)?
+            })
+        });
         let gates = gates.collect::<Result<_>>()?;
         if self.frozen {
             ctx.freeze(r.name);
@@ -97,6 +119,7 @@ pub(crate) struct Product {
     v: [Var; 2],
     pi: Var,
     n: usize,
+    fourier: bool,
 }
 
 impl Product {
@@ -108,17 +131,17 @@ impl Product {
         let v = [v("v1")?, v("v2")?];
         let pi = ctx.with("pi", &[n], DType::I32, |rng| permutation(n, rng))?;
         ctx.freeze("pi");
-        Ok(Product { theta, v, pi, n })
+        Ok(Product { theta, v, pi, n, fourier: true })
     }
 
     /// `W h` for every row `h`.
     pub(crate) fn apply(&self, tape: &mut Tape, h: Var) -> retrograd_engine::Result<Var> {
         let h = self.turned(tape, h, 0)?;
-        let h = ops::fft(tape, h)?;
+        let h = if self.fourier { ops::fft(tape, h)? } else { h };
         let h = self.reflected(tape, h, 0)?;
         let h = ops::take(tape, h, self.pi)?;
         let h = self.turned(tape, h, 1)?;
-        let h = ops::ifft(tape, h)?;
+        let h = if self.fourier { ops::ifft(tape, h)? } else { h };
         let h = self.reflected(tape, h, 1)?;
         self.turned(tape, h, 2) // eq. (1)
     }
