@@ -29,13 +29,15 @@ fn invertible() -> Vec<(&'static str, &'static str)> {
             .expansion()
             .is_some()
     };
-    combinations().map(|(c, o)| (c.name, o.name)).filter(|(c, o)| inverts(c, o)).collect()
+    combinations().into_iter().map(|(c, o)| (c.name, o.name)).filter(|(c, o)| inverts(c, o)).collect()
 }
 
 #[test]
 fn there_are_some() {
     let on: Vec<&str> = invertible().into_iter().filter(|(c, _)| *c == "unicornn").map(|(_, o)| o).collect();
-    assert_eq!(on, OPERATORS.iter().map(|o| o.name).collect::<Vec<_>>());
+    // All that have real matrices.
+    let real: Vec<&str> = OPERATORS.iter().map(|o| o.name).filter(|o| *o != "rc").collect();
+    assert_eq!(on, real);
 }
 
 /// `inverse(step(h, x), x) = h`, and how far an error of the state after the step grows.
