@@ -836,6 +836,20 @@ fn asked(read: &Reader<'_>) -> Result<Vec<(Select, BlockKind)>> {
         .collect()
 }
 
+fn first_damping(read: &Reader<'_>) -> Result<Option<f64>> {
+    let text = read.text("damping")?;
+    if text == "auto" {
+        return Ok(None);
+    }
+    let bad = |_| Error::Value {
+        owner: ENTRY.name,
+        key: "damping".into(),
+        expected: "auto, or a number of at least 0".into(),
+        got: text.into(),
+    };
+    text.parse().map(Some).map_err(bad)
+}
+
 /// Row of the table.
 pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
     name: "kfac",
@@ -925,10 +939,7 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
             momentum_form: read.choice("momentum_form", &forms)?,
             momentum: read.real("momentum")?,
             constraint: read.real("norm_constraint")?,
-            damping: match read.text("damping")? {
-                "auto" => None,
-                _ => Some(read.real("damping")?),
-            },
+            damping: first_damping(&read)?,
             damping_floor: read.real("damping_floor")?,
             block_scales: read.flag("block_scales")?,
             damping_power: read.real("damping_power")?,
