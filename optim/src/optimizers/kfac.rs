@@ -841,13 +841,13 @@ fn first_damping(read: &Reader<'_>) -> Result<Option<f64>> {
     if text == "auto" {
         return Ok(None);
     }
-    let bad = |_| Error::Value {
+    let bad = |_: std::num::ParseFloatError| Error::Value {
         owner: ENTRY.name,
         key: "damping".into(),
         expected: "auto, or a number of at least 0".into(),
         got: text.into(),
     };
-    text.parse().map(Some).map_err(bad)
+    text.parse::<f64>().map(Some).map_err(bad)
 }
 
 /// Row of the table.
