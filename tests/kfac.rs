@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::Path;
 
+use num_complex::Complex64;
 use retrograd::cells::model::{Drawn, direction_name, hessian_product};
 use retrograd::cells::{self, CELLS, Layer, Loss, Model, ModelSpec, Readout};
 use retrograd::engine::curvature::{gauss_newton_of_loss, gauss_newton_product};
@@ -212,30 +213,32 @@ fn hessians_of_losses() {
     }
 }
 
-fn model(loss: Loss, readout: Readout) -> ModelSpec {
+fn model((cell, operator): (&str, &str), loss: Loss, readout: Readout) -> ModelSpec {
     let none = cells::Settings::new();
-    let cell = cells::cell("rnn", &none).unwrap();
-    let operator = cells::operator("dense", &none).unwrap();
-    let layer = Layer { cell, operator, hidden: 3 };
+    let cell = cells::cell(cell, &none).unwrap();
+    let operator = cells::operator(operator, &none).unwrap();
+    let layer = Layer { cell, operator, hidden: 4 };
     let mut spec = ModelSpec::new(cells::Input::Dense(2), vec![layer], readout, 2, loss);
     spec.dtype = DType::F64;
     spec
 }
 
 /// `E[(gradient · d)²]` over drawn targets is `dᵀ F d`: what makes full and diagonal blocks, and ties drawn targets,
-/// weights and exact products together, with masks and lengths.
+/// weights and exact products together, with masks and lengths, real and complex.
 #[test]
 fn drawn_targets_have_the_fisher_information() {
+    let (rnn, kru) = (("rnn", "dense"), ("kru", "kron"));
     let cases = [
-        (Loss::SoftmaxCrossEntropy, Readout::Last, false, false),
-        (Loss::SoftmaxCrossEntropy, Readout::EveryStep, true, true),
-        (Loss::BinaryCrossEntropy, Readout::EveryStep, true, false),
-        (Loss::SquaredError, Readout::EveryStep, false, true),
+        (rnn, Loss::SoftmaxCrossEntropy, Readout::Last, false, false),
+        (rnn, Loss::SoftmaxCrossEntropy, Readout::EveryStep, true, true),
+        (rnn, Loss::BinaryCrossEntropy, Readout::EveryStep, true, false),
+        (rnn, Loss::SquaredError, Readout::EveryStep, false, true),
+        (kru, Loss::BinaryCrossEntropy, Readout::EveryStep, true, true),
     ];
     const STEPS: usize = 4;
     const ROWS: usize = 3;
-    for (loss, readout, masked, lengths) in cases {
-        let mut spec = model(loss, readout);
+    for (network, loss, readout, masked, lengths) in cases {
+        let mut spec = model(network, loss, readout);
         (spec.masked, spec.lengths) = (masked, lengths);
         let model = Model::new(spec.clone()).unwrap();
         let statistics = model.record_statistics(1, Drawn::FromModel, true, usize::MAX).unwrap();
@@ -244,8 +247,9 @@ fn drawn_targets_have_the_fisher_information() {
         let mut bound = model.declare(1).unwrap().into_params();
         let mut direction = Params::new();
         for (name, _) in &products.trainable {
-            let dims = bound.get(name).unwrap().dims().to_vec();
-            let d = random.tensor(&dims, 1.0);
+            let mut d = bound.get(name).unwrap().clone();
+            let complex = d.dtype().is_complex();
+            d.fill_with(|_| Complex64::new(random.normal(), if complex { random.normal() } else { 0.0 }));
             bound.insert(direction_name(0, name), d.clone());
             direction.insert(name.clone(), d);
         }
@@ -281,14 +285,19 @@ fn drawn_targets_have_the_fisher_information() {
                 .zip(&out)
                 .map(|((name, _), g)| {
                     let d = direction.get(name).unwrap();
-                    (0..g.len()).map(|i| g.get(i).re * d.get(i).re).sum::<f64>()
+                    (0..g.len()).map(|i| (g.get(i) * d.get(i).conj()).re).sum::<f64>()
                 })
                 .sum();
             mean += along * along / (draws * ROWS) as f64;
         }
         // Four standard errors of a mean of squares, the square of a normal number having variance 2.
         let tolerance = 4.0 * (2.0 / draws as f64).sqrt() * exact;
-        close(&format!("{loss:?} {readout:?} mask {masked} lengths {lengths}"), mean, exact, tolerance);
+        close(
+            &format!("{network:?} {loss:?} {readout:?} mask {masked} lengths {lengths}"),
+            mean,
+            exact,
+            tolerance,
+        );
     }
 }
 

@@ -415,14 +415,16 @@ fn what_parameters_make_alone_does_not_hinder() -> Result<()> {
     bound.insert("up", random(DType::F64, &[RANK, H], 2));
     bound.insert("x", random(DType::F64, &[ROWS, H], 3));
     bound.insert("bar", random(DType::F64, &[ROWS, H], 4));
-    let v =
-        Program::new(&tape, &[x, mixed, bar, a_down, a_up, g_up], RunOptions::default())?.run(&[&bound])?;
-    for (what, values, moments) in [("A of down", 0, 3), ("A of up", 1, 4), ("G of up", 2, 5)] {
-        let n = v[values].dims()[1];
+    let v = Program::new(&tape, &[mixed, a_down, a_up, g_up], RunOptions::default())?.run(&[&bound])?;
+    let given = |name: &str| bound.get(name).unwrap();
+    let rows =
+        [("A of down", given("x"), &v[1]), ("A of up", &v[0], &v[2]), ("G of up", given("bar"), &v[3])];
+    for (what, values, moments) in rows {
+        let n = values.dims()[1];
         for k in 0..n * n {
-            let at = |row: usize, i: usize| v[values].get(row * n + i).re;
+            let at = |row: usize, i: usize| values.get(row * n + i).re;
             let expected: f64 = (0..ROWS).map(|row| at(row, k / n) * at(row, k % n)).sum();
-            assert!((v[moments].get(k).re - expected).abs() < 1e-12, "{what}");
+            assert!((moments.get(k).re - expected).abs() < 1e-12, "{what}");
         }
     }
     Ok(())

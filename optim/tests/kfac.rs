@@ -948,6 +948,30 @@ fn a_full_block_of_few_samples_does_not_run_along_what_they_have_not_seen() {
     assert!(slope < 0.0 && curvature < -10.0 * slope, "slope {slope}, curvature {curvature}");
 }
 
+/// An inversion that a step taken back kept from beginning is not taken over.
+#[test]
+fn a_step_taken_back_begins_no_inversion() {
+    let problem = Regression::new(&mut Normal(25));
+    let kfac = regression_kfac(&[
+        "adapt=true",
+        "damping=0.5",
+        "lm_every=100",
+        "inverse_every=3",
+        "inverse_lag=1",
+        "dense=0",
+    ]);
+    let start = problem.at.clone();
+    let (grads, mut params, mut state) = (problem.gradient(), start.clone(), kfac.init(&start).unwrap());
+    let mut judged = Judged { problem, loss: 1.0 };
+    for update in 0..9 {
+        // Update 3 is to begin an inversion, update 4 to take it over; 6 and 7 do.
+        judged.loss = if update == 3 { 9.0 } else { 1.0 };
+        kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut judged).unwrap();
+        kfac.check_state(&params, &state).unwrap();
+    }
+    assert!(params.iter().all(|(_, t)| t.is_finite()));
+}
+
 #[test]
 fn a_step_after_which_the_loss_is_much_worse_is_taken_back() {
     let problem = Regression::new(&mut Normal(21));

@@ -82,6 +82,17 @@ impl Task {
         Ok(())
     }
 
+    /// Whether something is set aside: nothing is where the update that was to begin an inversion took a step back instead.
+    pub(crate) fn is_stored(tensors: &Params) -> bool {
+        tensors.get(NUMBERS).is_some_and(|numbers| numbers.get(1).re > 0.0)
+    }
+
+    /// Forgets what was set aside.
+    pub(crate) fn clear(tensors: &mut Params) -> Result<()> {
+        tensors.insert(NUMBERS, Tensor::zeros(DType::F64, [2])?);
+        Ok(())
+    }
+
     /// What was set aside.
     pub(crate) fn load(blocks: &[Block], how: Inversion, tensors: &Params) -> Result<Task> {
         let get = |key: &str| {

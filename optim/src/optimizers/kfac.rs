@@ -42,7 +42,7 @@ use crate::table::Entry;
 /// double precision, and multiplied in that of the parameters; blocks in parallel.
 ///
 /// Defaults: `option2`; λ at first ten times the mean of the diagonal of F over maps, adapted every 5 updates by 0.95⁵ and
-/// never below three tenths of that mean: on its own batch a step does the better the less it is damped; decay 0.95; 5
+/// never below three hundredths of that mean: on its own batch a step does the better the less it is damped; decay 0.95; 5
 /// updates at the start that only gather statistics, then statistics every fourth update and inverses every twentieth, but
 /// four times as often in the first 100 updates and twice as often in the next; `step=quadratic`; statistics and products of
 /// an eighth of a batch's rows, as Martens and Grosse take for statistics (section 8). An update then costs about twice a
@@ -151,7 +151,7 @@ impl Default for Kfac {
             momentum: 0.9,
             constraint: 0.0,
             damping: None,
-            damping_floor: 0.3,
+            damping_floor: 0.03,
             block_scales: true,
             damping_power: 1.0,
             pi: true,
@@ -772,9 +772,11 @@ impl Optimizer for Kfac {
                 self.begin(step == self.burn_in, &lengths, lambda, &mut tensors, curvature.threads())?;
             }
         }
+        let take_over = take_over && Task::is_stored(&tensors);
         if take_over {
             let task = Task::load(&self.blocks, self.inversion(lambda), &tensors)?;
             adopt(self.background.finish(&self.blocks, &task, curvature.threads())?, &mut tensors)?;
+            Task::clear(&mut tensors)?;
         }
         self.adam().update(&self.unblocked(grads), &mut adam_state, &mut moved, lr_scale)?;
         if started {
@@ -834,6 +836,20 @@ fn asked(read: &Reader<'_>) -> Result<Vec<(Select, BlockKind)>> {
         .collect()
 }
 
+fn first_damping(read: &Reader<'_>) -> Result<Option<f64>> {
+    let text = read.text("damping")?;
+    if text == "auto" {
+        return Ok(None);
+    }
+    let bad = |_: std::num::ParseFloatError| Error::Value {
+        owner: ENTRY.name,
+        key: "damping".into(),
+        expected: "auto, or a number of at least 0".into(),
+        got: text.into(),
+    };
+    text.parse::<f64>().map(Some).map_err(bad)
+}
+
 /// Row of the table.
 pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
     name: "kfac",
@@ -859,7 +875,7 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
         ),
         OptionSpec::new(
             "damping_floor",
-            "0.3",
+            "0.03",
             "least adapted damping at an inversion, as a multiple of the mean curvature",
         ),
         OptionSpec::new(
@@ -923,10 +939,7 @@ pub(super) const ENTRY: Entry<dyn Optimizer> = Entry {
             momentum_form: read.choice("momentum_form", &forms)?,
             momentum: read.real("momentum")?,
             constraint: read.real("norm_constraint")?,
-            damping: match read.text("damping")? {
-                "auto" => None,
-                _ => Some(read.real("damping")?),
-            },
+            damping: first_damping(&read)?,
             damping_floor: read.real("damping_floor")?,
             block_scales: read.flag("block_scales")?,
             damping_power: read.real("damping_power")?,
