@@ -515,8 +515,8 @@ pub const PUBLISHED: &[Published] = &[
         cell: "irnn",
         operator: "ivh",
         hidden: 128,
-        // As the paper says. Learned at this rate, step sizes soon make states overflow: eta=0.001 frozen=layer0.eta solves
-        // adding within 300 updates (docs/results/2026-11-30-cells.md).
+        // As the paper says. Step sizes learned at this rate soon make states overflow: adding within 300 updates takes
+        // eta=0.001 frozen=layer0.eta, or identity=plus (docs/results/2026-11-30-cells.md).
         set: &["K=5", ADAM, "lr=1e-2", "batch=128"],
         reported: "solves copy at T = 200 and 500, adding at T = 200 (within 300 updates) and 750",
     },
