@@ -7,7 +7,10 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 fn run(dir: &std::path::Path, more: &[&str]) -> Output {
-    let args = ["reproduce", "cells", "--parameters", "300", "--quiet", "--out", "cells"];
+    let mut args = vec!["reproduce", "cells", "--parameters", "300", "--quiet"];
+    if !more.contains(&"--out") {
+        args.extend(["--out", "cells"]);
+    }
     Command::new(env!("CARGO_BIN_EXE_retrograd")).args(args).args(more).current_dir(dir).output().unwrap()
 }
 
@@ -54,6 +57,28 @@ fn a_few_updates_of_two_networks() {
     // A run stays what it was.
     let output = run(dir.path(), &[&longer[..], &["--set", "lr=0.5"]].concat());
     assert!(String::from_utf8_lossy(&output.stderr).contains("another configuration"), "{output:?}");
+}
+
+#[test]
+fn a_network_without_published_settings_is_trained_at_two_rates() {
+    let dir = tempfile::tempdir().unwrap();
+    let few = ["--task", "adding", "--only", "UGRNN", "--updates", "100"];
+    let found = json(dir.path(), &few);
+    let networks = found["tasks"][0]["networks"].as_array().unwrap();
+    assert_eq!(networks.len(), 1, "one row for both");
+    let best = |rate: &str| {
+        let text = std::fs::read_to_string(dir.path().join(format!("cells/adding/UGRNN-{rate}/result.json")));
+        let result: Value = serde_json::from_str(&text.unwrap()).unwrap();
+        result["best"]["metric"].as_f64().unwrap()
+    };
+    let (slow, quick) = (best("lr=1e-3"), best("lr=1e-2"));
+    assert_eq!(networks[0]["best"].as_f64().unwrap(), slow.min(quick));
+    let training = networks[0]["training"].as_str().unwrap();
+    assert!(training.contains(if slow < quick { "lr=1e-3" } else { "lr=1e-2" }), "{training}");
+    // At a rate of the caller's there is one run.
+    let one = json(dir.path(), &[&few[..], &["--set", "lr=1e-3", "--out", "one"]].concat());
+    assert_eq!(one["tasks"][0]["networks"].as_array().unwrap().len(), 1);
+    assert!(!dir.path().join("one/adding/UGRNN-lr=1e-2").exists());
 }
 
 #[test]

@@ -3,7 +3,9 @@
 //! number it rounds.
 //! A complex number counts 2 unless the row says that entries are counted once.
 
-use retrograd_cells::{Input, Layer, Loss, Model, ModelSpec, Readout, Result, Settings, cell, operator};
+use retrograd_cells::{
+    Input, Layer, Loss, Model, ModelSpec, OPERATORS, Readout, Result, Settings, cell, combinations, operator,
+};
 
 struct Row {
     paper: &'static str,
@@ -327,6 +329,74 @@ fn published_counts() -> Result<()> {
                 "{}: recurrent {recurrent} (published {:?}), total {total} ({:?})",
                 row.paper, row.recurrent, row.total
             ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// Units of the layers that combinations are counted on: a power of two, so that every operator has it.
+const N: usize = 8;
+
+/// Real numbers of an operator for `g` matrices of `N` rows at its defaults, `p` real numbers to a number of the state.
+type Count = fn(g: usize, p: usize) -> usize;
+
+const OPERATOR_COUNTS: &[(&str, Count)] = &[
+    ("dense", |g, p| g * N * N * p),
+    ("kron", |g, p| g * 3 * 4 * p),
+    ("lr", |g, p| 2 * g * N * (N / 4) * p),
+    ("lrd", |g, p| (2 * g * N * (N / 4) + g * N) * p),
+    ("ivh", |g, p| 2 * g * N * (N / 4) * p),
+    ("diagonal", |g, p| g * N * p),
+    ("block_diagonal", |g, p| g * N * N / 4 * p),
+    ("antisymmetric", |g, p| g * N * (N - 1) / 2 * p),
+    ("householder", |g, p| g * N * (N / 4) * p),
+    // Singular values are real.
+    ("svd", |g, p| g * (2 * N * (N / 4) * p + N)),
+    ("rc", |g, _| 7 * g * N),
+    ("unitary", |g, p| g * N * N * p),
+    // Two layers of rotations, of real states without phases and the diagonal.
+    ("eunn", |g, p| g * if p == 2 { 2 * (N - 1) + N } else { N - 1 }),
+];
+
+/// What a cell has beside its recurrent matrices does not depend on the operator, and an operator has as many numbers as
+/// its equation says for as many matrices as the cell has.
+#[test]
+fn every_combination_has_what_its_parts_have() -> Result<()> {
+    let names: Vec<&str> = OPERATOR_COUNTS.iter().map(|(name, _)| *name).collect();
+    assert!(OPERATORS.iter().all(|o| names.contains(&o.name)), "an operator without a row");
+    let parts = |cell_name: &str, operator_name: &str| -> Result<(usize, usize, bool)> {
+        let layer = Layer {
+            cell: cell(cell_name, &Settings::new())?,
+            operator: operator(operator_name, &Settings::new())?,
+            hidden: N,
+        };
+        let input = Input::Dense(3);
+        let spec = ModelSpec::new(input, vec![layer], Readout::Last, 2, Loss::SquaredError);
+        let params = Model::new(spec)?.declare(0)?.into_params();
+        let (mut recurrent, mut rest, mut complex) = (0, 0, false);
+        for (name, tensor) in params.iter().filter(|(_, t)| t.dtype().is_differentiable()) {
+            let numbers = tensor.len() * tensor.dtype().planes();
+            if name == "layer0.W" || name.starts_with("layer0.W.") {
+                recurrent += numbers;
+            } else {
+                rest += numbers;
+                complex |= name == "layer0.U" && tensor.dtype().is_complex();
+            }
+        }
+        Ok((recurrent, rest, complex))
+    };
+    let mut wrong = Vec::new();
+    for (cell, operator) in combinations() {
+        let (dense, rest, complex) = parts(cell.name, "dense")?;
+        let planes = if complex { 2 } else { 1 };
+        let gates = dense / (N * N * planes);
+        assert!(gates >= 1 && gates * N * N * planes == dense, "{}: {dense} on dense", cell.name);
+        let (_, count) = OPERATOR_COUNTS[names.iter().position(|n| *n == operator.name).unwrap_or(0)];
+        let found = parts(cell.name, operator.name)?;
+        let expected = (count(gates, planes), rest);
+        if (found.0, found.1) != expected {
+            wrong.push(format!("{} on {}: {found:?}, expected {expected:?}", cell.name, operator.name));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use proptest::prelude::*;
-use retrograd_datasets::readers::{cifar, idx, music, npy, sphere, table, text, wav};
+use retrograd_datasets::readers::{cifar, idx, music, npy, reviews, sphere, table, text, wav};
 
 /// The system's allocator; it notes the largest request of each thread.
 struct Noting;
@@ -98,6 +98,16 @@ fn readers() -> Vec<Reader> {
                 text::words(path, content).ok();
             });
         }),
+        ("reviews", br#"{"stars":5,"text":"It's A-1!"}"#.to_vec(), |b| {
+            if let Ok(folder) = tempfile::tempdir() {
+                let file = support::put(folder.path(), "reviews", b);
+                reviews::for_each(&file, 3, |review, _| {
+                    review.words().for_each(drop);
+                    Ok(())
+                })
+                .ok();
+            }
+        }),
     ]
 }
 
@@ -134,7 +144,7 @@ fn hostile_sizes() {
 proptest! {
     #[test]
     fn damaged_files(
-        which in 0usize..9,
+        which in 0usize..10,
         changes in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..6),
         cut in proptest::option::of(any::<u16>()),
     ) {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use retrograd::diagnose::{FOLDER, Options, diagnose};
 use retrograd::run::{BEST, LAST};
+use retrograd::train::SNAPSHOTS;
 use serde_json::{Map, Value, json};
 
 use super::{Output, Report, Result, parse};
@@ -16,7 +17,8 @@ snapshots=N when training to keep a checkpoint every N updates.
 Examples:
   retrograd diagnose runs/copy-nru-1
   retrograd diagnose runs/mnist-irnn-1 --rows 2 --steps 200
-  retrograd diagnose runs/copy-kru-1 --last --json";
+  retrograd diagnose runs/copy-kru-1 --last --json
+  retrograd diagnose runs/adding-irnn-1 --at 100";
 
 /// Arguments of `retrograd diagnose`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +29,9 @@ pub(crate) struct Args {
     /// The newest checkpoint instead of the best on validation
     #[arg(long)]
     last: bool,
+    /// The checkpoint that was kept after so many updates (of a run with snapshots=N)
+    #[arg(long, value_name = "UPDATES", conflicts_with = "last")]
+    at: Option<u64>,
     /// Rows of the batch of test data
     #[arg(long, default_value = "8", value_parser = parse::positive)]
     rows: usize,
@@ -47,7 +52,10 @@ pub(crate) struct Args {
 /// Runs the command.
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let options = Options {
-        checkpoint: if args.last { LAST } else { BEST }.to_string(),
+        checkpoint: match args.at {
+            Some(updates) => format!("{SNAPSHOTS}/{updates}.safetensors"),
+            None => if args.last { LAST } else { BEST }.to_string(),
+        },
         data: args.data.clone(),
         rows: args.rows,
         steps: args.steps,

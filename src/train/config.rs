@@ -133,6 +133,10 @@ pub struct TrainConfig {
     pub horizon: Option<usize>,
     /// Parameters that are not trained, each with all below it (`layer0.W`).
     pub frozen: Vec<String>,
+    /// Parameters that begin otherwise than their cells say, each with all below it, as `layer0.U:uniform:0.04`; the last
+    /// that fits counts. See [`retrograd_cells::ModelSpec::initial`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub init: Vec<String>,
     /// Optimiser and its settings.
     pub optimizer: Named,
     /// Optimiser of matrices that must stay unitary, where the network has some, and its settings.

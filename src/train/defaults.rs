@@ -203,6 +203,29 @@ const MUSIC_TASKS: &[&str] = &["jsb", "piano-midi", "nottingham", "musedata"];
 const MNIST_TASKS: &[&str] = &["mnist", "psmnist"];
 const MEMORY_TASKS: &[&str] = &["adding", "copy"];
 
+/// After every update reflections are brought back to length 1.
+const ORNN_32: &[&str] = &[
+    "reflections=32",
+    "activation=leaky_relu",
+    "learn_h0=true",
+    "recipe=ornn",
+    ADAM,
+    LR3,
+    "batch=5",
+    "constraint=unit-norm",
+    "along=column",
+    "params=*.W.U",
+];
+const ORNN_512: &[&str] = &[
+    "reflections=512",
+    "activation=leaky_relu",
+    "learn_h0=true",
+    "recipe=ornn",
+    "constraint=unit-norm",
+    "along=column",
+    "params=*.W.U",
+];
+
 /// Networks with the sizes they were published with. A network that is not here has 128 units.
 pub const PUBLISHED: &[Published] = &[
     Published {
@@ -448,6 +471,7 @@ pub const PUBLISHED: &[Published] = &[
             "tied=true",
             "reset=after",
             "recurrent_init=normal:0.01",
+            "init=layer0.U:normal:0.01,readout.V:normal:0.01",
             "recipe=lrd-gru",
             "bptt=recipe",
             "batch=32",
@@ -472,6 +496,7 @@ pub const PUBLISHED: &[Published] = &[
             "rank=300",
             "recurrent_init=uniform:0.04",
             "diagonal_init=uniform:0.04",
+            "init=layer0.U:uniform:0.04,layer0.b:uniform:0.04,readout:uniform:0.04",
             "recipe=lrd-lstm",
             "bptt=recipe",
             "batch=20",
@@ -490,8 +515,10 @@ pub const PUBLISHED: &[Published] = &[
         cell: "irnn",
         operator: "ivh",
         hidden: 128,
+        // As the paper says. Step sizes learned at this rate soon make states overflow: adding within 300 updates takes
+        // eta=0.001 frozen=layer0.eta, or identity=plus (docs/results/2026-11-30-cells.md).
         set: &["K=5", ADAM, "lr=1e-2", "batch=128"],
-        reported: "solves copy at T = 200 and 500, adding at T = 200 and 750",
+        reported: "solves copy at T = 200 and 500, adding at T = 200 (within 300 updates) and 750",
     },
     Published {
         tasks: &["noisymnist"],
@@ -557,6 +584,24 @@ pub const PUBLISHED: &[Published] = &[
         hidden: 2048,
         set: &["factors=128x16", "penalty=soft-unitary", "lambda=1e-5"],
         reported: "test accuracy 64.81",
+    },
+    // Mhammedi et al., "Efficient orthogonal parametrisation of recurrent neural networks using Householder reflections",
+    // ICML 2017; its program. Numbers of the KRU paper.
+    Published {
+        tasks: MNIST_TASKS,
+        cell: "rnn",
+        operator: "householder",
+        hidden: 256,
+        set: ORNN_32,
+        reported: "test accuracy 97.2 (in order)",
+    },
+    Published {
+        tasks: &["ptbchar"],
+        cell: "rnn",
+        operator: "householder",
+        hidden: 512,
+        set: ORNN_512,
+        reported: "test 1.68 bits per character",
     },
     // Chandar et al., "Towards non-saturating recurrent units", AAAI 2019.
     Published {
@@ -645,6 +690,7 @@ impl TrainConfig {
             precision: Precision::F32,
             horizon: None,
             frozen: Vec::new(),
+            init: Vec::new(),
             optimizer: Named::new("adam").with("lr", "1e-3"),
             multiplicative: cayley(),
             schedule: Named::new("constant"),

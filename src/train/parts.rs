@@ -87,8 +87,20 @@ pub fn model_spec(config: &TrainConfig, parts: &Parts) -> Result<ModelSpec> {
     model.readout_dropout = config.readout_dropout;
     model.embedding = config.embedding;
     model.frozen = config.frozen.clone();
+    model.initial = config.init.iter().map(|text| initial(text)).collect::<Result<_>>()?;
     Model::new(model.clone())?;
     Ok(model)
+}
+
+/// A name and how it begins, from `NAME:INIT`.
+fn initial(text: &str) -> Result<(String, cells::Init)> {
+    let (name, init) = text.split_once(':').ok_or_else(|| {
+        Error::config(
+            "init",
+            format!("`{text}`, expected a parameter and how it begins, as layer0.U:normal:0.1"),
+        )
+    })?;
+    Ok((name.to_string(), init.parse()?))
 }
 
 /// The optimiser and all around it. `factors` are the names of the Kronecker factors, which a soft unitary penalty is

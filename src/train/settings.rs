@@ -98,6 +98,7 @@ pub const KEYS: &[Key] = keys! {
     "walk_back", "steps between kept states, the others walked back to, or none; for cells with an inverse", |c, v| c.walk_back = optional(v, |v| count::<u64>(v).map(|n| n as usize))?;
     "horizon", "steps gradients reach back inside a batch, or full", |c, v| c.horizon = optional(v, count)?;
     "frozen", "parameters that are not trained, separated by commas", |c, v| c.frozen = names(v);
+    "init", "first values of parameters, each with all below it, separated by commas: layer0.U:uniform:0.04,readout:zeros", |c, v| c.init = names(v);
     "batch", "rows of a training batch", |c, v| c.batch = count(v)?;
     "eval_batch", "rows of a batch of validation and test", |c, v| c.eval_batch = count(v)?;
     "epochs", "passes over the training split", |c, v| c.length = Length::Epochs(count(v)?);
