@@ -254,7 +254,11 @@ impl Schedule {
         let (half, whole) = (at / 2, 2 * n + 1);
         if at < whole {
             let store = Action::Store { slot: half, step: half };
-            return Some(if at % 2 == 0 { store } else { Action::Advance { from: half, to: half + 1 } });
+            return Some(if at.is_multiple_of(2) {
+                store
+            } else {
+                Action::Advance { from: half, to: half + 1 }
+            });
         }
         let (done, kind) = ((at - whole) / 3, (at - whole) % 3);
         let slot = n.checked_sub(done)?;

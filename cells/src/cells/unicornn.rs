@@ -82,7 +82,7 @@ pub const UNICORNN: CellEntry = CellEntry {
     ],
     build: |options: &Options<'_>| {
         let cell = Unicornn { dt: options.number("dt")?, alpha: options.number("alpha")? };
-        if !(cell.dt > 0.0 && cell.dt.is_finite()) || !(cell.alpha >= 0.0 && cell.alpha.is_finite()) {
+        if !(cell.dt > 0.0 && cell.dt.is_finite() && cell.alpha >= 0.0 && cell.alpha.is_finite()) {
             let what =
                 format!("unicornn: dt {} and alpha {}, expected dt > 0 and alpha >= 0", cell.dt, cell.alpha);
             return Err(Error::model(what));
