@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::ValueEnum;
 use retrograd::Error;
 use retrograd::reproduce::{
-    CONTESTANTS, Contestant, MEMORY_TASKS, MemoryTask, Outcome, PARAMETERS, Sized, contestant_config,
-    outcome, picture, quickest, table, trials,
+    CONTESTANTS, Contestant, MEMORY_TASKS, Outcome, PARAMETERS, Sized, contestant_config, outcome, picture,
+    quickest, table, trials,
 };
 use retrograd::run::progress::Mode;
 use retrograd::run::{CONFIG, RunFolder, write_atomic};
