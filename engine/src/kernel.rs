@@ -2,6 +2,7 @@
 
 use crate::cpu::Real;
 use crate::cpu::butterfly::{RowsMut, RowsRef};
+use crate::device::DeviceKernel;
 use crate::op::Ty;
 
 /// How a structured operation treats the rows of a batch.
@@ -32,6 +33,11 @@ pub trait Structured {
     fn scratch(&self, inputs: &[Ty]) -> usize {
         let _ = inputs;
         0
+    }
+
+    /// How it runs on a [device](crate::device); `None` where it does not yet.
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        None
     }
 
     /// Whether the kernel reads [`Args::origin`]; then it is called for one step at a time.
