@@ -419,8 +419,8 @@ impl DeviceKernel for Norm {
                 k.code().set(sum, next);
             });
             let root = match self.p {
-                p if p == 1.0 => sum,
-                p if p == 2.0 => k.unary(Unary::Sqrt, sum),
+                1.0 => sum,
+                2.0 => k.unary(Unary::Sqrt, sum),
                 p => {
                     // The sum of the powers of a largest 1 is at least 1.
                     let log = k.unary(Unary::Log, sum);

@@ -265,7 +265,7 @@ pub(super) fn structured(
     // A block goes through the phases of row after row; a sum is one block's, or every block has its own.
     let one = Share { first: none, apart: Value::Int(1) };
     let (threads, blocks) = (s.threads, if reduce || s.is_tile { one } else { s.blocks });
-    if reduce && !(accumulate && !per_step) {
+    if reduce && (per_step || !accumulate) {
         let places = if per_step { steps } else { Value::Int(1) };
         let (all, width) = (s.share, output.width());
         s.share = threads;
