@@ -1,5 +1,7 @@
 //! Values on the command line.
 
+use std::sync::Arc;
+
 /// Bytes: a whole or decimal number and a unit, `500k`, `1.5GB`, `64MiB`. `k`, `M`, `G`, `T` alone and with `B` are
 /// powers of 1000, with `iB` of 1024.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
@@ -33,8 +35,6 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
 
 /// How values are kept for the backward pass.
 pub(crate) fn stash(text: &str) -> Result<retrograd::engine::Stash, String> {
-    use std::sync::Arc;
-
     use retrograd::engine::Stash;
     Stash::by_name(text).ok_or_else(|| format!("expected one of {}", Stash::ALL.map(Stash::name).join(", ")))
 }
