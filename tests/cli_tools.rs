@@ -233,16 +233,37 @@ fn a_device_that_is_not_there_is_said_in_one_line() {
         let reason = found["reason"].as_str().unwrap();
         assert!(reason.starts_with("no CUDA d"), "{reason}");
         assert!(p.ok("device").trim_end().ends_with("; everything runs on the CPU"));
-        for args in ["device --device cuda", "device --cell kru", "train adding --device cuda"] {
+        for args in [
+            "device --device cuda",
+            "device --cell kru",
+            "train adding --device cuda",
+            "bench --cell kru --device cuda",
+            "explain --cell kru --device cuda:0",
+        ] {
             assert_eq!(p.error(args), format!("error: {reason}\n"), "{args}");
         }
-    } else {
-        assert!(p.error("train adding --device cuda").contains("does not train yet"));
     }
-    assert!(p.error("train adding --device emulated").contains("the GPU does not train yet"));
     assert!(p.error("train adding --device tpu").contains("expected cpu, cuda, cuda:N or emulated"));
     assert!(p.error("device --device emulated --cell kru --hidden 24").contains("24 is not a power of two"));
     assert!(!p.dir.path().join("runs").exists(), "a run folder was made");
+}
+
+/// Training and judging there gives what the CPU gives, but for rounding.
+#[test]
+fn programs_run_on_the_emulated_device() {
+    let p = Program::new();
+    let sizes = "adding --cell kru --hidden 4 --set T=4 --set train=8 --set valid=8 --set test=8 --set batch=4 --steps 2";
+    let loss = |device: &str| {
+        p.ok(&format!("train {sizes} --device {device} --out on-{device} --quiet"));
+        p.json(&format!("eval on-{device} --checkpoint last --device {device}"))["loss"].as_f64().unwrap()
+    };
+    let (cpu, emulated) = (loss("cpu"), loss("emulated"));
+    assert!((cpu - emulated).abs() < 1e-5 * cpu.abs(), "{cpu} on the CPU, {emulated} on the device");
+    let bench = "bench --cell gru --hidden 3 --steps 3 --batch 2 --runs 1 --device emulated";
+    let found = p.json(bench);
+    let row = &found["forward_backward"];
+    assert_eq!(row["planned_peak_bytes"], row["measured_peak_bytes"]);
+    assert!(p.error(&format!("{bench} --profile")).contains("the CPU's alone"));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 """Assembles every .ptx of a folder and reports what each kernel takes. Fails if one spills. Called by `check`.
 
-    assemble.py PTXAS FOLDER
+    assemble.py PTXAS FOLDER [programs]
+
+With `programs` the files are of programs that the engine wrote: a line for all of them, and a spill is reported alone.
 """
 import concurrent.futures, pathlib, re, subprocess, sys
 
@@ -31,6 +33,12 @@ files = sorted(folder.glob("*.ptx"))
 jobs = [(chip, file) for file in files for chip in CHIPS]
 with concurrent.futures.ThreadPoolExecutor() as pool:
     results = dict(zip(jobs, pool.map(assemble, jobs)))
+if sys.argv[3:] == ["programs"]:
+    for chip in CHIPS:
+        kernels = [row for file in files for row in results[chip, file].values()]
+        spills = sum(row[2] > 0 for row in kernels)
+        print(f"{chip}: {len(files)} programs, {len(kernels)} kernels, at most {max(row[0] for row in kernels)} registers, {spills} spill")
+    sys.exit(0)
 bad = []
 print(f"{'kernel':40} {'static':>7}  " + "  ".join(f"{chip + ' registers':>16}" for chip in CHIPS) + "  spilled bytes")
 for file in files:

@@ -106,7 +106,7 @@ pub enum Error {
     #[error("module {module}: {reason}")]
     Module {
         /// Name of the module.
-        module: &'static str,
+        module: String,
         /// The driver's or the emulator's words.
         reason: String,
     },

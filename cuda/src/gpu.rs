@@ -1,28 +1,57 @@
 //! A device and the buffers on it.
 
 use std::marker::PhantomData;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytemuck::Pod;
 
+use crate::device::Loaded;
 use crate::driver::{Arg, Description, Driver, Grid, Kernel};
 use crate::emulator::Emulator;
 use crate::error::{Error, Result};
 
-/// A device that runs the kernels of this crate. Clones are the same device; it stays on the thread that opened it.
+/// A device that runs the kernels of this crate. Clones are the same device. Programs of the engine
+/// run on it as an [`engine::device::Device`](retrograd_engine::device::Device).
 #[derive(Clone, Debug)]
 pub struct Gpu {
-    driver: Rc<dyn Driver>,
+    pub(crate) driver: Arc<dyn Driver>,
+    /// Bytes of buffers that are alive.
+    used: Arc<AtomicU64>,
+    /// What programs of the engine have loaded.
+    pub(crate) loaded: Arc<Loaded>,
 }
 
 impl Gpu {
+    fn of(driver: Arc<dyn Driver>) -> Gpu {
+        Gpu { driver, used: Arc::default(), loaded: Arc::default() }
+    }
+
+    /// Bytes of this device's buffers that are alive, counted here.
+    pub fn used_bytes(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
+    /// A place on the device. Errors: out of memory.
+    pub(crate) fn allocate(&self, bytes: u64) -> Result<u64> {
+        let address = self.driver.allocate(bytes)?;
+        self.used.fetch_add(bytes, Relaxed);
+        Ok(address)
+    }
+
+    /// Gives a place of so many bytes back.
+    pub(crate) fn release(&self, address: u64, bytes: u64) {
+        self.driver.release(address);
+        self.used.fetch_sub(bytes, Relaxed);
+    }
+
     /// Opens device `ordinal` of the machine.
     ///
     /// Errors: no driver; no device; no such device; a driver or a chip older than the kernels.
     pub fn open(ordinal: u32) -> Result<Gpu> {
         #[cfg(target_os = "linux")]
         {
-            Ok(Gpu { driver: Rc::new(crate::driver::real::Real::open(ordinal)?) })
+            Ok(Gpu::of(Arc::new(crate::driver::real::Real::open(ordinal)?)))
         }
         #[cfg(not(target_os = "linux"))]
         {
@@ -39,7 +68,7 @@ impl Gpu {
 
     /// The same with another amount of shared memory, which decides between variants of some kernels.
     pub fn emulated_with(shared_bytes: u32) -> Gpu {
-        Gpu { driver: Rc::new(Emulator::new(shared_bytes)) }
+        Gpu::of(Arc::new(Emulator::new(shared_bytes)))
     }
 
     /// PTX instructions that all threads of the emulated device have executed; `None` on a real one.
@@ -74,7 +103,7 @@ impl Gpu {
     /// A buffer that kernels write before anybody reads it. Errors: out of memory.
     pub(crate) fn uninitialized<T: Pod>(&self, len: usize) -> Result<Buffer<T>> {
         let bytes = (len as u64).saturating_mul(size_of::<T>() as u64);
-        let address = if bytes == 0 { 0 } else { self.driver.allocate(bytes)? };
+        let address = if bytes == 0 { 0 } else { self.allocate(bytes)? };
         Ok(Buffer { gpu: self.clone(), address, len, of: PhantomData })
     }
 
@@ -89,7 +118,7 @@ impl Gpu {
 
     /// The one way to a kernel. Callers are the typed functions of [`kernels`](crate::kernels), which have checked
     /// the arguments.
-    pub(crate) fn launch(&self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
+    pub(crate) fn launch(&self, kernel: Kernel<'_>, grid: Grid, args: &[Arg]) -> Result<()> {
         if grid.blocks.0 == 0 || grid.blocks.1 == 0 {
             return Ok(());
         }
@@ -158,7 +187,7 @@ impl<T: Pod> Buffer<T> {
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
         if self.address != 0 {
-            self.gpu.driver.release(self.address);
+            self.gpu.release(self.address, self.len as u64 * size_of::<T>() as u64);
         }
     }
 }

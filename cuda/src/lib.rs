@@ -1,4 +1,53 @@
-//! The CUDA backend of retrograd: recurrent networks over whole sequences, one launch for each direction.
+//! The CUDA backend of retrograd: programs of the engine on a GPU, and hand-written kernels for whole sequences.
+//!
+//! # Programs
+//!
+//! A [`Gpu`] is a [`Device`](retrograd_engine::device::Device) of the engine. Whatever can be recorded runs on it, with its
+//! derivatives, under the plans, budgets and schedules of the engine:
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use retrograd_cuda::Gpu;
+//! use retrograd_engine::{DType, Params, Program, RunOptions, Shape, Tape, Tensor, core_ops, grad, matmul, scan};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut tape = Tape::new();
+//! let w = tape.param("w", DType::F64, [2, 2])?;
+//! let h0 = tape.param("h0", DType::F64, [2])?;
+//! let x = tape.input("x", DType::F64, Shape::sequence([2]))?;
+//! let (h, ()) = scan(&mut tape, h0, x, |tape, h, x| {
+//!     let wh = matmul(tape, h, w)?;
+//!     Ok((core_ops::add(tape, wh, x)?, ()))
+//! })?;
+//! let sum = core_ops::sum_rows(&mut tape, h)?;
+//! let loss = core_ops::sum_dims(&mut tape, sum, &[])?;
+//! let w_bar = grad(&mut tape, loss, &[w])?[0];
+//!
+//! // The GPU of this machine; or, where there is none, the one that is emulated on the processor.
+//! let gpu = Gpu::open(0).unwrap_or_else(|_| Gpu::emulated());
+//! let options = RunOptions { device: Some(Arc::new(gpu)), ..RunOptions::default() };
+//! let mut program = Program::new(&tape, &[loss, w_bar], options)?;
+//! let mut values = Params::new();
+//! for (name, dims) in [("w", vec![2, 2]), ("h0", vec![2]), ("x", vec![3, 2, 2])] {
+//!     values.insert(name, Tensor::full(DType::F64, dims, 0.5)?);
+//! }
+//! assert_eq!(program.run(&[&values])?[0].item()?, 8.0);
+//! assert_eq!(program.last_peak_bytes(), program.plan(3, 2)?.peak_bytes());
+//! # Ok(()) }
+//! ```
+//!
+//! The engine writes the kernels, as statements over registers ([`retrograd_engine::device`] says how); this crate prints
+//! them as PTX, which the driver assembles when the first of them is launched. So nothing but the driver is needed, the
+//! step of a recurrence becomes one kernel however it was composed, and a piece of a scan is one launch. Single and double
+//! precision, real and complex numbers come out of the one generator. With `RETROGRAD_PTX` set to a folder the PTX of every
+//! program is written there.
+//!
+//! # Kernels written by hand
+//!
+//! Beside them stand functions that run the sequences of some networks in one launch for each direction, to be called one
+//! by one. They know more of their network than the generator does (a Kronecker product stays in registers over all steps)
+//! and are in single precision.
 //!
 //! ```
 //! use retrograd_cuda::Gpu;
@@ -57,23 +106,35 @@
 //!
 //! # How it is checked without a GPU
 //!
-//! [`Gpu::emulated`] interprets the very PTX that a driver would load: see [`emulator`]. The tests compare states and every
+//! [`Gpu::emulated`] interprets the very PTX that a driver would load: see [`emulator`]. Programs of every cell, operator
+//! and operation of the tables run there and give what they give on the processor but for rounding, with equal bits under
+//! every budget and from run to run, and the planned peak to the byte. The tests of the kernels compare states and every
 //! gradient of every kernel with the CPU engine's in double precision, run each twice for equal bits, and hold the PTX to
 //! the hash of its sources; `cuda/kernels/check` compiles it again and assembles it for three generations of chips.
 //!
 //! # What has never run on a device
 //!
-//! **All of it.** No figure of speed is known. The tests that want a device are ignored, with that reason;
+//! **All of it.** No figure of speed is known, neither of the kernels nor of programs. The tests that want a device are ignored, with that reason;
 //! `cuda/device-check` runs them where there is one. What only a device can show: that a driver loads the PTX, that the
 //! forwarded calls of a driver newer than the bindings (CUDA 11.4) behave, that errors of a kernel arrive as
 //! [`Error::Fault`], and how fast it is.
 //!
 //! # What is not here yet
 //!
-//! Programs of the engine do not run on the device: these are functions to be called one by one. No tensor cores, no
-//! double precision, no peepholes, no reset after the product; no full matrix that is spread over several blocks (an H of
-//! more than about 230 for one gate is read through the caches); no checkpoints inside a sequence; no graphs, and copies
-//! wait.
+//! *Of programs.* Powers with exponents that are values (`pow`), a rounded stash, streams and profiles are the
+//! processor's: an error when the program is made names what does not run. Each element of a result is computed by one
+//! thread in a fixed order: sums over all rows and steps outside a scan (a bias's gradient, a loss) are therefore chains,
+//! and so are reductions within a row, which is right but slow where they are long. Products read their matrix through the
+//! caches, four rows at a time: no shared memory, no tensor cores, nothing spread over several blocks. An FFT is a product
+//! with the matrix of roots. A scatter of gradients into a table looks at every index for every element of the table.
+//! Bound values are copied to the device at every run. The engine's estimates of time, by which it chooses among plans
+//! that fit a budget, are those of the processor. The updates of an optimizer run on the processor.
+//!
+//! *Of the kernels.* No tensor cores, no double precision, no peepholes, no reset after the product; no full matrix that is
+//! spread over several blocks (an H of more than about 230 for one gate is read through the caches); no checkpoints inside
+//! a sequence.
+//!
+//! *Of both.* No graphs, and copies wait.
 //!
 //! # How to add a kernel
 //!
@@ -82,11 +143,13 @@
 //! in the table of modules; its case in `tests/`, against the same computation on the CPU.
 #![cfg_attr(not(target_os = "linux"), forbid(unsafe_code))]
 
+mod device;
 pub mod driver;
 pub mod emulator;
 pub mod error;
 pub mod gpu;
 pub mod kernels;
+mod ptx;
 
 pub use error::{Error, Result};
 pub use gpu::{Buffer, Gpu};

@@ -103,6 +103,22 @@ pub enum Error {
         /// Bytes asked for.
         bytes: usize,
     },
+    /// A device that failed, or that was asked for what it does not have.
+    #[error("{device}: {what}")]
+    Device {
+        /// The device's name.
+        device: String,
+        /// The backend's words.
+        what: String,
+    },
+    /// A program with something that runs on the processor only.
+    #[error("operation {op} does not run on a device: {what}")]
+    NoDeviceKernel {
+        /// The operation, or the operations that were fused.
+        op: String,
+        /// Why.
+        what: String,
+    },
     /// Sizes whose product cannot be counted or stored.
     #[error("{what}: {sizes} elements overflow")]
     Overflow {

@@ -2,6 +2,7 @@
 
 use crate::cpu::Real;
 use crate::cpu::butterfly::{RowsMut, RowsRef};
+use crate::device::DeviceKernel;
 use crate::op::Ty;
 
 /// How a structured operation treats the rows of a batch.
@@ -38,6 +39,11 @@ pub trait Structured {
     /// compared by, so a rough figure does. Most kernels do about as well as pointwise chains.
     fn efficiency(&self) -> f64 {
         0.12
+    }
+
+    /// How it runs on a [device](crate::device); `None` where it does not yet.
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        None
     }
 
     /// Whether the kernel reads [`Args::origin`]; then it is called for one step at a time.

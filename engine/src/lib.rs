@@ -104,9 +104,13 @@
 //! where the matrix of a step is larger than a thread's cache, which every tile would read at every step: there the
 //! threads share each call, by columns and by rows, and meet after it.
 //!
+//! With a [`device`] in [`RunOptions`] the same plan is replayed there: the calls of a step are written out as kernels, and
+//! each piece of a scan is one launch.
+//!
 //! # What is not done yet
 //!
-//! - Only the CPU runs programs. A backend would handle the few cases of [`op::Class`], but there is no other yet.
+//! - On a [`device`] other than the processor: powers with exponents that are values, a [`Stash`] that rounds, streams and
+//!   profiles; and the plans are chosen by the processor's rates.
 //! - A scan whose states are read by more than its own adjoint (in derivatives of derivatives) hands out whole
 //!   histories: they count in the budget but cannot be replayed.
 //! - All scans of a program share one choice of segment length and slots.
@@ -116,6 +120,7 @@ pub mod autodiff;
 pub mod core_ops;
 pub mod cpu;
 pub mod curvature;
+pub mod device;
 pub mod dtype;
 pub mod error;
 mod exec;

@@ -1,6 +1,7 @@
 //! Products of one matrix pair a row, and outer products.
 
 use retrograd_engine::cpu::{Multiversion, Real, fma, multiversion};
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::layout::{Layout, layout};
 use retrograd_engine::op::{Class, Cotangents, Io};
@@ -239,6 +240,20 @@ impl Outer {
 
 impl Structured for Outer {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Outer {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        product_piece(k, &self.0, piece);
+    }
 }
 
 /// `y = a bᵀ` without a sign, else `y += sign · a bᵀ`.
@@ -409,6 +424,73 @@ fn offset(index: usize, over: &[usize], dims: &[usize], size: usize) -> usize {
     at
 }
 
+/// Where matrix `index` of the broadcast axes `over` begins in an operand of these axes, in matrices: [`offset`] on a
+/// device.
+fn matrix_piece(k: &mut Piece<'_, '_>, index: Value, over: &[usize], dims: &[usize]) -> Value {
+    let (mut every, mut step, mut at) = (1, 1, Value::Int(0));
+    for (back, &d) in over.iter().rev().enumerate() {
+        if let Some(own) = dims.len().checked_sub(back + 1).map(|a| dims[a]) {
+            if own != 1 {
+                let along = k.code().div(index, every);
+                let along = k.code().rem(along, d);
+                let skip = k.code().mul(along, step);
+                at = k.code().add(at, skip);
+            }
+            step *= own;
+        }
+        every *= d;
+    }
+    at
+}
+
+/// An element of the product, on a device.
+fn product_piece(k: &mut Piece<'_, '_>, op: &BatchMatMul, piece: Value) {
+    let (ad, bd) = (k.inputs[0].dims.clone(), k.inputs[1].dims.clone());
+    let Ok(Sizes { m, k: terms, p, over }) = op.sizes(&ad, &bd) else { return };
+    let flags = op.flags;
+    let matrix = k.code().div(piece, m * p);
+    let element = k.code().rem(piece, m * p);
+    let (i, j) = (k.code().div(element, p), k.code().rem(element, p));
+    let a0 = matrix_piece(k, matrix, &over, &ad[..ad.len() - 2]);
+    let a0 = k.code().mul(a0, m * terms);
+    let b0 = matrix_piece(k, matrix, &over, &bd[..bd.len() - 2]);
+    let b0 = k.code().mul(b0, terms * p);
+    // Distances along the row of the product, or its column, and along the sum.
+    let (a_row, a_term) = if flags.transpose_a { (1, m) } else { (terms, 1) };
+    let (b_column, b_term) = if flags.transpose_b { (terms, 1) } else { (1, p) };
+    let (skip_a, skip_b) = (k.code().mul(i, a_row), k.code().mul(j, b_column));
+    let (a0, b0) = (k.code().add(a0, skip_a), k.code().add(b0, skip_b));
+    let (a_complex, b_complex) = (k.is_complex(0), k.is_complex(1));
+    let zero = k.number(0.0);
+    let sums: Vec<Value> = (0..k.planes()).map(|_| k.variable(zero)).collect();
+    k.each(0, terms, |k, t| {
+        let (ta, tb) = (k.code().mul(t, a_term), k.code().mul(t, b_term));
+        let (at, bt) = (k.code().add(a0, ta), k.code().add(b0, tb));
+        let (ar, br) = (k.input(0, 0, at), k.input(1, 0, bt));
+        let add = |k: &mut Piece<'_, '_>, plane: usize, minus: bool, x: Value, y: Value| {
+            let x = if minus { k.code().neg(x) } else { x };
+            let next = k.code().fma(x, y, sums[plane]);
+            k.code().set(sums[plane], next);
+        };
+        add(k, 0, false, ar, br);
+        if a_complex && b_complex {
+            let (ai, bi) = (k.input(0, 1, at), k.input(1, 1, bt));
+            add(k, 0, flags.conj_a == flags.conj_b, ai, bi);
+        }
+        if a_complex {
+            let ai = k.input(0, 1, at);
+            add(k, 1, flags.conj_a, ai, br);
+        }
+        if b_complex {
+            let bi = k.input(1, 1, bt);
+            add(k, 1, flags.conj_b, bi, ar);
+        }
+    });
+    for (plane, sum) in sums.into_iter().enumerate() {
+        k.store(plane, piece, sum);
+    }
+}
+
 impl BatchMatMul {
     fn kernel<R: Real>(&self, args: Args<'_, R>) {
         self.each_product(args, |sizes, a, b, y, sign| {
@@ -461,6 +543,20 @@ impl BatchMatMul {
 
 impl Structured for BatchMatMul {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for BatchMatMul {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        product_piece(k, self, piece);
+    }
 }
 
 macro_rules! flags {

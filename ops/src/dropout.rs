@@ -5,6 +5,7 @@
 //! (Salmon, Moraes, Dror, Shaw 2011, *Parallel random numbers: as easy as 1, 2, 3*).
 
 use retrograd_engine::cpu::Real;
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Op as Word, Piece, Type, Value};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::{DType, Dims, Error, Lead, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
@@ -133,6 +134,58 @@ impl Structured for DropoutMask {
 
     fn needs_origin(&self) -> bool {
         true
+    }
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for DropoutMask {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width().div_ceil(4)]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let int = |word: u32| Value::Int(word as i32);
+        let keep = f64::from_bits(self.keep);
+        let zero = Value::Int(0);
+        let step = if self.per_step { k.step() } else { zero };
+        let row = if self.lead.has_n() { k.row() } else { zero };
+        let seed = k.input(0, 0, 0);
+        let mut key = [seed, int(self.stream as u32 ^ (self.stream >> 32) as u32)];
+        let mut counter = [piece, row, step, zero];
+        for _ in 0..10 {
+            let [c0, c1, c2, c3] = counter;
+            let code = k.code();
+            let mut product = |a: Value, b: u32| {
+                let high = code.op(Word::MulHigh, Type::Int, &[a, int(b)]);
+                (high, code.op(Word::Mul, Type::Int, &[a, int(b)]))
+            };
+            let (a, b) = (product(c0, 0xD251_1F53), product(c2, 0xCD9E_8D57));
+            let mut mix = |a: Value, b: Value, c: Value| {
+                let ab = code.op(Word::Xor, Type::Int, &[a, b]);
+                code.op(Word::Xor, Type::Int, &[ab, c])
+            };
+            counter = [mix(b.0, c1, key[0]), b.1, mix(a.0, c3, key[1]), a.1];
+            key = [(key[0], 0x9E37_79B9u32), (key[1], 0xBB67_AE85)]
+                .map(|(word, by)| code.op(Word::Add, Type::Int, &[word, int(by)]));
+        }
+        let threshold = Value::Address((keep * 2f64.powi(32)) as u64);
+        let (kept, dropped) = (k.number(1.0 / keep), k.number(0.0));
+        let first = k.code().mul(piece, 4);
+        let width = k.output.width();
+        for (i, word) in counter.into_iter().enumerate() {
+            let at = k.code().add(first, i);
+            let inside = k.code().lt(at, width);
+            k.when(inside, |k| {
+                let wide = k.code().convert(word, Type::Address);
+                let wide = k.code().op(Word::And, Type::Address, &[wide, Value::Address(0xffff_ffff)]);
+                let stays = k.code().lt(wide, threshold);
+                let y = k.code().select(stays, kept, dropped);
+                k.store(0, at, y);
+            });
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use num_complex::Complex;
 use retrograd_engine::cpu::{Isa, Real};
+use retrograd_engine::device::{Building, Code, DeviceKernel, Entry, Piece, Type, Value};
+use retrograd_engine::expr::Unary;
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::profile::Work;
@@ -156,6 +158,68 @@ impl Structured for Transform {
 
     fn scratch(&self, _: &[Ty]) -> usize {
         2 * self.plan.scratch()
+    }
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Transform {
+    fn phases(&self, inputs: &[Entry], output: &Entry) -> Vec<usize> {
+        let n = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        vec![n, output.width()]
+    }
+
+    fn shared(&self, inputs: &[Entry], _: &Entry) -> usize {
+        2 * inputs[0].dims.last().copied().unwrap_or(1)
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, phase: usize, piece: Value) {
+        let n = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        if phase == 0 {
+            // The roots of one, in double precision before they are rounded.
+            let ty = k.ty();
+            let angle = k.code().convert(piece, Type::F64);
+            let angle = k.code().mul(angle, Code::real(Type::F64, std::f64::consts::TAU / n as f64));
+            for (plane, op) in [Unary::Cos, Unary::Sin].into_iter().enumerate() {
+                let value = k.unary(op, angle);
+                let value = k.code().convert(value, ty);
+                let at = k.code().add(piece, plane * n);
+                k.store_shared(at, value);
+            }
+            return;
+        }
+        let (row, own) = (k.code().div(piece, n), k.code().rem(piece, n));
+        let base = k.code().mul(row, n);
+        let zero = k.number(0.0);
+        let (re, im) = (k.variable(zero), k.variable(zero));
+        let turn = k.variable(Value::Int(0));
+        let forward = self.direction == FftDirection::Forward;
+        k.each(0, n, |k, j| {
+            let at = k.code().add(base, j);
+            let (x, y) = (k.input(0, 0, at), k.input(0, 1, at));
+            let c = k.shared(turn);
+            let at = k.code().add(turn, n);
+            let s = k.shared(at);
+            // The root is c ∓ i s.
+            let s = if forward { k.code().neg(s) } else { s };
+            let minus = k.code().neg(s);
+            for (sum, a, b) in [(re, c, minus), (im, s, c)] {
+                let next = k.code().fma(a, x, sum);
+                let next = k.code().fma(b, y, next);
+                k.code().set(sum, next);
+            }
+            let next = k.code().add(turn, own);
+            let less = k.code().sub(next, n);
+            let inside = k.code().lt(next, n);
+            let next = k.code().select(inside, next, less);
+            k.code().set(turn, next);
+        });
+        let scale = k.number(1.0 / (n as f64).sqrt());
+        let (re, im) = (k.code().mul(scale, re), k.code().mul(scale, im));
+        k.store(0, piece, re);
+        k.store(1, piece, im);
     }
 }
 

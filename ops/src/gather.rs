@@ -1,12 +1,14 @@
 //! Rows of a table by their indices.
 
 use retrograd_engine::cpu::Real;
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
 use retrograd_engine::kernel::{Args, RowRule, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::{Dims, Error, Lead, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
 use smallvec::smallvec;
 
 use crate::check;
+use crate::pieces::index_of;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 
 /// Rows of a table by their indices: `y[..] = table[indices[..]]`. An embedding; and the product of one-hot vectors
@@ -141,6 +143,36 @@ impl Gather {
 
 impl Structured for Gather {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Gather {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let dims = &k.inputs[0].dims;
+        let (rows, width) = (dims.first().copied().unwrap_or(0), dims[1..].iter().product::<usize>());
+        let missing = k.number(self.missing.value::<f64>());
+        if rows == 0 {
+            (0..k.planes()).for_each(|plane| k.store(plane, piece, missing));
+            return;
+        }
+        let (entry, element) = (k.code().div(piece, width), k.code().rem(piece, width));
+        let index = k.input(1, 0, entry);
+        let (there, index) = index_of(k, index, rows);
+        let at = k.code().mul(index, width);
+        let at = k.code().add(at, element);
+        for plane in 0..k.planes() {
+            let x = k.input(0, plane, at);
+            let y = k.code().select(there, x, missing);
+            k.store(plane, piece, y);
+        }
+    }
 }
 
 impl Op for Scatter {
@@ -205,6 +237,40 @@ impl Structured for Scatter {
     }
 
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Scatter {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let width: usize = self.dims[1..].iter().product();
+        let (row, element) = (k.code().div(piece, width), k.code().rem(piece, width));
+        let entries = k.inputs[1].width();
+        for plane in 0..k.planes() {
+            let zero = k.number(0.0);
+            let sum = k.variable(zero);
+            k.each_row(|k| {
+                k.each(0, entries, |k, i| {
+                    let index = k.input(1, 0, i);
+                    let own = k.code().eq(index, row);
+                    k.when(own, |k| {
+                        let at = k.code().mul(i, width);
+                        let at = k.code().add(at, element);
+                        let x = k.input(0, plane, at);
+                        let next = k.code().add(sum, x);
+                        k.code().set(sum, next);
+                    });
+                });
+            });
+            k.add(plane, piece, sum);
+        }
+    }
 }
 
 pub(crate) static GATHER: OpSpec = OpSpec {

@@ -1,12 +1,14 @@
 //! Product of every row with a Kronecker product of small matrices, never formed.
 
 mod butterfly;
+mod device;
 mod kernel;
 mod shortcut;
 #[cfg(test)]
 mod tests;
 
 use retrograd_engine::cpu::Real;
+use retrograd_engine::device::DeviceKernel;
 use retrograd_engine::kernel::{Args, RowRule, Structured};
 use retrograd_engine::layout::{Layout, layout};
 use retrograd_engine::op::{Class, Cotangents, Io};
@@ -310,6 +312,10 @@ impl Structured for KronApply {
         self.kernel::<f64, 8>(args);
     }
 
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+
     fn scratch(&self, inputs: &[Ty]) -> usize {
         let dtype = inputs[0].dtype;
         if self.has_table(inputs) {
@@ -453,6 +459,10 @@ impl Structured for KronGrad {
 
     fn run_f64(&self, args: Args<'_, f64>) {
         self.kernel::<f64, 8>(args);
+    }
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
     }
 
     fn scratch(&self, inputs: &[Ty]) -> usize {

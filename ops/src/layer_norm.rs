@@ -2,12 +2,15 @@
 
 use retrograd_engine::core_ops::{add, neg, sum_dims};
 use retrograd_engine::cpu::Real;
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
+use retrograd_engine::expr::Unary;
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
 use smallvec::smallvec;
 
 use crate::lanes::sum_by;
+use crate::pieces::sum;
 use crate::rule::sum_options;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{check, mul, scale, square};
@@ -237,6 +240,28 @@ fn moments<R: Real>(x: &[R], eps: f64) -> (R, R) {
     (mean, R::ONE / (variance + R::from_f64(eps)).sqrt())
 }
 
+/// [`moments`] of `count` elements of input 0 from `base`, on a device.
+fn moments_piece(k: &mut Piece<'_, '_>, base: Value, count: usize, eps: f64) -> (Value, Value) {
+    let of = |k: &mut Piece<'_, '_>, i: Value| {
+        let at = k.code().add(base, i);
+        k.input(0, 0, at)
+    };
+    let number = k.number(count as f64);
+    let total = sum(k, count, of);
+    let mean = k.code().div(total, number);
+    let squares = sum(k, count, |k, i| {
+        let x = of(k, i);
+        let x = k.code().sub(x, mean);
+        k.code().mul(x, x)
+    });
+    let variance = k.code().div(squares, number);
+    let eps = k.number(eps);
+    let variance = k.code().add(variance, eps);
+    let root = k.unary(Unary::Sqrt, variance);
+    let one = k.number(1.0);
+    (mean, k.code().div(one, root))
+}
+
 impl Standardize {
     fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
         let x = args.inputs[0];
@@ -255,6 +280,30 @@ impl Standardize {
 
 impl Structured for Standardize {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Standardize {
+    fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
+        let count = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        vec![inputs[0].width() / count]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let count = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let base = k.code().mul(piece, count);
+        let (mean, s) = moments_piece(k, base, count, self.eps);
+        k.each(0, count, |k, i| {
+            let at = k.code().add(base, i);
+            let x = k.input(0, 0, at);
+            let x = k.code().sub(x, mean);
+            let y = k.code().mul(x, s);
+            k.store(0, at, y);
+        });
+    }
 }
 
 impl Jacobian {
@@ -278,6 +327,50 @@ impl Jacobian {
 
 impl Structured for Jacobian {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Jacobian {
+    fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
+        let count = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        vec![inputs[0].width() / count]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let count = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let base = k.code().mul(piece, count);
+        let (mean, s) = moments_piece(k, base, count, self.eps);
+        let inverse = k.number(1.0 / count as f64);
+        let standard = |k: &mut Piece<'_, '_>, i: Value| {
+            let at = k.code().add(base, i);
+            let x = k.input(0, 0, at);
+            let x = k.code().sub(x, mean);
+            k.code().mul(x, s)
+        };
+        let of_b = |k: &mut Piece<'_, '_>, i: Value| {
+            let at = k.code().add(base, i);
+            k.input(1, 0, at)
+        };
+        let b_sum = sum(k, count, of_b);
+        let b_mean = k.code().mul(b_sum, inverse);
+        let along = sum(k, count, |k, i| {
+            let (b, x) = (of_b(k, i), standard(k, i));
+            k.code().mul(b, x)
+        });
+        let along = k.code().mul(along, inverse);
+        k.each(0, count, |k, i| {
+            let (b, x) = (of_b(k, i), standard(k, i));
+            let b = k.code().sub(b, b_mean);
+            let x = k.code().mul(x, along);
+            let y = k.code().sub(b, x);
+            let y = k.code().mul(s, y);
+            let at = k.code().add(base, i);
+            k.store(0, at, y);
+        });
+    }
 }
 
 impl InverseDeviation {
@@ -294,6 +387,24 @@ impl InverseDeviation {
 
 impl Structured for InverseDeviation {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for InverseDeviation {
+    fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
+        let count = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        vec![inputs[0].width() / count]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let count = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let base = k.code().mul(piece, count);
+        let (_, s) = moments_piece(k, base, count, self.eps);
+        k.store(0, piece, s);
+    }
 }
 
 pub(crate) static SPEC: OpSpec = OpSpec {

@@ -106,6 +106,10 @@
 //! ```
 //!
 //! Inside the crate the macros of `rule.rs` write the parts that are the same for every pointwise operation.
+//!
+//! A pointwise operation runs on a device as it is. One with a kernel of its own brings the code of its pieces in the same
+//! file, as a [`DeviceKernel`](retrograd_engine::device::DeviceKernel); without one a program on a device is refused by the
+//! operation's name.
 #![forbid(unsafe_code)]
 
 mod axis;
@@ -113,6 +117,7 @@ mod check;
 mod exp_sum;
 mod fold;
 mod lanes;
+mod pieces;
 mod rule;
 pub mod spec;
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use retrograd_engine::core_ops::sum_dims;
 use retrograd_engine::cpu::Real;
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::{Dims, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
@@ -9,6 +10,7 @@ use smallvec::smallvec;
 
 use crate::fold::{Reduced, for_each};
 use crate::lanes::is_nan;
+use crate::pieces::{each_reduced, reduced};
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{check, div, eq, mul};
 
@@ -86,6 +88,34 @@ impl Max {
 
 impl Structured for Max {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Max {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let (base, axes) = reduced(k, &self.dims, piece);
+        let least = k.number(f64::NEG_INFINITY);
+        let most = k.variable(least);
+        each_reduced(k, &axes, base, &mut |k, at| {
+            let x = k.input(0, 0, at);
+            let more = k.code().lt(most, x);
+            let next = k.code().select(more, x, most);
+            // A NaN on either side stays.
+            let number = k.code().eq(x, x);
+            let next = k.code().select(number, next, x);
+            let held = k.code().eq(most, most);
+            let next = k.code().select(held, next, most);
+            k.code().set(most, next);
+        });
+        k.store(0, piece, most);
+    }
 }
 
 pub(crate) static SPEC: OpSpec = OpSpec {

@@ -2,6 +2,8 @@
 
 use retrograd_engine::core_ops::{conj, real, sum_dims};
 use retrograd_engine::cpu::{Multiversion, Real, multiversion};
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
+use retrograd_engine::expr::{Binary, Unary};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::{Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
@@ -9,6 +11,7 @@ use smallvec::smallvec;
 
 use crate::fold::{Reduced, for_each, trailing};
 use crate::lanes::{is_nan, load, load_part, most_of, total};
+use crate::pieces::{each_reduced, reduced};
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{abs, axis, div, div_or_zero, maximum, mul, phase, powf};
 
@@ -345,6 +348,95 @@ impl Structured for Norm {
         let x = &inputs[0];
         let moved = trailing(&x.shape.dims, &self.dims).is_none();
         if moved { x.shape.width() * x.dtype.planes() } else { 0 }
+    }
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+/// `x^p` of `0 ≤ x ≤ 1`.
+fn whole_power(k: &mut Piece<'_, '_>, p: f64, x: Value) -> Value {
+    if p == p.trunc() && p <= 64.0 {
+        let mut power = x;
+        for _ in 1..p as usize {
+            power = k.code().mul(power, x);
+        }
+        return power;
+    }
+    let zero = k.number(0.0);
+    let (log, p) = (k.unary(Unary::Log, x), k.number(p));
+    let log = k.code().mul(log, p);
+    let power = k.unary(Unary::Exp, log);
+    let none = k.code().eq(x, zero);
+    k.code().select(none, zero, power)
+}
+
+impl DeviceKernel for Norm {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let (base, axes) = reduced(k, &self.dims, piece);
+        let complex = k.is_complex(0);
+        let zero = k.number(0.0);
+        let largest = k.variable(zero);
+        let size_of = |k: &mut Piece<'_, '_>, at: Value, by: Option<Value>| {
+            let mut parts = vec![k.input(0, 0, at)];
+            if complex {
+                parts.push(k.input(0, 1, at));
+            }
+            if let Some(by) = by {
+                parts = parts.into_iter().map(|x| k.code().div(x, by)).collect();
+            }
+            match parts[..] {
+                [re, im] => k.binary(Binary::Hypot, re, im),
+                _ => k.code().abs(parts[0]),
+            }
+        };
+        each_reduced(k, &axes, base, &mut |k, at| {
+            let size = size_of(k, at, None);
+            let more = k.code().lt(largest, size);
+            let next = k.code().select(more, size, largest);
+            let number = k.code().eq(size, size);
+            let next = k.code().select(number, next, size);
+            let held = k.code().eq(largest, largest);
+            let next = k.code().select(held, next, largest);
+            k.code().set(largest, next);
+        });
+        let norm = if self.p == f64::INFINITY {
+            largest
+        } else {
+            let one = k.number(1.0);
+            let none = k.code().eq(largest, zero);
+            let by = k.code().select(none, one, largest);
+            let sum = k.variable(zero);
+            each_reduced(k, &axes, base, &mut |k, at| {
+                let size = size_of(k, at, Some(by));
+                let power = whole_power(k, self.p, size);
+                let next = k.code().add(sum, power);
+                k.code().set(sum, next);
+            });
+            let root = match self.p {
+                1.0 => sum,
+                2.0 => k.unary(Unary::Sqrt, sum),
+                p => {
+                    // The sum of the powers of a largest 1 is at least 1.
+                    let log = k.unary(Unary::Log, sum);
+                    let share = k.number(1.0 / p);
+                    let log = k.code().mul(log, share);
+                    k.unary(Unary::Exp, log)
+                }
+            };
+            let norm = k.code().mul(by, root);
+            // Zero, infinity and NaN are themselves.
+            let infinite = k.number(f64::INFINITY);
+            let finite = k.code().lt(largest, infinite);
+            let norm = k.code().select(finite, norm, largest);
+            k.code().select(none, zero, norm)
+        };
+        k.store(0, piece, norm);
     }
 }
 

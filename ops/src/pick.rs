@@ -1,12 +1,14 @@
 //! One element of the last axis, by index, and its adjoint.
 
 use retrograd_engine::cpu::Real;
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::{DType, Dims, Error, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
 use smallvec::smallvec;
 
 use crate::gather::Missing;
+use crate::pieces::index_of;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 
 /// The element of the last axis that `index` names.
@@ -95,6 +97,34 @@ impl Pick {
 
 impl Structured for Pick {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Pick {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let count = k.inputs[0].dims.last().copied().unwrap_or(1);
+        let missing = k.number(self.missing.value::<f64>());
+        if count == 0 {
+            (0..k.planes()).for_each(|plane| k.store(plane, piece, missing));
+            return;
+        }
+        let index = k.input(1, 0, piece);
+        let (there, index) = index_of(k, index, count);
+        let at = k.code().mul(piece, count);
+        let at = k.code().add(at, index);
+        for plane in 0..k.planes() {
+            let x = k.input(0, plane, at);
+            let y = k.code().select(there, x, missing);
+            k.store(plane, piece, y);
+        }
+    }
 }
 
 impl Op for Place {
@@ -145,6 +175,27 @@ impl Place {
 
 impl Structured for Place {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Place {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let (entry, own) = (k.code().div(piece, self.k), k.code().rem(piece, self.k));
+        let index = k.input(1, 0, entry);
+        let here = k.code().eq(index, own);
+        for plane in 0..k.planes() {
+            let (x, zero) = (k.input(0, plane, entry), k.number(0.0));
+            let y = k.code().select(here, x, zero);
+            k.store(plane, piece, y);
+        }
+    }
 }
 
 pub(crate) static PICK: OpSpec = OpSpec {

@@ -1,9 +1,11 @@
 //! Layers of plane rotations: an orthogonal or unitary product without its matrix.
 
+mod device;
 mod kernel;
 #[cfg(test)]
 mod tests;
 
+use retrograd_engine::device::DeviceKernel;
 use retrograd_engine::kernel::{Args, RowRule, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::profile::Work;
@@ -269,6 +271,10 @@ impl Structured for Rotations {
         let n = inputs[0].shape.dims.last().copied().unwrap_or(0);
         n * inputs[0].dtype.planes() * lanes(inputs[0].dtype)
     }
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
 }
 
 impl Op for RotationsGrad {
@@ -358,6 +364,10 @@ impl Structured for RotationsGrad {
         let n = inputs[0].shape.dims.last().copied().unwrap_or(0);
         let layers = self.style.layers(n).map_or(0, |l| l.len());
         (layers + 2) * n * inputs[0].dtype.planes() * lanes(inputs[0].dtype)
+    }
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
     }
 }
 

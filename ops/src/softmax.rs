@@ -1,6 +1,8 @@
 //! Softmax, its logarithm, and the logarithm of a sum of exponentials.
 
 use retrograd_engine::core_ops::sum_dims;
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
+use retrograd_engine::expr::Unary;
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::layout::{Layout, layout};
 use retrograd_engine::op::{Class, Cotangents, Io};
@@ -9,6 +11,7 @@ use smallvec::smallvec;
 
 use crate::exp_sum::{Exp, exp_sum, exp_terms, log};
 use crate::lanes::is_nan;
+use crate::pieces::{exp_sum as exp_sum_piece, exp_term};
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{check, exp, mul, sub};
 
@@ -123,6 +126,29 @@ impl Softmax {
 
 impl Structured for Softmax {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Softmax {
+    fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
+        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        vec![inputs[0].width() / classes]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let base = k.code().mul(piece, classes);
+        let (most, sum) = exp_sum_piece(k, base, classes);
+        k.each(0, classes, |k, i| {
+            let term = exp_term(k, base, i, most);
+            let y = k.code().div(term, sum);
+            let at = k.code().add(base, i);
+            k.store(0, at, y);
+        });
+    }
 }
 
 impl Op for LogSoftmax {
@@ -178,6 +204,31 @@ impl LogSoftmax {
 
 impl Structured for LogSoftmax {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for LogSoftmax {
+    fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
+        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        vec![inputs[0].width() / classes]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let base = k.code().mul(piece, classes);
+        let (most, sum) = exp_sum_piece(k, base, classes);
+        let log = k.unary(Unary::Log, sum);
+        k.each(0, classes, |k, i| {
+            let at = k.code().add(base, i);
+            let x = k.input(0, 0, at);
+            let x = k.code().sub(x, most);
+            let y = k.code().sub(x, log);
+            k.store(0, at, y);
+        });
+    }
 }
 
 impl Op for LogSumExp {
@@ -233,6 +284,42 @@ impl LogSumExp {
 
 impl Structured for LogSumExp {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for LogSumExp {
+    fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
+        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        vec![inputs[0].width() / classes]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let base = k.code().mul(piece, classes);
+        let (most, sum) = exp_sum_piece(k, base, classes);
+        let (zero, one) = (k.number(0.0), k.number(1.0));
+        let numbers = k.variable(one);
+        k.each(0, classes, |k, i| {
+            let at = k.code().add(base, i);
+            let x = k.input(0, 0, at);
+            let number = k.code().eq(x, x);
+            let next = k.code().select(number, numbers, zero);
+            k.code().set(numbers, next);
+        });
+        let size = k.code().abs(most);
+        let infinite = k.number(f64::INFINITY);
+        let infinite = k.code().eq(size, infinite);
+        let log = k.unary(Unary::Log, sum);
+        let y = k.code().add(most, log);
+        let end = k.code().select(infinite, most, y);
+        // An infinite maximum is the result, unless there is a NaN.
+        let plain = k.code().eq(numbers, one);
+        let y = k.code().select(plain, end, y);
+        k.store(0, piece, y);
+    }
 }
 
 pub(crate) static SOFTMAX: OpSpec = OpSpec {

@@ -1,6 +1,8 @@
 //! Cross-entropy of the softmax of logits with a class given by its index.
 
 use retrograd_engine::core_ops::{fill, select};
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
+use retrograd_engine::expr::Unary;
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::layout::{Layout, layout};
 use retrograd_engine::op::{Class, Cotangents, Io};
@@ -8,6 +10,7 @@ use retrograd_engine::{Error, Op, Result, Shape, Tape, Ty, Var, structured_kerne
 use smallvec::smallvec;
 
 use crate::exp_sum::{Exp, exp_sum, exp_terms, log};
+use crate::pieces::{exp_sum as exp_sum_piece, exp_term, index_of};
 use crate::rule::sum_options;
 use crate::softmax::{check_logits, sum_last, through_softmax};
 use crate::spec::{Arg, Case, Domain, OpSpec};
@@ -173,6 +176,33 @@ impl CrossEntropy {
 
 impl Structured for CrossEntropy {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for CrossEntropy {
+    fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
+        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        vec![inputs[0].width() / classes]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let base = k.code().mul(piece, classes);
+        let (most, sum) = exp_sum_piece(k, base, classes);
+        let target = k.input(1, 0, piece);
+        let (is_class, target) = index_of(k, target, classes);
+        let at = k.code().add(base, target);
+        let x = k.input(0, 0, at);
+        let less = k.code().sub(most, x);
+        let log = k.unary(Unary::Log, sum);
+        let y = k.code().add(less, log);
+        let nan = k.number(f64::NAN);
+        let y = k.code().select(is_class, y, nan);
+        k.store(0, piece, y);
+    }
 }
 
 impl Surplus {
@@ -202,6 +232,39 @@ impl Surplus {
 
 impl Structured for Surplus {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Surplus {
+    fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
+        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        vec![inputs[0].width() / classes]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let base = k.code().mul(piece, classes);
+        let (most, sum) = exp_sum_piece(k, base, classes);
+        let (target, weight) = (k.input(1, 0, piece), k.input(2, 0, piece));
+        let (is_class, target) = index_of(k, target, classes);
+        let factor = k.code().div(weight, sum);
+        let (zero, nan) = (k.number(0.0), k.number(f64::NAN));
+        let none = k.code().eq(weight, zero);
+        k.each(0, classes, |k, i| {
+            let term = exp_term(k, base, i, most);
+            let y = k.code().mul(term, factor);
+            let own = k.code().eq(i, target);
+            let less = k.code().select(own, weight, zero);
+            let y = k.code().sub(y, less);
+            let y = k.code().select(is_class, y, nan);
+            let y = k.code().select(none, zero, y);
+            let at = k.code().add(base, i);
+            k.store(0, at, y);
+        });
+    }
 }
 
 pub(crate) static SPEC: OpSpec = OpSpec {

@@ -1,6 +1,7 @@
 //! Elements of the last axis in the order of indices, and its adjoint.
 
 use retrograd_engine::cpu::Real;
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::{Error, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
@@ -8,6 +9,7 @@ use smallvec::smallvec;
 
 use crate::check;
 use crate::gather::Missing;
+use crate::pieces::{index_of, sum};
 use crate::spec::{Arg, Case, Domain, OpSpec};
 
 /// Elements of the last axis that the indices name, the same for every row before it: `y_j = x_{index_j}`. A
@@ -113,6 +115,35 @@ impl Take {
 
 impl Structured for Take {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Take {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let (count, len) = (k.inputs[0].dims.last().copied().unwrap_or(0), k.inputs[1].width());
+        let missing = k.number(self.missing.value::<f64>());
+        if count == 0 {
+            (0..k.planes()).for_each(|plane| k.store(plane, piece, missing));
+            return;
+        }
+        let (row, at) = (k.code().div(piece, len), k.code().rem(piece, len));
+        let index = k.input(1, 0, at);
+        let (there, index) = index_of(k, index, count);
+        let at = k.code().mul(row, count);
+        let at = k.code().add(at, index);
+        for plane in 0..k.planes() {
+            let x = k.input(0, plane, at);
+            let y = k.code().select(there, x, missing);
+            k.store(plane, piece, y);
+        }
+    }
 }
 
 impl Op for Put {
@@ -179,6 +210,32 @@ impl Put {
 
 impl Structured for Put {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Put {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let len = k.inputs[1].width();
+        let (row, own) = (k.code().div(piece, self.k), k.code().rem(piece, self.k));
+        let base = k.code().mul(row, len);
+        for plane in 0..k.planes() {
+            let y = sum(k, len, |k, i| {
+                let index = k.input(1, 0, i);
+                let here = k.code().eq(index, own);
+                let at = k.code().add(base, i);
+                let (x, zero) = (k.input(0, plane, at), k.number(0.0));
+                k.code().select(here, x, zero)
+            });
+            k.store(plane, piece, y);
+        }
+    }
 }
 
 pub(crate) static TAKE: OpSpec = OpSpec {

@@ -1,6 +1,7 @@
 //! Systems of linear equations with a triangular matrix.
 
 use retrograd_engine::cpu::{Multiversion, Real, fma, multiversion};
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::profile::Work;
@@ -241,6 +242,94 @@ impl Solve {
 
 impl Structured for Solve {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Solve {
+    fn phases(&self, inputs: &[Entry], output: &Entry) -> Vec<usize> {
+        // A column of a right-hand side; the last two axes are its rows and columns.
+        let rows = inputs[1].dims.iter().rev().nth(1).copied().unwrap_or(1).max(1);
+        vec![output.width() / rows]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let (rows, columns) = match k.inputs[1].dims[..] {
+            [.., m, p] => (m, p),
+            _ => return,
+        };
+        let (system, column) = (k.code().div(piece, columns), k.code().rem(piece, columns));
+        let a0 = k.code().mul(system, rows * rows);
+        let y0 = k.code().mul(system, rows * columns);
+        let y0 = k.code().add(y0, column);
+        let read = self.read;
+        // Which end is known first.
+        let upward = read.upper != read.transpose;
+        let (by_row, by_column) = if read.transpose { (1, rows) } else { (rows, 1) };
+        let complex = k.planes() == 2;
+        let entry = |k: &mut Piece<'_, '_>, i: Value, j: Value| {
+            let (di, dj) = (k.code().mul(i, by_row), k.code().mul(j, by_column));
+            let at = k.code().add(di, dj);
+            let at = k.code().add(a0, at);
+            let re = k.input(0, 0, at);
+            let im = (complex && k.is_complex(0)).then(|| {
+                let im = k.input(0, 1, at);
+                if read.conj { k.code().neg(im) } else { im }
+            });
+            (re, im)
+        };
+        let of = |k: &mut Piece<'_, '_>, i: Value| {
+            let skip = k.code().mul(i, columns);
+            k.code().add(y0, skip)
+        };
+        k.each(0, rows, |k, n| {
+            let i = if upward { k.code().sub(rows - 1, n) } else { n };
+            let at = of(k, i);
+            let right: Vec<Value> = (0..k.planes()).map(|plane| k.input(1, plane, at)).collect();
+            let sums: Vec<Value> = right.into_iter().map(|b| k.variable(b)).collect();
+            k.each(0, n, |k, l| {
+                let j = if upward { k.code().sub(rows - 1, l) } else { l };
+                let (re, im) = entry(k, i, j);
+                let at = of(k, j);
+                let y: Vec<Value> = (0..k.planes()).map(|plane| k.written(plane, at)).collect();
+                let less = |k: &mut Piece<'_, '_>, plane: usize, minus: bool, a: Value, y: Value| {
+                    let a = if minus { k.code().neg(a) } else { a };
+                    let next = k.code().fma(a, y, sums[plane]);
+                    k.code().set(sums[plane], next);
+                };
+                less(k, 0, true, re, y[0]);
+                if complex {
+                    less(k, 1, true, re, y[1]);
+                }
+                if let Some(im) = im {
+                    less(k, 0, false, im, y[1]);
+                    less(k, 1, true, im, y[0]);
+                }
+            });
+            let (re, im) = entry(k, i, i);
+            match im {
+                None => {
+                    for (plane, sum) in sums.iter().enumerate() {
+                        let y = k.code().div(*sum, re);
+                        k.store(plane, at, y);
+                    }
+                }
+                Some(im) => {
+                    // By the conjugate over the squared modulus.
+                    let square = k.code().mul(im, im);
+                    let square = k.code().fma(re, re, square);
+                    let (ry, iy) = (k.code().mul(im, sums[1]), k.code().mul(im, sums[0]));
+                    let iy = k.code().neg(iy);
+                    let (y_re, y_im) = (k.code().fma(re, sums[0], ry), k.code().fma(re, sums[1], iy));
+                    let (y_re, y_im) = (k.code().div(y_re, square), k.code().div(y_im, square));
+                    k.store(0, at, y_re);
+                    k.store(1, at, y_im);
+                }
+            }
+        });
+    }
 }
 
 /// The system with 3 added along the diagonal of the matrix, so that it is far from singular.

@@ -73,8 +73,8 @@ struct Row {
     planned_bytes: usize,
     measured_bytes: usize,
     flops: f64,
-    /// Of a run after those that were timed.
-    profile: Profile,
+    /// Of a run after those that were timed; the CPU's alone.
+    profile: Option<Profile>,
     /// Seconds of that run outside the program: the update.
     outside: f64,
 }
@@ -95,13 +95,13 @@ impl Row {
         self.flops / self.minimum()
     }
 
-    fn shares(&self) -> Shares {
-        Shares::new(&self.profile, self.outside)
+    fn shares(&self) -> Option<Shares> {
+        self.profile.as_ref().map(|profile| Shares::new(profile, self.outside))
     }
 
     fn json(&self, peak: f64) -> Value {
         json!({
-            "share_of_peak": self.rate() / peak, "time_shares": self.shares().json(),
+            "share_of_peak": self.rate() / peak, "time_shares": self.shares().as_ref().map(Shares::json),
             "median_seconds": self.median(), "minimum_seconds": self.minimum(), "seconds": self.seconds,
             "planned_peak_bytes": self.planned_bytes, "measured_peak_bytes": self.measured_bytes,
             "flops": self.flops, "flops_per_second": self.rate(),
@@ -112,6 +112,9 @@ impl Row {
 /// Runs the command.
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let network = &args.network;
+    if args.profile && network.device != parse::Device::Cpu {
+        return Err(Error::config("profile", format!("the CPU's alone, not of --device {}", network.device)));
+    }
     let mut recorded = network.record()?;
     let batch = network.batch()?;
     let wrt = recorded.trainable_vars();
@@ -133,7 +136,8 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     if args.sweep_length {
         return by_length(args, out, &recorded.tape, &outputs, &params);
     }
-    let compile = |outputs: &[retrograd::Var]| Program::new(&recorded.tape, outputs, network.options());
+    let options = network.options()?;
+    let compile = |outputs: &[retrograd::Var]| Program::new(&recorded.tape, outputs, options.clone());
 
     let mut forward = compile(&[loss])?;
     let forward = measure("forward", args, &mut forward, &mut |program| {
@@ -191,13 +195,17 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         ));
     }
     out.line(format!("a product in the cache, {threads} threads: {:.2} Gflop/s", peak / 1e9));
-    out.line(format!("{:<17}{}", format!("time of {threads} threads"), Shares::titles()));
+    if rows.iter().any(|row| row.profile.is_some()) {
+        out.line(format!("{:<17}{}", format!("time of {threads} threads"), Shares::titles()));
+    }
     for row in &rows {
-        out.line(format!("{:<17}{}", row.name, row.shares().columns()));
+        if let Some(shares) = row.shares() {
+            out.line(format!("{:<17}{}", row.name, shares.columns()));
+        }
     }
     let rounding = if network.stash.rounds() {
         let gradients: Vec<(String, Var)> = names.iter().cloned().zip(outputs[1..].iter().copied()).collect();
-        let (size, options) = ((network.steps, network.batch), network.options());
+        let size = (network.steps, network.batch);
         let values = [&params, &batch];
         let rounding = Rounding::measure(&recorded.tape, loss, &gradients, &values, size, &options)?;
         out.line(rounding.text());
@@ -205,8 +213,8 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     } else {
         None
     };
-    if args.profile {
-        out.line(rows[1].profile.explain_top(TOP).trim_end());
+    if let Some(profile) = rows[1].profile.as_ref().filter(|_| args.profile) {
+        out.line(profile.explain_top(TOP).trim_end());
     }
     let [forward, both, step] = &rows;
     Ok(Report::new(json!({
@@ -220,8 +228,8 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         "forward_backward": both.json(peak),
         "training_step": step.json(peak),
         "rounding": rounding.as_ref().map(Rounding::json),
-        "profile": args.profile.then(|| {
-            both.profile.top(TOP).into_iter().map(|l| profile::line(&both.profile, l)).collect::<Vec<_>>()
+        "profile": both.profile.as_ref().filter(|_| args.profile).map(|found| {
+            found.top(TOP).into_iter().map(|l| profile::line(found, l)).collect::<Vec<_>>()
         }),
     })))
 }
@@ -237,11 +245,12 @@ fn sweep(
 ) -> Result<Report> {
     let network = &args.network;
     let size = (network.steps, network.batch);
-    let program = Program::new(tape, outputs, network.options())?;
+    let options = network.options()?;
+    let program = Program::new(tape, outputs, options.clone())?;
     let chosen = program.plan(size.0, size.1)?;
     let mut curve = Tradeoff::plan(&program, size, points)?;
     drop(program);
-    curve.measure(tape, outputs, &network.options(), values, args.runs)?;
+    curve.measure(tape, outputs, &options, values, args.runs)?;
     out.line(format!(
         "{}, {} units, {} inputs, {} outputs; T={} steps, N={} rows, {}, {} rounds",
         network.name()?,
@@ -300,7 +309,6 @@ fn measure(
     let outside = once(program)?;
     program.set_profile(false);
     let profile = program.last_profile().cloned();
-    let profile = profile.ok_or_else(|| Error::config("bench", "bug: a run with a clock left no profile"))?;
     let (planned_bytes, flops) = (plan.peak_bytes(), plan.flops());
     Ok(Row { name, seconds, planned_bytes, measured_bytes, flops, profile, outside })
 }

@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Threads; does not change results
     #[arg(long, value_parser = parse::positive)]
     threads: Option<usize>,
+    /// Where it runs: cpu, cuda, cuda:N, or emulated, which is for tests
+    #[arg(long, default_value = "cpu", value_parser = parse::device)]
+    device: parse::Device,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -74,7 +77,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         };
         return Err(Error::run_folder(&args.run, format!("no {}{other}", file.display())));
     }
-    let mut trainer = Trainer::new(config)?;
+    let mut trainer = Trainer::on(config, args.device.engine()?)?;
     load_model(&mut trainer, &file)?;
     let evaluation = trainer.evaluate(split, None)?;
     let task = trainer.task();

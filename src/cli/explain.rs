@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         let wrt = recorded.trainable_vars();
         outputs.extend(grad(&mut recorded.tape, recorded.loss, &wrt)?);
     }
-    let mut program = Program::new(&recorded.tape, &outputs, network.options())?;
+    let mut program = Program::new(&recorded.tape, &outputs, network.options()?)?;
     let plan = program.plan(network.steps, network.batch)?;
     let text = plan.explain();
     let what = if args.forward { "loss" } else { "loss and gradients" };

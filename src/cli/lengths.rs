@@ -51,7 +51,7 @@ impl Lengths {
             return Err(Error::config("budget", "missing; lengths are compared under one budget"));
         }
         let mut rows = Vec::new();
-        let mut program = Program::new(tape, outputs, network.options())?;
+        let mut program = Program::new(tape, outputs, network.options()?)?;
         let mut batches = Vec::new();
         for steps in lengths(network.steps) {
             let plan = program.plan(steps, network.batch)?;

@@ -58,6 +58,9 @@ pub(crate) struct NetworkArgs {
     /// rounding
     #[arg(long, value_name = "STEPS", value_parser = parse::positive)]
     pub(crate) walk_back: Option<usize>,
+    /// Where it runs: cpu, cuda, cuda:N, or emulated, which is for tests; elsewhere than on the CPU sums round otherwise
+    #[arg(long, default_value = "cpu", value_parser = parse::device)]
+    pub(crate) device: parse::Device,
     /// Seed of the parameters and of the random batch
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -165,10 +168,10 @@ impl NetworkArgs {
         Ok(batch)
     }
 
-    /// How it runs.
-    pub(crate) fn options(&self) -> RunOptions {
-        let NetworkArgs { budget, threads, stash, .. } = *self;
-        RunOptions { budget, threads, stash, ..RunOptions::default() }
+    /// How it runs. Errors: the device is not there.
+    pub(crate) fn options(&self) -> Result<RunOptions> {
+        let NetworkArgs { budget, threads, stash, device, .. } = *self;
+        Ok(RunOptions { budget, threads, stash, device: device.engine()?, ..RunOptions::default() })
     }
 
     /// Cell and operator, as `lstm on kron`.
@@ -185,7 +188,8 @@ impl NetworkArgs {
             "hidden": self.hidden, "input": self.input, "output": self.output, "steps": self.steps,
             "batch": self.batch, "readout": format!("{:?}", self.readout).to_lowercase(),
             "dtype": self.dtype.dtype().to_string(), "budget": self.budget, "threads": self.threads,
-            "stash": self.stash.name(), "walk_back": self.walk_back, "seed": self.seed,
+            "stash": self.stash.name(), "walk_back": self.walk_back, "device": self.device.to_string(),
+            "seed": self.seed,
         }))
     }
 }

@@ -1,5 +1,7 @@
 //! Values on the command line.
 
+use std::sync::Arc;
+
 /// Bytes: a whole or decimal number and a unit, `500k`, `1.5GB`, `64MiB`. `k`, `M`, `G`, `T` alone and with `B` are
 /// powers of 1000, with `iB` of 1024.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
@@ -59,6 +61,17 @@ pub(crate) fn device(text: &str) -> Result<Device, String> {
     }
 }
 
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(0) => f.write_str("cuda"),
+            Device::Cuda(number) => write!(f, "cuda:{number}"),
+            Device::Emulated => f.write_str("emulated"),
+        }
+    }
+}
+
 impl Device {
     /// The GPU. Errors: it is not there; the CPU is meant; the program was built without.
     #[cfg(feature = "cuda")]
@@ -70,15 +83,19 @@ impl Device {
         }
     }
 
-    /// Errors: the device is not there, or does not train.
-    pub(crate) fn can_train(self) -> super::Result<()> {
+    /// What programs run on: `None` for the CPU. Errors: it is not there; the program was built without.
+    pub(crate) fn engine(self) -> super::Result<Option<Arc<dyn retrograd::engine::device::Device>>> {
         if self == Device::Cpu {
-            return Ok(());
+            return Ok(None);
         }
         #[cfg(feature = "cuda")]
-        self.gpu()?;
-        let reason = "the GPU does not train yet, only the CPU does; `retrograd device` runs its kernels";
-        Err(retrograd::Error::config("device", reason))
+        {
+            Ok(Some(Arc::new(self.gpu()?)))
+        }
+        #[cfg(not(feature = "cuda"))]
+        {
+            Err(retrograd::Error::config("device", "this program was built without CUDA"))
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! Training in memory: a step, an evaluation, and what a checkpoint holds.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use retrograd_cells::ModelSpec;
 use retrograd_datasets::{Batch, Request, Split, Task, TaskSpec};
+use retrograd_engine::device::Device;
 use retrograd_engine::{Params, Plan, RunOptions, Tensor};
 use retrograd_optim::{Clock, LrState, NonFinite, Recipe, State, Verdict};
 
@@ -148,9 +150,16 @@ impl Trainer {
     /// A trainer for a configuration whose parts are all in tables. Errors: as [`Parts::new`] and
     /// [`Trainer::with_parts`].
     pub fn new(config: TrainConfig) -> Result<Trainer> {
+        Trainer::on(config, None)
+    }
+
+    /// The same with its programs on a device; `None` is the processor. Where a run is trained is no part of its
+    /// configuration; sums are rounded in another order there. Errors: as [`Trainer::new`]; a device on which a program
+    /// does not run is an error of the first step.
+    pub fn on(config: TrainConfig, device: Option<Arc<dyn Device>>) -> Result<Trainer> {
         config.validate()?;
         let parts = Parts::new(&config)?;
-        Trainer::with_parts(config, parts)
+        Trainer::assemble(config, parts, device)
     }
 
     /// A trainer for parts that need not be in any table. The configuration still says everything else.
@@ -159,10 +168,14 @@ impl Trainer {
     /// are unknown or have unfit settings; splits without a batch.
     pub fn with_parts(config: TrainConfig, parts: Parts) -> Result<Trainer> {
         config.validate()?;
+        Trainer::assemble(config, parts, None)
+    }
+
+    fn assemble(config: TrainConfig, parts: Parts, device: Option<Arc<dyn Device>>) -> Result<Trainer> {
         let model = model_spec(&config, &parts)?;
         let task = parts.task;
         let TrainConfig { budget, threads, stash, .. } = config;
-        let options = RunOptions { budget, threads, stash, ..RunOptions::default() };
+        let options = RunOptions { budget, threads, stash, device, ..RunOptions::default() };
         let (network, declared) = Network::new(model.clone(), &*task, config.seed, options)?;
         let Declared { params, factors, unitary } = declared;
         let mut recipe = recipe(&config, &factors, &unitary, task.spec().metric.larger_is_better())?;

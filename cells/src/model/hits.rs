@@ -1,6 +1,7 @@
 //! Whether the largest output is at the target.
 
 use retrograd_engine::cpu::Real;
+use retrograd_engine::device::{Building, DeviceKernel, Entry, Piece, Value};
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io, Op};
 use retrograd_engine::{DType, Error, Result, Tape, Ty, Var, structured_kernel};
@@ -74,4 +75,40 @@ impl Hits {
 
 impl Structured for Hits {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Hits {
+    fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
+        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        vec![inputs[0].width() / classes]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let base = k.code().mul(piece, classes);
+        let target = k.input(1, 0, piece);
+        let near = k.code().max(target, 0);
+        let near = k.code().min(near, classes - 1);
+        let is_class = k.code().eq(near, target);
+        let at = k.code().add(base, near);
+        let best = k.input(0, 0, at);
+        let (one, zero) = (k.number(1.0), k.number(0.0));
+        let first = k.code().select(is_class, one, zero);
+        let wins = k.variable(first);
+        k.each(0, classes, |k, i| {
+            let at = k.code().add(base, i);
+            let other = k.input(0, 0, at);
+            let (less, no_more) = (k.code().lt(other, best), k.code().le(other, best));
+            let before = k.code().lt(i, near);
+            let strictly = k.code().select(less, wins, zero);
+            let loosely = k.code().select(no_more, wins, zero);
+            let next = k.code().select(before, strictly, loosely);
+            k.code().set(wins, next);
+        });
+        k.store(0, piece, wins);
+    }
 }

@@ -8,22 +8,31 @@ pub(crate) mod real;
 #[cfg(target_os = "linux")]
 mod symbols;
 
+use std::borrow::Cow;
+
 use crate::error::Result;
 
 /// PTX of a family of kernels.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Module {
-    /// Name of the source file without its ending.
-    pub name: &'static str,
+    /// Name of the source file without its ending, or of the program that it was made from. No two have the same.
+    pub name: Cow<'static, str>,
     /// The text.
-    pub ptx: &'static str,
+    pub ptx: Cow<'static, str>,
+}
+
+impl Module {
+    /// One that is checked in.
+    pub(crate) const fn fixed(name: &'static str, ptx: &'static str) -> Module {
+        Module { name: Cow::Borrowed(name), ptx: Cow::Borrowed(ptx) }
+    }
 }
 
 /// One kernel of a module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kernel {
+pub struct Kernel<'m> {
     /// Where it is.
-    pub module: &'static Module,
+    pub module: &'m Module,
     /// Its name there.
     pub name: &'static str,
 }
@@ -102,7 +111,7 @@ pub struct Description {
 
 /// What a device does. Everything happens in the order of the calls; a launch may return before its kernel has run,
 /// everything else waits.
-pub(crate) trait Driver: std::fmt::Debug {
+pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     /// What the device is.
     fn describe(&self) -> &Description;
     /// Free bytes of its memory.
@@ -118,7 +127,9 @@ pub(crate) trait Driver: std::fmt::Debug {
     /// Sets bytes to 0.
     fn zero(&self, address: u64, bytes: u64) -> Result<()>;
     /// Starts a kernel. Whoever calls has checked that the arguments are what the kernel reads and writes.
-    fn launch(&self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()>;
+    fn launch(&self, kernel: Kernel<'_>, grid: Grid, args: &[Arg]) -> Result<()>;
+    /// Forgets a module that will not be launched again.
+    fn unload(&self, module: &Module);
     /// Waits for everything that was started.
     fn synchronize(&self) -> Result<()>;
     /// Instructions of all threads so far, where they are counted.

@@ -1,8 +1,8 @@
 //! The driver of the machine, through `cust`; through its raw bindings where `cust` has no call.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cust::CudaFlags;
 use cust::context::{Context, CurrentContext};
@@ -27,18 +27,23 @@ pub(crate) const NEEDS_COMPUTE: (u32, u32) = (8, 0);
 pub(crate) struct Real {
     description: Description,
     /// Kernels that were started since the device was last waited for.
-    running: RefCell<Vec<&'static str>>,
+    running: Mutex<Vec<&'static str>>,
     /// Set by the first kernel that fails: the context is lost then.
-    lost: RefCell<Option<Error>>,
+    lost: Mutex<Option<Error>>,
     /// Largest dynamic shared memory asked for so far, by kernel.
-    shared: RefCell<HashMap<&'static str, u32>>,
-    modules: RefCell<HashMap<&'static str, cust::module::Module>>,
+    shared: Mutex<HashMap<(String, &'static str), u32>>,
+    modules: Mutex<HashMap<String, cust::module::Module>>,
     stream: Stream,
     context: Context,
 }
 
 fn failed(call: &'static str) -> impl Fn(CudaError) -> Error {
     move |code| Error::Driver { call, code: format!("{code:?}") }
+}
+
+/// What is behind a lock; a panic elsewhere has not left it half written.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The raw code as a result.
@@ -82,10 +87,10 @@ impl Real {
         let stream = Stream::new(StreamFlags::NON_BLOCKING, None).map_err(failed("making a stream"))?;
         Ok(Real {
             description,
-            running: RefCell::default(),
-            lost: RefCell::default(),
-            shared: RefCell::default(),
-            modules: RefCell::default(),
+            running: Mutex::default(),
+            lost: Mutex::default(),
+            shared: Mutex::default(),
+            modules: Mutex::default(),
             stream,
             context,
         })
@@ -93,7 +98,7 @@ impl Real {
 
     /// Makes the context current; a lost device stays lost.
     fn enter(&self) -> Result<()> {
-        if let Some(lost) = &*self.lost.borrow() {
+        if let Some(lost) = &*lock(&self.lost) {
             return Err(lost.clone());
         }
         CurrentContext::set_current(&self.context).map_err(failed("making the context current"))
@@ -102,29 +107,29 @@ impl Real {
     /// Waits for the stream and gives a failure to the kernels that ran.
     fn wait(&self) -> Result<()> {
         let waited = self.stream.synchronize();
-        let kernels = std::mem::take(&mut *self.running.borrow_mut());
+        let kernels = std::mem::take(&mut *lock(&self.running));
         waited.map_err(|code| {
             let error = Error::Fault { kernels, code: format!("{code:?}") };
-            *self.lost.borrow_mut() = Some(error.clone());
+            *lock(&self.lost) = Some(error.clone());
             error
         })
     }
 
-    fn load(&self, module: &'static Module) -> Result<()> {
-        let mut modules = self.modules.borrow_mut();
-        if modules.contains_key(module.name) {
+    fn load(&self, module: &Module) -> Result<()> {
+        let mut modules = lock(&self.modules);
+        if modules.contains_key(module.name.as_ref()) {
             return Ok(());
         }
-        let loaded = cust::module::Module::from_ptx(module.ptx, &[])
+        let loaded = cust::module::Module::from_ptx(&module.ptx, &[])
             .map_err(|_| why_not_loaded(module, self.description.driver))?;
-        modules.insert(module.name, loaded);
+        modules.insert(module.name.to_string(), loaded);
         Ok(())
     }
 
     /// Lets a kernel have more dynamic shared memory than 48 KiB.
-    fn allow_shared(&self, kernel: Kernel, function: &Function<'_>, bytes: u32) -> Result<()> {
-        let mut allowed = self.shared.borrow_mut();
-        let allowed = allowed.entry(kernel.name).or_insert(48 << 10);
+    fn allow_shared(&self, kernel: Kernel<'_>, function: &Function<'_>, bytes: u32) -> Result<()> {
+        let mut allowed = lock(&self.shared);
+        let allowed = allowed.entry((kernel.module.name.to_string(), kernel.name)).or_insert(48 << 10);
         if bytes > *allowed {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             // SAFETY: the function belongs to a module that is loaded; the call only sets a limit.
@@ -136,7 +141,7 @@ impl Real {
     }
 
     /// Refuses a cooperative grid that does not fit.
-    fn check_cooperative(&self, kernel: Kernel, function: &Function<'_>, grid: Grid) -> Result<()> {
+    fn check_cooperative(&self, kernel: Kernel<'_>, function: &Function<'_>, grid: Grid) -> Result<()> {
         let each = function
             .max_active_blocks_per_multiprocessor(BlockSize::x(grid.threads), grid.shared_bytes as usize)
             .map_err(failed("asking for the occupancy"))?;
@@ -170,10 +175,10 @@ fn describe(device: Device, driver: i32) -> Result<Description> {
 }
 
 /// Loads once more to hear the code and the words that `cust` does not pass on.
-fn why_not_loaded(module: &'static Module, driver: i32) -> Error {
+fn why_not_loaded(module: &Module, driver: i32) -> Error {
     use sys::CUjit_option_enum::{CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES};
-    let Ok(text) = CString::new(module.ptx) else {
-        return Error::Module { module: module.name, reason: "the PTX holds a zero byte".into() };
+    let Ok(text) = CString::new(module.ptx.as_bytes()) else {
+        return Error::Module { module: module.name.to_string(), reason: "the PTX holds a zero byte".into() };
     };
     let mut log = vec![0u8; 4096];
     let mut options = [CU_JIT_ERROR_LOG_BUFFER, CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
@@ -195,7 +200,10 @@ fn why_not_loaded(module: &'static Module, driver: i32) -> Error {
     }
     let words = String::from_utf8_lossy(&log);
     let words = words.trim_matches(['\0', '\n', ' ']);
-    Error::Module { module: module.name, reason: format!("{code:?} {words}").trim_end().to_owned() }
+    Error::Module {
+        module: module.name.to_string(),
+        reason: format!("{code:?} {words}").trim_end().to_owned(),
+    }
 }
 
 impl Driver for Real {
@@ -256,14 +264,14 @@ impl Driver for Real {
         check("setting to zero", code)
     }
 
-    fn launch(&self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
+    fn launch(&self, kernel: Kernel<'_>, grid: Grid, args: &[Arg]) -> Result<()> {
         self.enter()?;
         self.load(kernel.module)?;
-        let modules = self.modules.borrow();
-        let function = modules.get(kernel.module.name).map(|m| m.get_function(kernel.name));
+        let modules = lock(&self.modules);
+        let function = modules.get(kernel.module.name.as_ref()).map(|m| m.get_function(kernel.name));
         let Some(Ok(function)) = function else {
             let reason = format!("has no kernel {}", kernel.name);
-            return Err(Error::Module { module: kernel.module.name, reason });
+            return Err(Error::Module { module: kernel.module.name.to_string(), reason });
         };
         self.allow_shared(kernel, &function, grid.shared_bytes)?;
         if grid.cooperative {
@@ -305,12 +313,19 @@ impl Driver for Real {
             }
         };
         if code != cudaError_enum::CUDA_SUCCESS {
-            let mut kernels = self.running.borrow().clone();
+            let mut kernels = lock(&self.running).clone();
             kernels.push(kernel.name);
             return Err(Error::Fault { kernels, code: format!("{code:?}") });
         }
-        self.running.borrow_mut().push(kernel.name);
+        lock(&self.running).push(kernel.name);
         Ok(())
+    }
+
+    fn unload(&self, module: &Module) {
+        // Kernels of it may still run: the driver waits for them. A lost device has nothing left.
+        if self.enter().is_ok() {
+            lock(&self.modules).remove(module.name.as_ref());
+        }
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::fault::{Cause, Fault};
 use super::memory::{Access, Buffers, Watched, Who, read, write};
 use super::program::{Instruction, LOCAL_WINDOW, Lanes, NO_GUARD, Program, Run, SHARED_WINDOW, Space};
-use crate::driver::{Grid, Kernel};
+use crate::driver::Grid;
 
 const WARP: usize = 32;
 /// A thread that has run for so long is taken to be caught in a loop.
@@ -31,7 +31,7 @@ struct Thread {
 /// Runs blocks of one launch.
 #[derive(Debug)]
 pub(super) struct Blocks<'a> {
-    kernel: Kernel,
+    kernel: &'static str,
     program: &'a Program,
     grid: Grid,
     params: Vec<u8>,
@@ -48,7 +48,7 @@ pub(super) struct Blocks<'a> {
 
 impl<'a> Blocks<'a> {
     pub(super) fn new(
-        kernel: Kernel,
+        kernel: &'static str,
         program: &'a Program,
         grid: Grid,
         params: Vec<u8>,
@@ -146,7 +146,7 @@ impl<'a> Blocks<'a> {
 
     fn fault(&self, thread: usize, at: usize, what: Cause) -> Fault {
         let line = self.program.code[at].line;
-        Fault { kernel: self.kernel.name, block: self.block, thread: thread as u32, line, what }
+        Fault { kernel: self.kernel, block: self.block, thread: thread as u32, line, what }
     }
 
     /// The shuffle that lane `first` waits in.

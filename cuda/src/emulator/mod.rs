@@ -21,8 +21,8 @@ mod program;
 #[allow(clippy::panic)]
 mod tests;
 
-use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use fault::{Cause, Fault};
 
@@ -36,13 +36,13 @@ use program::Program;
 #[derive(Debug)]
 pub(crate) struct Emulator {
     description: Description,
-    state: RefCell<State>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
     buffers: Buffers,
-    modules: HashMap<&'static str, HashMap<String, Program>>,
+    modules: HashMap<String, HashMap<String, Program>>,
     launches: u64,
     instructions: u64,
 }
@@ -60,25 +60,29 @@ impl Emulator {
             emulated: true,
         };
         let state = State { buffers: Buffers::new(), modules: HashMap::new(), launches: 0, instructions: 0 };
-        Emulator { description, state: RefCell::new(state) }
+        Emulator { description, state: Mutex::new(state) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Reads a module. Errors: what is not understood, with its line.
-fn load(module: &'static Module) -> Result<HashMap<String, Program>> {
-    let failed = |reason: String| Error::Module { module: module.name, reason };
-    let file = parse::parse(module.ptx).map_err(failed)?;
+fn load(module: &Module) -> Result<HashMap<String, Program>> {
+    let failed = |reason: String| Error::Module { module: module.name.to_string(), reason };
+    let file = parse::parse(&module.ptx).map_err(failed)?;
     let kernels = file.entries.iter().map(|entry| Ok((entry.name.clone(), Program::new(&file, entry)?)));
     kernels.collect::<std::result::Result<_, String>>().map_err(failed)
 }
 
 /// The parameters as a kernel finds them. Errors: another number of them, or other sizes.
-fn pack(kernel: Kernel, program: &Program, args: &[Arg]) -> Result<Vec<u8>> {
+fn pack(kernel: Kernel<'_>, program: &Program, args: &[Arg]) -> Result<Vec<u8>> {
     let sizes: Vec<usize> = program.params.iter().map(|p| p.0).collect();
     let got: Vec<usize> = args.iter().map(|a| a.bits().1).collect();
     if sizes != got {
         let reason = format!("{} takes parameters of {sizes:?} bytes, is given {got:?}", kernel.name);
-        return Err(Error::Module { module: kernel.module.name, reason });
+        return Err(Error::Module { module: kernel.module.name.to_string(), reason });
     }
     let mut bytes = vec![0; program.param_bytes];
     for (arg, (size, at)) in args.iter().zip(&program.params) {
@@ -93,7 +97,7 @@ impl Driver for Emulator {
     }
 
     fn free_bytes(&self) -> Result<u64> {
-        Ok(self.description.memory_bytes.saturating_sub(self.state.borrow().buffers.used))
+        Ok(self.description.memory_bytes.saturating_sub(self.state().buffers.used))
     }
 
     fn allocate(&self, bytes: u64) -> Result<u64> {
@@ -101,15 +105,15 @@ impl Driver for Emulator {
         if bytes > free {
             return Err(Error::OutOfMemory { asked: bytes, free, total });
         }
-        Ok(self.state.borrow_mut().buffers.allocate(bytes))
+        Ok(self.state().buffers.allocate(bytes))
     }
 
     fn release(&self, address: u64) {
-        self.state.borrow_mut().buffers.release(address);
+        self.state().buffers.release(address);
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state();
         if !state.buffers.find(address, bytes.len() as u64) {
             return Err(Error::Driver { call: "copying to the device", code: state.buffers.near(address) });
         }
@@ -119,7 +123,7 @@ impl Driver for Emulator {
     }
 
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {
-        let mut state = self.state.borrow_mut();
+        let mut state = self.state();
         if !state.buffers.find(address, bytes.len() as u64) {
             return Err(Error::Driver { call: "copying from the device", code: state.buffers.near(address) });
         }
@@ -132,14 +136,14 @@ impl Driver for Emulator {
         self.write(address, &vec![0; bytes as usize])
     }
 
-    fn launch(&self, kernel: Kernel, grid: Grid, args: &[Arg]) -> Result<()> {
-        let state = &mut *self.state.borrow_mut();
-        if !state.modules.contains_key(kernel.module.name) {
-            state.modules.insert(kernel.module.name, load(kernel.module)?);
+    fn launch(&self, kernel: Kernel<'_>, grid: Grid, args: &[Arg]) -> Result<()> {
+        let state = &mut *self.state();
+        if !state.modules.contains_key(kernel.module.name.as_ref()) {
+            state.modules.insert(kernel.module.name.to_string(), load(kernel.module)?);
         }
-        let Some(program) = state.modules[kernel.module.name].get(kernel.name) else {
+        let Some(program) = state.modules[kernel.module.name.as_ref()].get(kernel.name) else {
             let reason = format!("has no kernel {}", kernel.name);
-            return Err(Error::Module { module: kernel.module.name, reason });
+            return Err(Error::Module { module: kernel.module.name.to_string(), reason });
         };
         if grid.threads == 0 || grid.threads > program.max_threads {
             let expected = format!("1 to {}", program.max_threads);
@@ -153,7 +157,7 @@ impl Driver for Emulator {
         }
         let params = pack(kernel, program, args)?;
         state.launches += 1;
-        let mut blocks = Blocks::new(kernel, program, grid, params, &mut state.buffers, state.launches);
+        let mut blocks = Blocks::new(kernel.name, program, grid, params, &mut state.buffers, state.launches);
         for block in 0..grid.blocks.0 * grid.blocks.1 {
             blocks.run(block)?;
         }
@@ -163,7 +167,11 @@ impl Driver for Emulator {
     }
 
     fn instructions(&self) -> Option<u64> {
-        Some(self.state.borrow().instructions)
+        Some(self.state().instructions)
+    }
+
+    fn unload(&self, module: &Module) {
+        self.state().modules.remove(module.name.as_ref());
     }
 
     fn synchronize(&self) -> Result<()> {

@@ -8,9 +8,9 @@ use crate::gpu::Gpu;
 /// A kernel with a pointer and a number as parameters, two registers of each kind loaded, and room for a body.
 macro_rules! module {
     ($name:literal, $body:literal) => {{
-        static MODULE: Module = Module {
-            name: $name,
-            ptx: concat!(
+        static MODULE: Module = Module::fixed(
+            $name,
+            concat!(
                 ".version 7.8\n.target sm_80\n.address_size 64\n",
                 ".extern .shared .align 16 .b8 dynamic[];\n",
                 ".visible .entry k(\n\t.param .u64 k_param_0,\n\t.param .u32 k_param_1\n)\n.maxntid 256, 1, 1\n{\n",
@@ -23,20 +23,20 @@ macro_rules! module {
                 $body,
                 "\nret;\n}\n"
             ),
-        };
+        );
         Kernel { module: &MODULE, name: "k" }
     }};
 }
 
 /// Runs a kernel on `blocks` of `threads` with a buffer of `len` words.
-fn run(kernel: Kernel, blocks: u32, threads: u32, len: usize) -> Result<Vec<u32>> {
+fn run(kernel: Kernel<'static>, blocks: u32, threads: u32, len: usize) -> Result<Vec<u32>> {
     let gpu = Gpu::emulated();
     let mut buffer = gpu.zeros::<u32>(len)?;
     gpu.launch(kernel, Grid::row(blocks, threads, 64), &[buffer.output(), Arg::I32(7)])?;
     buffer.download()
 }
 
-fn fault(kernel: Kernel, blocks: u32, threads: u32, len: usize) -> Fault {
+fn fault(kernel: Kernel<'static>, blocks: u32, threads: u32, len: usize) -> Fault {
     match run(kernel, blocks, threads, len) {
         Err(Error::Emulated(fault)) => fault,
         other => panic!("{}: expected a fault, got {other:?}", kernel.module.name),

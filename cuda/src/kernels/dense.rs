@@ -42,7 +42,7 @@ pub(super) fn choose(
     threads: u32,
     (floats, matrix): (u64, u64),
     rows: usize,
-) -> Result<(Kernel, Grid)> {
+) -> Result<(Kernel<'static>, Grid)> {
     let limit = u64::from(gpu.describe().shared_bytes);
     let (name, bytes) = match 4 * (floats + matrix) <= limit {
         true => (shared, 4 * (floats + matrix)),

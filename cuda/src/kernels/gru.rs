@@ -41,7 +41,7 @@ impl Gru {
         Ok(Gru { gpu: gpu.clone(), hidden: check_hidden("gru", hidden)? })
     }
 
-    fn plan(&self, rows: usize, backward: bool) -> Result<(Kernel, Grid)> {
+    fn plan(&self, rows: usize, backward: bool) -> Result<(Kernel<'static>, Grid)> {
         let (h, threads) = (self.hidden as u64, threads(2 * self.hidden));
         let (wide, narrow) = ((2 * h).max(u64::from(threads)), h.max(u64::from(threads)));
         let (names, floats) = match backward {

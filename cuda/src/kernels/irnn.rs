@@ -105,7 +105,7 @@ impl Irnn {
         Ok(Irnn { gpu: gpu.clone(), spec })
     }
 
-    fn plan(&self, rows: usize, backward: bool) -> Result<(Kernel, Grid)> {
+    fn plan(&self, rows: usize, backward: bool) -> Result<(Kernel<'static>, Grid)> {
         let (h, k) = (self.spec.hidden as u64, self.spec.inner as u64);
         let threads = threads(self.spec.hidden);
         let wide = |n: u64| n.max(u64::from(threads));

@@ -157,7 +157,7 @@ impl Kru {
     }
 
     /// Names of the kernels with `direction` (`forward`, `backward`).
-    fn kernel(&self, backward: bool) -> Kernel {
+    fn kernel(&self, backward: bool) -> Kernel<'static> {
         let (module, name) = match (self.rounds, backward, self.activation.is_complex()) {
             (None, false, false) => (&KRU, "kru_forward_real"),
             (None, false, true) => (&KRU, "kru_forward_complex"),

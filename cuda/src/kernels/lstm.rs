@@ -56,7 +56,7 @@ impl Lstm {
         Ok(Lstm { gpu: gpu.clone(), hidden: check_hidden("lstm", hidden)? })
     }
 
-    fn plan(&self, rows: usize, backward: bool) -> Result<(Kernel, Grid)> {
+    fn plan(&self, rows: usize, backward: bool) -> Result<(Kernel<'static>, Grid)> {
         let (h, threads) = (self.hidden as u64, threads(4 * self.hidden));
         let (wide, narrow) = ((4 * h).max(u64::from(threads)), h.max(u64::from(threads)));
         let (names, floats) = match backward {

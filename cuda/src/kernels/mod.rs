@@ -24,13 +24,13 @@ use bytemuck::Pod;
 /// ```ignore
 /// modules! { KRU = "kru"; }
 /// // expands to
-/// //   pub(crate) static KRU: Module = Module { name: "kru", ptx: include_str!("../../kernels/kru.ptx") };
+/// //   pub(crate) static KRU: Module = Module::fixed("kru", include_str!("../../kernels/kru.ptx"));
 /// //   pub static MODULES: &[&Module] = &[&KRU];
 /// ```
 macro_rules! modules {
     ($($ident:ident = $name:literal;)*) => {
         $(pub(crate) static $ident: Module =
-            Module { name: $name, ptx: include_str!(concat!("../../kernels/", $name, ".ptx")) };)*
+            Module::fixed($name, include_str!(concat!("../../kernels/", $name, ".ptx")));)*
         /// All modules.
         pub static MODULES: &[&Module] = &[$(&$ident),*];
     };

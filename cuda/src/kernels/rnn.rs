@@ -45,7 +45,7 @@ impl Rnn {
         Ok(Rnn { gpu: gpu.clone(), hidden: check_hidden("rnn", hidden)?, activation })
     }
 
-    fn plan(&self, rows: usize, backward: bool) -> Result<(Kernel, Grid)> {
+    fn plan(&self, rows: usize, backward: bool) -> Result<(Kernel<'static>, Grid)> {
         let (h, threads) = (self.hidden as u64, threads(self.hidden));
         let wide = h.max(u64::from(threads));
         let (names, floats) = match backward {

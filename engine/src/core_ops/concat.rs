@@ -1,6 +1,7 @@
 //! Concatenation along an ordinary axis.
 
 use crate::cpu::Real;
+use crate::device::{Building, DeviceKernel, Entry, Piece, Value};
 use crate::error::{Error, Result};
 use crate::kernel::{Args, Structured};
 use crate::layout::{Layout, layout};
@@ -134,4 +135,37 @@ impl Concat {
 
 impl Structured for Concat {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Concat {
+    fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
+        vec![inputs.iter().map(Entry::width).max().unwrap_or(0)]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let outer: usize = k.output.dims[..self.axis].iter().product();
+        let stride = k.output.width() / outer.max(1);
+        let mut start = 0;
+        for i in 0..k.inputs.len() {
+            let (width, part) = (k.inputs[i].width(), k.inputs[i].width() / outer.max(1));
+            if part > 0 {
+                let inside = k.code().lt(piece, width);
+                k.when(inside, |k| {
+                    let (o, j) = (k.code().div(piece, part), k.code().rem(piece, part));
+                    let to = k.code().mul(o, stride);
+                    let to = k.code().add(to, start);
+                    let to = k.code().add(to, j);
+                    for plane in 0..k.planes() {
+                        let x = k.input(i, plane, piece);
+                        k.store(plane, to, x);
+                    }
+                });
+            }
+            start += part;
+        }
+    }
 }

@@ -4,6 +4,7 @@ use smallvec::smallvec;
 
 use super::select;
 use crate::cpu::Real;
+use crate::device::{Building, DeviceKernel, Entry, Piece, Type, Value};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernel::{Args, Origin, Structured};
@@ -167,6 +168,23 @@ impl Fill {
 
 impl Structured for Fill {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Fill {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        for plane in 0..k.planes() {
+            let value = k.number(if plane == 0 { f64::from_bits(self.bits) } else { 0.0 });
+            k.store(plane, piece, value);
+        }
+    }
 }
 
 impl Op for Extent {
@@ -194,6 +212,30 @@ impl Structured for Extent {
     fn needs_origin(&self) -> bool {
         true
     }
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Extent {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let (steps, batch) = k.extent();
+        let mut count = Value::Real(1f64.to_bits(), Type::F64);
+        for (has, number) in [(self.lead.has_t(), steps), (self.lead.has_n(), batch)] {
+            if has {
+                let number = k.code().convert(number, Type::F64);
+                count = k.code().mul(count, number);
+            }
+        }
+        let ty = k.ty();
+        let count = k.code().convert(count, ty);
+        k.store(0, piece, count);
+    }
 }
 
 impl Op for StepIndex {
@@ -219,6 +261,22 @@ impl Structured for StepIndex {
     structured_kernel!();
     fn needs_origin(&self) -> bool {
         true
+    }
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for StepIndex {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let (step, ty) = (k.step(), k.ty());
+        let step = k.code().convert(step, ty);
+        k.store(0, piece, step);
     }
 }
 
@@ -249,6 +307,28 @@ impl Structured for ChunkStart {
     structured_kernel!();
     fn needs_origin(&self) -> bool {
         true
+    }
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for ChunkStart {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let (step, (steps, _)) = (k.step(), k.extent());
+        let boundary = if self.reverse { k.code().add(step, 1) } else { step };
+        let end = if self.reverse { steps } else { Value::Int(0) };
+        let rest = k.code().rem(boundary, self.k);
+        let (whole, edge) = (k.code().eq(rest, 0), k.code().eq(boundary, end));
+        let (one, zero) = (k.number(1.0), k.number(0.0));
+        let hit = k.code().select(whole, one, zero);
+        let hit = k.code().select(edge, zero, hit);
+        k.store(0, piece, hit);
     }
 }
 
@@ -286,6 +366,25 @@ impl Structured for ActiveMask {
     structured_kernel!();
     fn needs_origin(&self) -> bool {
         true
+    }
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for ActiveMask {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let length = k.input(0, 0, 0);
+        let step = k.step();
+        let runs = k.code().lt(step, length);
+        let (one, zero) = (k.number(1.0), k.number(0.0));
+        let mask = k.code().select(runs, one, zero);
+        k.store(0, piece, mask);
     }
 }
 

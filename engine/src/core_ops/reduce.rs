@@ -4,6 +4,7 @@ use smallvec::smallvec;
 
 use super::{expand, real, to_complex};
 use crate::cpu::{Multiversion, Real, multiversion};
+use crate::device::{Building, DeviceKernel, Entry, Piece, Value};
 use crate::error::{Error, Result};
 use crate::kernel::{Args, RowRule, Structured};
 use crate::layout::{Layout, layout};
@@ -143,6 +144,58 @@ impl<R: Real> Multiversion for AxisSumOf<'_, R> {
 
 impl Structured for SumDims {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for SumDims {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        let dims = k.inputs[0].dims.clone();
+        let (mut from, mut to, mut base, mut summed) = (1, 1, Value::Int(0), Vec::new());
+        for axis in (0..dims.len()).rev() {
+            let kept = self.dims.len().checked_sub(dims.len() - axis).map_or(1, |a| self.dims[a]);
+            if kept == dims[axis] {
+                let along = k.code().div(piece, to);
+                let along = k.code().rem(along, kept);
+                let skip = k.code().mul(along, from);
+                base = k.code().add(base, skip);
+            } else {
+                summed.push((dims[axis], from));
+            }
+            (from, to) = (from * dims[axis], to * kept);
+        }
+        for plane in 0..k.planes() {
+            let zero = k.number(0.0);
+            let sum = k.variable(zero);
+            along(k, &summed, base, &mut |k, index| {
+                let x = k.input(0, plane, index);
+                let y = k.code().add(sum, x);
+                k.code().set(sum, y);
+            });
+            k.store(plane, piece, sum);
+        }
+    }
+}
+
+/// `body` at every index that the axes (size and distance, the last one varying slowest) lead to from `base`.
+fn along(
+    k: &mut Piece<'_, '_>,
+    axes: &[(usize, usize)],
+    base: Value,
+    body: &mut dyn FnMut(&mut Piece<'_, '_>, Value),
+) {
+    let Some((&(size, apart), rest)) = axes.split_last() else { return body(k, base) };
+    k.each(0, size, |k, i| {
+        let skip = k.code().mul(i, apart);
+        let at = k.code().add(base, skip);
+        along(k, rest, at, body);
+    });
 }
 
 /// Where each element goes when axes are summed.
@@ -316,6 +369,29 @@ impl Structured for SumRows {
     }
 
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for SumRows {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        for plane in 0..k.planes() {
+            let zero = k.number(0.0);
+            let sum = k.variable(zero);
+            k.each_row(|k| {
+                let x = k.input(0, plane, piece);
+                let y = k.code().add(sum, x);
+                k.code().set(sum, y);
+            });
+            k.add(plane, piece, sum);
+        }
+    }
 }
 
 impl Op for SumSteps {

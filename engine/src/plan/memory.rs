@@ -41,13 +41,20 @@ const WORTH_MEETING: usize = 512 << 10;
 /// Whether threads share the calls of one tile: the matrix is larger than a thread's cache, and the rows are few; or
 /// there is but one.
 pub(crate) fn shares_calls(rows: usize, s: &ScanItem) -> bool {
-    s.matrix_bytes > CACHE && rows < MANY_ROWS || rows == 1 && s.matrix_bytes >= WORTH_MEETING
+    s.block_rows.is_none() && s.matrix_bytes > CACHE && rows < MANY_ROWS
+        || s.block_rows.is_none() && rows == 1 && s.matrix_bytes >= WORTH_MEETING
 }
 
-/// Number of tiles the rows are split into: about 32 rows a tile, at least two tiles for two threads.
+/// Most tiles on a device.
+pub(crate) const MOST_BLOCKS: usize = 1024;
+
+/// Number of tiles the rows are split into (on a device a fixed number of rows a tile; on the processor): about 32 rows a tile, at least two tiles for two threads.
 pub(crate) fn tiles(rows: usize, s: &ScanItem) -> usize {
     if s.mixes_rows || rows < 2 || shares_calls(rows, s) {
         return 1;
+    }
+    if let Some(of_block) = s.block_rows {
+        return rows.div_ceil(of_block).min(MOST_BLOCKS);
     }
     rows.div_ceil(32).next_power_of_two().clamp(2, 64).min(rows)
 }
@@ -227,6 +234,8 @@ pub(crate) struct Memory {
     pub(crate) scans: BTreeMap<usize, ScanSlots>,
     pub(crate) pairs: Vec<PairSlots>,
     pub(crate) scratch: usize,
+    /// Where the tables of a device lie.
+    pub(crate) tables: usize,
 }
 
 /// How the recorded values of the run's pairs are held.
@@ -589,8 +598,8 @@ impl Memory {
         let mut which = Vec::new();
         for (i, buf) in outer.bufs.iter().enumerate() {
             let Some((from, to)) = outer.lives[i] else { continue };
-            let borrowed =
-                matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_)) && !buf.dtype.is_complex();
+            let bound = matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_));
+            let borrowed = bound && !buf.dtype.is_complex() && outer.tables.is_none();
             let t = buf.lead.has_t().then_some(steps);
             let n = buf.lead.has_n().then_some(rows);
             let (slot, bytes) = Slot::new(0, buf.dtype.size(), t, n, buf.width)?;
@@ -630,6 +639,11 @@ impl Memory {
             to: outer.items.len(),
         });
 
+        let tables_block = blocks.len();
+        if let Some(bytes) = outer.tables {
+            blocks.push(Block { bytes: aligned(bytes), from: 0, to: outer.items.len() });
+        }
+
         let (offsets, bytes) = place(&blocks);
         for (k, i) in which.into_iter().enumerate() {
             if let Some(slot) = &mut slots[i] {
@@ -660,6 +674,7 @@ impl Memory {
             scans,
             pairs,
             scratch: offsets[scratch_block],
+            tables: outer.tables.map_or(0, |_| offsets[tables_block]),
         })
     }
 

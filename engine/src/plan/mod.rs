@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cpu::{Denormals, Isa, Pool};
+use crate::device::{self, Device};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::{Arena, Context, Drifts, Frame, Loc, ScanRun, Span, run_call, run_scan};
@@ -63,6 +64,9 @@ pub struct RunOptions {
     pub rates: Option<Rates>,
     /// In which precision values are kept for the adjoint: gradients depend on it, the forward pass does not.
     pub stash: Stash,
+    /// Where programs run; `None`: on the processor. Sums are formed in another order there, so results agree up to
+    /// rounding. `threads` and `profile` mean nothing to it, and denormal numbers are kept: see [`device`](crate::device).
+    pub device: Option<Arc<dyn Device>>,
 }
 
 /// A compiled tape.
@@ -103,6 +107,9 @@ pub struct Program {
     rates: Rates,
     cached: Vec<(usize, usize, Decision)>,
     arena: Option<Storage>,
+    /// With a device: the kernels of each variant, and the arena there.
+    compiled: Vec<device::Compiled>,
+    device_arena: Option<device::Arena>,
     last_peak: usize,
     last_drift: Option<f64>,
     last_profile: Option<Profile>,
@@ -124,7 +131,8 @@ const CACHED: usize = 16;
 
 impl Program {
     /// Compiles the part of `tape` that `outputs` need. Errors: an output of another tape, a step inside, an
-    /// unknown instruction set in `RETROGRAD_ISA`, rates in `RETROGRAD_RATES` that cannot be read, zero threads.
+    /// unknown instruction set in `RETROGRAD_ISA`, rates in `RETROGRAD_RATES` that cannot be read, zero threads; with a
+    /// device, an operation that does not run there, a stash that rounds, and the device's own errors.
     pub fn new(tape: &Tape, outputs: &[Var], options: RunOptions) -> Result<Program> {
         if tape.is_step() {
             return Err(Error::argument("program", "compiled inside the step of a scan"));
@@ -132,13 +140,33 @@ impl Program {
         for &v in outputs {
             tape.node(v)?;
         }
-        let isa = Isa::select()?;
-        let pool = Pool::new(options.threads, options.denormals)?;
+        // A device has matrices as they are, as the processor has them without vectors.
+        let (isa, threads) = match &options.device {
+            Some(_) => (Isa::Portable, Some(1)),
+            None => (Isa::select()?, options.threads),
+        };
+        let pool = Pool::new(threads, options.denormals)?;
         let stash = options.stash;
+        if options.device.is_some() && stash.rounds() {
+            return Err(Error::NoDeviceKernel {
+                op: format!("stash {stash:?}"),
+                what: "records are kept in full precision there".into(),
+            });
+        }
         // What is rebuilt from rounded states differs from what was rounded itself: one form, so one result.
         let forms: &[Keep] = if stash.rounds() { &[Keep::Values] } else { &[Keep::Values, Keep::States] };
+        let mut compiled = Vec::new();
         let variants = (forms.iter())
-            .map(|&keep| Ok((keep, Arc::new(lower(tape, outputs, isa, keep, stash)?))))
+            .map(|&keep| {
+                let mut outer = lower(tape, outputs, isa, keep, stash)?;
+                if let Some(on) = &options.device {
+                    outer = outer.for_device(device::ROWS);
+                    let kernels = device::compile(&outer, on)?;
+                    outer.tables = Some(kernels.table_bytes);
+                    compiled.push(kernels);
+                }
+                Ok((keep, Arc::new(outer)))
+            })
             .collect::<Result<Vec<_>>>()?;
         let needed = |name: &str| variants[0].1.bound.iter().any(|(n, _)| n == name);
         let unused = tape.inputs().filter(|(name, _, _)| !needed(name));
@@ -152,6 +180,8 @@ impl Program {
             isa,
             cached: Vec::new(),
             arena: None,
+            compiled,
+            device_arena: None,
             last_peak: 0,
             last_drift: None,
             last_profile: None,
@@ -173,6 +203,7 @@ impl Program {
         self.options.budget = budget;
         self.cached.clear();
         self.arena = None;
+        self.device_arena = None;
     }
 
     /// The plan for `steps` and `rows`. Errors: a budget too small (with the smallest that works), sizes that
@@ -221,13 +252,18 @@ impl Program {
             keep: *keep,
             decision,
             budget,
-            threads: self.pool.threads(),
+            threads: self.threads(),
             isa: self.isa,
         }
     }
 
+    /// Tiles that are worked on at once: those that there are, on a device.
+    fn threads(&self) -> usize {
+        if self.options.device.is_some() { memory::MOST_BLOCKS } else { self.pool.threads() }
+    }
+
     fn chooser(&self, steps: usize, rows: usize) -> Chooser<'_> {
-        let (threads, stash) = (self.pool.threads(), self.options.stash);
+        let (threads, stash) = (self.threads(), self.options.stash);
         Chooser { variants: &self.variants, steps, rows, threads, rates: self.rates, stash }
     }
 
@@ -272,6 +308,9 @@ impl Program {
         let outer = self.variants[decision.variant].1.clone();
         let bound = if decision.variant == 0 { bound } else { find_bound(&outer, bindings)? };
         let memory = &decision.memory;
+        if let Some(on) = &self.options.device.clone() {
+            return self.run_on(on, decision.variant, memory, &bound);
+        }
         let needed = memory.bytes;
         // An arena that is much too large is given back, so that the run takes what the plan says.
         let fits =
@@ -322,6 +361,32 @@ fn walked(outer: &Outer, drifts: &Drifts, steps: usize) -> Result<Option<f64>> {
         largest = Some(found.max(largest.unwrap_or(0.0)));
     }
     Ok(largest)
+}
+
+impl Program {
+    /// A run on a device.
+    fn run_on(
+        &mut self,
+        on: &Arc<dyn Device>,
+        variant: usize,
+        memory: &Memory,
+        bound: &[&Tensor],
+    ) -> Result<Vec<Tensor>> {
+        let needed = memory.bytes;
+        let held = self.device_arena.take();
+        let held = held.filter(|a| a.len() >= needed && a.len() - needed <= needed / 64 + 4096);
+        let before = (meter::reset_peak(), on.used_bytes() - held.as_ref().map_or(0, device::Arena::len));
+        let arena = match held {
+            Some(arena) => arena,
+            None => device::Arena::new(on, needed)?,
+        };
+        let there = on.used_bytes().saturating_sub(before.1);
+        self.last_profile = None;
+        let outputs = device::run(&self.compiled[variant], &self.variants[variant].1, memory, &arena, bound);
+        self.last_peak = there + meter::peak_bytes().saturating_sub(before.0);
+        self.device_arena = Some(arena);
+        outputs
+    }
 }
 
 fn find<'a>(name: &str, bindings: &[&'a Params]) -> Option<&'a Tensor> {

@@ -56,6 +56,8 @@ pub(crate) struct ScanItem {
     pub(crate) finals: Vec<(usize, Operand)>,
     pub(crate) reverse: bool,
     pub(crate) mixes_rows: bool,
+    /// Rows that a block of a device takes; `None` for threads of the processor.
+    pub(crate) block_rows: Option<usize>,
     /// Bytes of the recorded states of one row (of the scan it is the adjoint of).
     pub(crate) state_bytes: usize,
     /// Bytes of the largest matrix that its steps multiply by (of the scan it is the adjoint of).
@@ -108,6 +110,24 @@ pub(crate) struct Outer {
     /// First and last item of each pair.
     pub(crate) pair_lives: Vec<(usize, usize)>,
     pub(crate) scratch: usize,
+    /// Bytes of the tables of a device; `None` for the processor.
+    pub(crate) tables: Option<usize>,
+}
+
+impl Outer {
+    /// For a device: smaller tiles, no scratch of the processor's kernels.
+    pub(crate) fn for_device(mut self, block_rows: usize) -> Outer {
+        self.scratch = 0;
+        self.tables = Some(0);
+        for item in &mut self.items {
+            let Item::Scan(s) = item else { continue };
+            s.block_rows = Some(block_rows);
+            s.run.scratch = 0;
+            let replay = s.replay.iter_mut().flat_map(|r| [&mut r.advance, &mut r.record]);
+            s.sweep.iter_mut().chain(replay).for_each(|p| p.scratch = 0);
+        }
+        self
+    }
 }
 
 impl Outer {
@@ -434,7 +454,18 @@ pub(crate) fn lower(tape: &Tape, outputs: &[Var], isa: Isa, keep: Keep, stash: S
         })
         .max()
         .unwrap_or(0);
-    Ok(Outer { bufs: low.bufs, items, outputs, bound, constants, pairs, lives, pair_lives, scratch })
+    Ok(Outer {
+        bufs: low.bufs,
+        items,
+        outputs,
+        bound,
+        constants,
+        pairs,
+        lives,
+        pair_lives,
+        scratch,
+        tables: None,
+    })
 }
 
 /// The pair of a scan and an adjoint that walks its states back.
@@ -759,6 +790,7 @@ fn lower_scan(
         finals,
         reverse: op.reverse,
         mixes_rows: mixes,
+        block_rows: None,
         state_bytes,
         matrix_bytes: family_matrix(tape, i),
         label: node.label.clone().unwrap_or_else(|| "scan".into()),

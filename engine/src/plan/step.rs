@@ -199,6 +199,7 @@ fn strata(r: &Request<'_>, live: &[bool], carries: &BTreeSet<usize>) -> Result<S
         return Err(Error::shape("scan", "number of state parts", "at most 128", got));
     }
     let is_source = |i: usize| r.saved.contains_key(&(i as u32));
+    let made = |i: usize| matches!(step.nodes[i].kind, NodeKind::Op(_) | NodeKind::Carry(_));
     let n = step.nodes.len();
     let mut depends = vec![0u128; n];
     for (i, node) in step.nodes.iter().enumerate().filter(|(i, _)| live[*i] && !is_source(*i)) {
@@ -291,6 +292,9 @@ fn strata(r: &Request<'_>, live: &[bool], carries: &BTreeSet<usize>) -> Result<S
                 None if is_source(out) => 0,
                 None => match loop_of(out) {
                     Some(set) => loop_stage[&set] + 1,
+                    // What the step makes in a batched stage is known in the next one: within the stage it may be read before
+                    // it is written. What is there before the step is copied first.
+                    None if made(out) => stage[out] + 2,
                     None => stage[out],
                 },
             };

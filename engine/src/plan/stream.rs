@@ -144,6 +144,7 @@ impl Outer {
             lives,
             pair_lives,
             scratch: self.scratch,
+            tables: None,
         })
     }
 }
@@ -213,6 +214,10 @@ impl Program {
         source: &mut dyn Source,
         stream: &Stream,
     ) -> Result<Streamed> {
+        if self.options.device.is_some() {
+            let what = "a sequence that arrives piece by piece is the processor's".into();
+            return Err(Error::NoDeviceKernel { op: "stream".into(), what });
+        }
         let outer = Arc::new(self.variants[0].1.streamed()?);
         // The rows are those of the first step.
         let first = source.read(0, 1)?.ok_or_else(|| Error::argument("stream", "the source has no step"))?;

@@ -2,6 +2,7 @@
 
 use retrograd_engine::cpu::butterfly::{butterfly, butterfly_least, butterfly_table, butterfly_table_len};
 use retrograd_engine::cpu::{Isa, Real};
+use retrograd_engine::device::{DeviceKernel, Entry, Piece, Value};
 use retrograd_engine::kernel::{Args, In, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
 use retrograd_engine::{DType, Lead, Op, Result, Shape, Tape, Ty, Var, structured_kernel};
@@ -76,6 +77,22 @@ impl Op for Table {
 
 impl Structured for Table {
     structured_kernel!();
+
+    fn device(&self) -> Option<&dyn DeviceKernel> {
+        Some(self)
+    }
+}
+
+impl DeviceKernel for Table {
+    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
+        vec![output.width()]
+    }
+
+    fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
+        // Only the processor's kernel reads it.
+        let zero = k.number(0.0);
+        k.store(0, piece, zero);
+    }
 }
 
 impl Table {

@@ -208,7 +208,11 @@ unsafe fn trig<V: Vector, const COS: bool>(x: V) -> V {
         let regular = x.abs().le(k!(TRIG_LIMIT));
         let irregular = V::select(regular, V::zero(), one());
         if V::any(irregular.eq(one())) {
-            let slow = if COS { lanes1::<V, CosScalar>(x) } else { lanes1::<V, SinScalar>(x) };
+            let slow = match COS {
+                _ if !V::SCALARS => k!(NAN),
+                true => lanes1::<V, CosScalar>(x),
+                false => lanes1::<V, SinScalar>(x),
+            };
             return V::select(regular, y, slow);
         }
         y

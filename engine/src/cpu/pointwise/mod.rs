@@ -11,6 +11,7 @@ mod compile;
 #[cfg(target_arch = "x86_64")]
 pub(in crate::cpu) mod jit;
 mod ops;
+pub(crate) mod record;
 #[cfg(test)]
 mod tests;
 

@@ -195,7 +195,6 @@ pub(super) unsafe fn copy<V: Vector>(dst: Dst<V::Scalar>, args: [Arg<V::Scalar>;
 /// # Safety
 ///
 /// The contract of [`Vector`].
-#[cfg(target_arch = "x86_64")]
 pub(super) unsafe fn apply<V: Vector>(op: Op, a: V, b: V, c: V) -> V {
     // SAFETY: the caller's contract is the same.
     unsafe {
@@ -213,8 +212,7 @@ macro_rules! dispatch {
         /// # Safety
         ///
         /// As for [`apply`].
-        #[cfg(target_arch = "x86_64")]
-        unsafe fn $apply<V: Vector>(op: $op, a: V, b: V, c: V) -> V {
+                unsafe fn $apply<V: Vector>(op: $op, a: V, b: V, c: V) -> V {
             // SAFETY: the caller's contract is the same.
             unsafe {
                 match op {

@@ -36,6 +36,8 @@ pub(crate) trait Vector: Copy {
     const ESTIMATES: bool = false;
     /// Whether [`Vector::scalef`] is there.
     const SCALEF: bool = false;
+    /// Whether there is scalar code for what vectors cannot do; if not, NaN is what it would give.
+    const SCALARS: bool = true;
 
     unsafe fn splat(x: Self::Scalar) -> Self;
     unsafe fn load(p: *const Self::Scalar) -> Self;

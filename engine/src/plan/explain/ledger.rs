@@ -30,15 +30,20 @@ pub(super) fn lines(outer: &Outer, m: &Memory, threads: usize) -> (Vec<MemoryLin
     let name = "calls outside the loops".to_string();
     let kind = MemoryKind::Workspaces;
     lines.push(MemoryLine { kind, name, entry_bytes: 0, bytes: scratch, at_peak: 0, items });
+    if let Some(bytes) = outer.tables {
+        let (name, bytes) = ("tables of the kernels".to_string(), aligned(bytes));
+        lines.push(MemoryLine { kind, name, entry_bytes: 0, bytes, at_peak: 0, items });
+    }
     for (i, buf) in outer.bufs.iter().enumerate() {
         let (Some(slot), Some(items)) = (&m.outer[i], outer.lives[i]) else { continue };
         let bound = matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_));
-        if bound && !buf.dtype.is_complex() {
+        if bound && !buf.dtype.is_complex() && outer.tables.is_none() {
             continue; // read where the caller has it
         }
         let entry_bytes = if buf.lead.has_t() && buf.lead.has_n() { buf.dtype.size() * buf.width } else { 0 };
         let label = labels[i].clone();
-        let name = if bound { format!("{label}, real and imaginary parts apart") } else { label };
+        let complex = buf.dtype.is_complex();
+        let name = if bound && complex { format!("{label}, real and imaginary parts apart") } else { label };
         let bytes = aligned(slot.plane * buf.dtype.size());
         lines.push(MemoryLine { kind: MemoryKind::OuterValues, name, entry_bytes, bytes, at_peak: 0, items });
     }

@@ -474,7 +474,7 @@ pub(super) fn of(plan: &Plan) -> PlanSummary {
         steps: m.steps,
         rows: m.rows,
         threads: plan.threads,
-        isa: plan.isa.name(),
+        isa: if plan.outer.tables.is_some() { "device" } else { plan.isa.name() },
         budget: plan.budget,
         peak_bytes: plan.peak_bytes(),
         arena_bytes: plan.peak_bytes() - m.output_bytes,

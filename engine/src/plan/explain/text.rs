@@ -31,7 +31,11 @@ struct Text<'a> {
 impl Text<'_> {
     fn plan(&mut self, s: &PlanSummary) -> fmt::Result {
         let (t, n) = (plural(s.steps as u64, "step"), plural(s.rows as u64, "row"));
-        writeln!(self.out, "plan for T = {t}, N = {n}: {}, {}", plural(s.threads as u64, "thread"), s.isa)?;
+        let by = match s.isa {
+            "device" => "on a device".to_string(),
+            isa => format!("{}, {isa}", plural(s.threads as u64, "thread")),
+        };
+        writeln!(self.out, "plan for T = {t}, N = {n}: {by}")?;
         self.head(s)?;
         writeln!(self.out)?;
         self.memory(s)?;

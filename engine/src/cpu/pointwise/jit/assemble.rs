@@ -12,8 +12,8 @@ use iced_x86::{
     BlockEncoder, BlockEncoderOptions, Code, Instruction, InstructionBlock, MemoryOperand, Register,
 };
 
+use super::super::record::{Id, Node, Prim, Recording};
 use super::codes::Codes;
-use super::record::{Id, Node, Prim, Recording};
 
 /// Bytes of a vector register.
 pub(super) const VECTOR: usize = 64;

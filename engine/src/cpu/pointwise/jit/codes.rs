@@ -2,7 +2,7 @@
 
 use iced_x86::Code;
 
-use super::record::Prim;
+use super::super::record::Prim;
 
 /// Instructions for one width of elements.
 #[derive(Clone, Copy)]

@@ -1,7 +1,7 @@
 //! Programs that have run for a while are made into machine code: one loop that keeps every value in registers,
 //! instead of one loop an instruction over blocks in the L1 cache.
 //!
-//! The operations are recorded from the same generic code that the loops over blocks are compiled from ([`record`]),
+//! The operations are recorded from the same generic code that the loops over blocks are compiled from ([`record`](fn@record)),
 //! so both give the same bits, and which of them ran can be told from the time only. Code is assembled for AVX-512
 //! ([`assemble`](mod@assemble)), once for each program, element type, set of operands that have one value a row and set of
 //! results that are not read soon; elsewhere, and
@@ -9,7 +9,6 @@
 
 mod assemble;
 mod codes;
-mod record;
 #[cfg(test)]
 mod tests;
 
@@ -19,12 +18,11 @@ use std::sync::{Arc, OnceLock};
 use memmap2::{Mmap, MmapOptions};
 
 use super::block::{RunArgs, flatten};
+pub(in crate::cpu) use super::record::{Recording, record};
 use super::{BLOCK, In, Out};
 use crate::cpu::isa::Isa;
 use crate::cpu::real::Real;
 use assemble::{Assembled, Job, LAST_LANES, OFFSET, POINTERS, ROWS_LEFT, VECTOR, WHOLE_BYTES, assemble};
-pub(in crate::cpu) use record::Recording;
-pub(in crate::cpu) use record::record;
 
 /// Environment variable; `off` leaves programs to the loops over blocks.
 const JIT_VARIABLE: &str = "RETROGRAD_JIT";

@@ -2,23 +2,24 @@
 //!
 //! [`Trace`] is a [`Vector`] without numbers: running the code of a program over it, with all functions of
 //! [`crate::cpu::math`], leaves the list of machine operations that the code consists of. So there is one definition
-//! of every function, and what is assembled from the list does to every element what the loops over blocks do.
+//! of every function, and what is assembled from the list does to every element what the loops over blocks do. A
+//! [`Thread`] of a device is recorded in the same way.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 
-use super::super::compile::Place;
-use super::super::{Compiled, ops};
+use super::compile::Place;
+use super::{Compiled, ops};
 use crate::cpu::real::Real;
 use crate::cpu::simd::Vector;
 
 /// Index of a node of a [`Recording`].
-pub(super) type Id = u32;
+pub(crate) type Id = u32;
 
 /// A machine operation over vectors; what it means is said at the method of [`Vector`] of the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Prim {
+pub(crate) enum Prim {
     /// An operand of the program.
     In(u16),
     /// A number, by its bits.
@@ -54,7 +55,7 @@ pub(super) enum Prim {
 
 impl Prim {
     /// How many arguments it has.
-    pub(super) fn arity(self) -> usize {
+    pub(crate) fn arity(self) -> usize {
         match self {
             Prim::In(_) | Prim::Constant(_) => 0,
             Prim::Sqrt
@@ -73,14 +74,14 @@ impl Prim {
 
 /// An operation and its arguments; those it does not have are 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Node {
-    pub(super) prim: Prim,
-    pub(super) args: [Id; 3],
+pub(crate) struct Node {
+    pub(crate) prim: Prim,
+    pub(crate) args: [Id; 3],
 }
 
 impl Node {
     /// The arguments it has.
-    pub(super) fn args(&self) -> &[Id] {
+    pub(crate) fn args(&self) -> &[Id] {
         &self.args[..self.prim.arity()]
     }
 }
@@ -88,9 +89,47 @@ impl Node {
 /// A program as operations, each after its arguments, none twice.
 #[derive(Debug, Default)]
 pub struct Recording {
-    pub(super) nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// Results and their values, in the order in which they are stored.
-    pub(super) stores: Vec<(u16, Id)>,
+    pub(crate) stores: Vec<(u16, Id)>,
+}
+
+/// What is recorded: a vector like those of an instruction set, or one thread of a device.
+pub(crate) trait Model {
+    /// See [`Vector`], also of the rest.
+    type Scalar: Real;
+    const LANES: usize;
+    const FMA: bool;
+    const PANEL: usize;
+    const ROWS: usize;
+    const ESTIMATES: bool;
+    const SCALEF: bool;
+    const SCALARS: bool;
+}
+
+impl<V: Vector> Model for V {
+    type Scalar = V::Scalar;
+    const LANES: usize = V::LANES;
+    const FMA: bool = V::FMA;
+    const PANEL: usize = V::PANEL;
+    const ROWS: usize = V::ROWS;
+    const ESTIMATES: bool = V::ESTIMATES;
+    const SCALEF: bool = V::SCALEF;
+    const SCALARS: bool = V::SCALARS;
+}
+
+/// A thread of a device: one lane with a fused multiply-add, no estimates, and nothing to fall back on.
+pub(crate) struct Thread<R>(PhantomData<R>);
+
+impl<R: Real> Model for Thread<R> {
+    type Scalar = R;
+    const LANES: usize = 1;
+    const FMA: bool = true;
+    const PANEL: usize = 1;
+    const ROWS: usize = 1;
+    const ESTIMATES: bool = false;
+    const SCALEF: bool = false;
+    const SCALARS: bool = false;
 }
 
 #[derive(Default)]
@@ -122,15 +161,15 @@ fn fail() {
 }
 
 /// A program over vectors like `V`, or none where it needs what only numbers can tell.
-pub(in crate::cpu) fn record<V: Vector>(program: &Compiled) -> Option<Recording> {
+pub(crate) fn record<M: Model>(program: &Compiled) -> Option<Recording> {
     RECORDER.with_borrow_mut(|r| *r = Recorder::default());
-    let mut slots: Vec<Trace<V>> = vec![Trace(0, PhantomData); program.slots];
+    let mut slots: Vec<Trace<M>> = vec![Trace(0, PhantomData); program.slots];
     let mut stores = Vec::new();
     for step in &program.steps {
         let [a, b, c] = step.args.map(|place| match place {
             Place::Slot(i) => slots[usize::from(i)],
             Place::In(i) => Trace(push(Prim::In(i), [0; 3]), PhantomData),
-            Place::Constant(i) => constant(V::Scalar::from_f64(program.constants[usize::from(i)])),
+            Place::Constant(i) => constant(M::Scalar::from_f64(program.constants[usize::from(i)])),
             Place::Out(_) => Trace(0, PhantomData),
         });
         // SAFETY: a `Trace` needs no instructions, and what does not touch memory no memory.
@@ -147,7 +186,7 @@ pub(in crate::cpu) fn record<V: Vector>(program: &Compiled) -> Option<Recording>
     })
 }
 
-fn constant<V: Vector>(x: V::Scalar) -> Trace<V> {
+fn constant<M: Model>(x: M::Scalar) -> Trace<M> {
     let mut bits = [0; 8];
     let bytes = bytemuck::bytes_of(&x);
     bits[..bytes.len()].copy_from_slice(bytes);
@@ -155,19 +194,19 @@ fn constant<V: Vector>(x: V::Scalar) -> Trace<V> {
 }
 
 /// A vector like `V` by the number of its node.
-pub(super) struct Trace<V>(Id, PhantomData<V>);
+pub(crate) struct Trace<M>(Id, PhantomData<M>);
 
-impl<V> Clone for Trace<V> {
+impl<M> Clone for Trace<M> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<V> Copy for Trace<V> {}
+impl<M> Copy for Trace<M> {}
 
 /// A mask by the number of its node.
 #[derive(Clone, Copy)]
-pub(super) struct TraceMask(Id);
+pub(crate) struct TraceMask(Id);
 
 /// Methods that are one operation.
 macro_rules! operations {
@@ -192,15 +231,16 @@ macro_rules! comparisons {
     )* };
 }
 
-impl<V: Vector> Vector for Trace<V> {
-    type Scalar = V::Scalar;
+impl<M: Model> Vector for Trace<M> {
+    type Scalar = M::Scalar;
     type Mask = TraceMask;
-    const LANES: usize = V::LANES;
-    const FMA: bool = V::FMA;
-    const PANEL: usize = V::PANEL;
-    const ROWS: usize = V::ROWS;
-    const ESTIMATES: bool = V::ESTIMATES;
-    const SCALEF: bool = V::SCALEF;
+    const LANES: usize = M::LANES;
+    const FMA: bool = M::FMA;
+    const PANEL: usize = M::PANEL;
+    const ROWS: usize = M::ROWS;
+    const ESTIMATES: bool = M::ESTIMATES;
+    const SCALEF: bool = M::SCALEF;
+    const SCALARS: bool = M::SCALARS;
 
     operations! {
         add(self, o) => Add;
@@ -229,7 +269,7 @@ impl<V: Vector> Vector for Trace<V> {
         eq => Eq;
     }
 
-    unsafe fn splat(x: V::Scalar) -> Self {
+    unsafe fn splat(x: M::Scalar) -> Self {
         constant(x)
     }
 
@@ -237,29 +277,32 @@ impl<V: Vector> Vector for Trace<V> {
         Trace(push(Prim::Select, [mask.0, a.0, b.0]), PhantomData)
     }
 
-    /// The code goes on as if no lane were set; where one is, the vector is left to the loops over blocks.
+    /// The code goes on as if no lane were set; where one is, the vector is left to the loops over blocks. Where there are
+    /// none, the code that serves every lane is recorded.
     unsafe fn any(mask: TraceMask) -> bool {
-        push(Prim::Guard, [mask.0, 0, 0]);
-        false
+        if M::SCALARS {
+            push(Prim::Guard, [mask.0, 0, 0]);
+        }
+        !M::SCALARS
     }
 
     // What goes through memory cannot be recorded.
 
-    unsafe fn load(_: *const V::Scalar) -> Self {
+    unsafe fn load(_: *const M::Scalar) -> Self {
         fail();
         Trace(0, PhantomData)
     }
 
-    unsafe fn store(self, _: *mut V::Scalar) {
+    unsafe fn store(self, _: *mut M::Scalar) {
         fail();
     }
 
-    unsafe fn load_n(_: *const V::Scalar, _: usize) -> Self {
+    unsafe fn load_n(_: *const M::Scalar, _: usize) -> Self {
         fail();
         Trace(0, PhantomData)
     }
 
-    unsafe fn store_n(self, _: *mut V::Scalar, _: usize) {
+    unsafe fn store_n(self, _: *mut M::Scalar, _: usize) {
         fail();
     }
 

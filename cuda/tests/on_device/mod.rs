@@ -1,0 +1,171 @@
+//! What the comparisons of programs with the processor share.
+#![allow(dead_code)]
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use retrograd_cuda::Gpu;
+use retrograd_engine::core_ops::{sum_dims, sum_rows, sum_steps};
+use retrograd_engine::device::Device;
+use retrograd_engine::{DType, Params, Program, Result, RunOptions, Tape, Tensor, Var, grad};
+use retrograd_ops as ops;
+use retrograd_ops::Recorded;
+
+/// Tests of a file run one after the other: the bytes that the host has at once are counted for the whole process.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether the device is the machine's, not the emulated one.
+pub(crate) static REAL: AtomicBool = AtomicBool::new(false);
+
+fn device() -> Arc<dyn Device> {
+    Arc::new(if REAL.load(Relaxed) { Gpu::open(0).unwrap() } else { Gpu::emulated() })
+}
+
+pub(crate) fn on(device: &Arc<dyn Device>, budget: Option<usize>) -> RunOptions {
+    RunOptions { device: Some(device.clone()), budget, threads: Some(1), ..RunOptions::default() }
+}
+
+/// Numbers between −1 and 1, always the same.
+pub(crate) fn numbers(dtype: DType, dims: &[usize], seed: u64) -> Tensor {
+    let mut t = Tensor::zeros(dtype, dims).unwrap();
+    let at = |i: u64| {
+        let mut z = (seed << 32 | i).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ z >> 31) >> 11) as f64 / (1u64 << 52) as f64 - 1.0
+    };
+    t.fill_with(|i| (at(2 * i as u64), at(2 * i as u64 + 1)).into_complex(dtype.is_complex()));
+    t
+}
+
+trait IntoComplex {
+    fn into_complex(self, complex: bool) -> num_complex::Complex64;
+}
+
+impl IntoComplex for (f64, f64) {
+    fn into_complex(self, complex: bool) -> num_complex::Complex64 {
+        num_complex::Complex64::new(self.0, if complex { self.1 } else { 0.0 })
+    }
+}
+
+/// How far a result is from what is expected, in roundings of its type.
+pub(crate) fn ratio(got: &Tensor, expected: &Tensor) -> f64 {
+    assert_eq!((got.dtype(), got.dims()), (expected.dtype(), expected.dims()));
+    let (mut difference, mut norm) = (0.0f64, 0.0f64);
+    for i in 0..got.len() {
+        difference += (got.get(i) - expected.get(i)).norm_sqr();
+        norm += expected.get(i).norm_sqr();
+    }
+    let eps = if got.dtype().real() == DType::F64 { f64::EPSILON } else { f64::from(f32::EPSILON) };
+    if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() / eps }
+}
+
+/// Runs outputs on both sides; on the device twice, and within every budget of a few between all and least. The device has
+/// to give what the processor gives but for `most` roundings.
+pub(crate) fn compare(
+    what: &str,
+    tape: &Tape,
+    outputs: &[Var],
+    values: &Params,
+    size: (usize, usize),
+    most: f64,
+) {
+    let compared = compare_within(tape, outputs, values, size, most);
+    if let Err(error) = compared {
+        panic!("{what}: {error}");
+    }
+}
+
+pub(crate) fn compare_within(
+    tape: &Tape,
+    outputs: &[Var],
+    values: &Params,
+    (steps, rows): (usize, usize),
+    most: f64,
+) -> std::result::Result<(), String> {
+    let text = |e: retrograd_engine::Error| e.to_string();
+    let options = RunOptions { threads: Some(1), ..RunOptions::default() };
+    let expected = Program::new(tape, outputs, options).and_then(|mut p| p.run(&[values])).map_err(text)?;
+    let device = device();
+    let mut program = Program::new(tape, outputs, on(&device, None)).map_err(text)?;
+    let mut first: Option<Vec<Tensor>> = None;
+    let plans = program.tradeoff(steps, rows, 3).map_err(text)?;
+    let budgets = plans.iter().map(|p| Some(p.peak_bytes())).chain([None, None]);
+    for budget in budgets {
+        program.set_budget(budget);
+        let plan = program.plan(steps, rows).map_err(text)?;
+        let got = program.run(&[values]).map_err(text)?;
+        if program.last_peak_bytes() != plan.peak_bytes() {
+            return Err(format!(
+                "measured {} bytes, planned {}",
+                program.last_peak_bytes(),
+                plan.peak_bytes()
+            ));
+        }
+        match &first {
+            None => {
+                for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                    let found = ratio(got, expected);
+                    if found.is_nan() || found > most {
+                        return Err(format!(
+                            "output {i}: off by {found:.1} roundings, allowed are {most}: {:?} and {:?}",
+                            (0..got.len().min(6)).map(|i| got.get(i)).collect::<Vec<_>>(),
+                            (0..got.len().min(6)).map(|i| expected.get(i)).collect::<Vec<_>>(),
+                        ));
+                    }
+                }
+                first = Some(got);
+            }
+            Some(first) => {
+                for (i, (got, first)) in got.iter().zip(first).enumerate() {
+                    if got.as_bytes() != first.as_bytes() {
+                        return Err(format!("output {i}: other bits within {budget:?} bytes"));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sum over every axis there is.
+pub(crate) fn sum_all(tape: &mut Tape, x: Var) -> Result<Var> {
+    let mut x = sum_dims(tape, x, &[])?;
+    if tape.shape(x)?.lead.has_t() {
+        x = sum_steps(tape, x)?;
+    }
+    if tape.shape(x)?.lead.has_n() { sum_rows(tape, x) } else { Ok(x) }
+}
+
+/// Value and gradients of an operation on both sides.
+pub(crate) fn compare_case(mut recorded: Recorded) -> std::result::Result<(), String> {
+    let text = |e: retrograd_engine::Error| e.to_string();
+    let tape = &mut recorded.tape;
+    let mut outputs = vec![recorded.output];
+    let wrt: Vec<Var> = recorded.inputs.iter().copied().filter(|v| differentiable(tape, *v)).collect();
+    if !wrt.is_empty() && differentiable(tape, recorded.output) {
+        // Fourth powers: squares are what rotations and norms leave as they are.
+        let square = ops::abs2(tape, recorded.output).map_err(text)?;
+        let fourth = ops::abs2(tape, square).map_err(text)?;
+        let loss = sum_all(tape, fourth).map_err(text)?;
+        outputs.extend(grad(tape, loss, &wrt).map_err(text)?);
+    }
+    let (mut steps, mut rows) = (1, 1);
+    for (name, _, ty) in tape.inputs() {
+        let (lead, dims) = (ty.shape.lead, recorded.values.get(name).unwrap().dims());
+        if lead.has_t() {
+            steps = dims[0];
+        }
+        if lead.has_n() {
+            rows = dims[usize::from(lead.has_t())];
+        }
+    }
+    compare_within(tape, &outputs, &recorded.values, (steps, rows), 2000.0)
+}
+
+fn differentiable(tape: &Tape, v: Var) -> bool {
+    tape.dtype(v).is_ok_and(DType::is_differentiable)
+}

@@ -1,0 +1,394 @@
+//! The calls of a plan, written out.
+
+use super::code::{Building, Code, Op, Type, Value};
+use super::emit::{At, Emit, type_of};
+use super::functions::{play, recorded};
+use super::{kernel, without};
+use crate::error::Result;
+use crate::matmul::{MatMul, RowContract};
+use crate::plan::ir::{Call, Instr, Operand, Over, Spread};
+
+/// Rows of a product whose results a thread forms together: the weights are read once for them.
+const TOGETHER: usize = 4;
+/// Terms of a sum written out one after the other.
+const UNROLLED: usize = 4;
+
+/// How many things a call has to do for every step and row, for as many threads; `None`: one block does it all.
+pub(super) fn units(call: &Call) -> Option<(Over, usize)> {
+    let once = Over { steps: false, rows: false };
+    match &call.instr {
+        Instr::Pointwise { width, .. } => Some((call.over, *width)),
+        Instr::RowContract { out, .. } => Some((once, out.width())),
+        Instr::Accumulate { out, .. } => Some((Over { steps: false, ..call.over }, out.width())),
+        Instr::Pack { k, m, .. } => Some((call.over, k * m)),
+        Instr::Structured { .. } => None,
+        Instr::MatMul { out, .. }
+        | Instr::Move { out, .. }
+        | Instr::Fill { out, .. }
+        | Instr::Cast { out, .. } => Some((call.over, out.width())),
+    }
+}
+
+/// The term of a complex product that a plane adds or takes away: `(subtract, plane of a, plane of b)`.
+type Term = (bool, usize, usize);
+
+/// Terms of the real and imaginary plane of `a' b'`.
+fn terms(a: &At, b: &At, conj_a: bool, conj_b: bool, out_complex: bool) -> Vec<Vec<Term>> {
+    let (mut re, mut im) = (vec![(false, 0, 0)], Vec::new());
+    if b.complex {
+        im.push((conj_b, 0, 1));
+    }
+    if a.complex {
+        im.push((conj_a, 1, 0));
+    }
+    if a.complex && b.complex {
+        // −(±ai)(±bi)
+        re.push((conj_a == conj_b, 1, 1));
+    }
+    if out_complex { vec![re, im] } else { vec![re] }
+}
+
+impl Emit<'_> {
+    /// Writes a call. Threads have to meet after it.
+    pub(super) fn call(&mut self, call: &Call) -> Result<()> {
+        let over = call.over;
+        match &call.instr {
+            Instr::Pointwise { program, ins, outs, segments, width, real, names } => {
+                let recording = recorded(program, *real).ok_or_else(|| {
+                    without(names.join("+"), "one of its functions is scalar code of the processor")
+                })?;
+                let ty = type_of(*real);
+                let length = width / segments;
+                let ins: Vec<(At, usize, &Spread)> =
+                    ins.iter().map(|(o, plane, spread)| (self.open(o), *plane, spread)).collect();
+                let outs: Vec<(At, usize)> = outs.iter().map(|(o, plane)| (self.open(o), *plane)).collect();
+                let counts = self.counts(over);
+                self.domain(counts, *width, |s, at, unit| {
+                    let (segment, element) = match segments {
+                        1 => (Value::Int(0), unit),
+                        _ => (s.code.div(unit, length), s.code.rem(unit, length)),
+                    };
+                    let mut operands = Vec::with_capacity(ins.len());
+                    for (operand, plane, spread) in &ins {
+                        let index = match spread {
+                            Spread::Own => unit,
+                            Spread::One => Value::Int(0),
+                            Spread::Part { elements, axes } => {
+                                let mut index = if *elements { element } else { Value::Int(0) };
+                                for axis in axes {
+                                    let along = s.code.div(segment, axis.every);
+                                    let along = s.code.rem(along, axis.count);
+                                    let skip = s.code.mul(along, axis.step);
+                                    index = s.code.add(index, skip);
+                                }
+                                index
+                            }
+                        };
+                        let entry = s.entry(operand, *plane, at);
+                        operands.push(s.code.load(ty, entry, index));
+                    }
+                    let results = play(&mut s.code, &recording, ty, |_, slot| operands[usize::from(slot)]);
+                    for (slot, value) in results {
+                        let (out, plane) = &outs[usize::from(slot)];
+                        let entry = s.entry(out, *plane, at);
+                        s.code.store(entry, unit, value);
+                    }
+                });
+            }
+            Instr::MatMul { a, packed, out, flags, k, m } => {
+                self.matmul(over, a, packed, out, *flags, *k, *m)
+            }
+            Instr::Pack { b, out, transpose, k, m } => {
+                let (from, to) = (self.open(b), self.open(out));
+                let counts = self.counts(over);
+                self.domain(counts, k * m, |s, at, unit| {
+                    let (row, column) = (s.code.div(unit, *m), s.code.rem(unit, *m));
+                    let index = if *transpose {
+                        let start = s.code.mul(column, *k);
+                        s.code.add(start, row)
+                    } else {
+                        unit
+                    };
+                    s.copy_element(&from, &to, at, index, unit);
+                });
+            }
+            Instr::RowContract { l, r, out, flags, accumulate } => {
+                self.row_contract(over, l, r, out, *flags, *accumulate);
+            }
+            Instr::Structured { op, ins, out, reduce, accumulate, .. } => {
+                kernel::structured(self, over, op, ins, out, (*reduce, *accumulate))?;
+            }
+            Instr::Move { input, out, map } => {
+                let (from, to) = (self.open(input), self.open(out));
+                let map = map.as_ref().map(|map| self.map(map));
+                let counts = self.counts(over);
+                self.domain(counts, out.width(), |s, at, unit| match map {
+                    None => s.copy_element(&from, &to, at, unit, unit),
+                    Some(map) => {
+                        let index = s.code.load(Type::Int, map, unit);
+                        let inside = s.code.le(0, index);
+                        let index = s.code.max(index, 0);
+                        for plane in 0..s.planes(&to) {
+                            let entry = s.entry(&from, plane, at);
+                            let value = s.code.load(from.ty, entry, index);
+                            let zero = zero(from.ty);
+                            let value = s.code.select(inside, value, zero);
+                            let entry = s.entry(&to, plane, at);
+                            s.code.store(entry, unit, value);
+                        }
+                    }
+                });
+            }
+            Instr::Fill { out, re, im } => {
+                let to = self.open(out);
+                let counts = self.counts(over);
+                self.domain(counts, out.width(), |s, at, unit| {
+                    for (plane, value) in [*re, *im].into_iter().enumerate().take(s.planes(&to)) {
+                        let entry = s.entry(&to, plane, at);
+                        let value = match to.ty {
+                            Type::Int => Value::Int(value as i32),
+                            ty => Code::real(ty, value),
+                        };
+                        s.code.store(entry, unit, value);
+                    }
+                });
+            }
+            Instr::Cast { input, out } => {
+                let (from, to) = (self.open(input), self.open(out));
+                let counts = self.counts(over);
+                self.domain(counts, out.width(), |s, at, unit| {
+                    for plane in 0..s.planes(&to) {
+                        let entry = s.entry(&from, plane, at);
+                        let value = s.code.load(from.ty, entry, unit);
+                        let value = s.code.convert(value, to.ty);
+                        let entry = s.entry(&to, plane, at);
+                        s.code.store(entry, unit, value);
+                    }
+                });
+            }
+            Instr::Accumulate { input, out } => {
+                let (from, to) = (self.open(input), self.open(out));
+                let (steps, rows) = self.counts(over);
+                let own = Emit::has_rows(&to);
+                let (outer, inner) = if own { (rows, Value::Int(1)) } else { (Value::Int(1), rows) };
+                self.domain((Value::Int(1), outer), out.width(), |s, (_, row), unit| {
+                    for plane in 0..s.planes(&to) {
+                        let entry = s.entry(&to, plane, (s.span.from, row));
+                        let first = s.code.load(to.ty, entry, unit);
+                        let sum = s.code.variable(first);
+                        s.each(0, steps, |s, i| {
+                            let step = s.walked(i, steps);
+                            s.each(0, inner, |s, r| {
+                                let row = if own { row } else { r };
+                                let entry = s.entry(&from, plane, (step, row));
+                                let value = s.code.load(from.ty, entry, unit);
+                                s.code.op_into(sum, Op::Add, &[sum, value]);
+                            });
+                        });
+                        s.code.store(entry, unit, sum);
+                    }
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Step number `i` of the walk over the steps at hand.
+    fn walked(&mut self, i: Value, steps: Value) -> Value {
+        let i = if self.span.reverse {
+            let last = self.code.sub(steps, 1);
+            self.code.sub(last, i)
+        } else {
+            i
+        };
+        self.code.add(self.span.from, i)
+    }
+
+    pub(super) fn planes(&self, at: &At) -> usize {
+        if at.complex { 2 } else { 1 }
+    }
+
+    /// Copies element `from` of an entry to element `to` of another one.
+    pub(super) fn copy_element(&mut self, a: &At, b: &At, at: (Value, Value), from: Value, to: Value) {
+        for plane in 0..self.planes(b) {
+            let entry = self.entry(a, plane, at);
+            let value = self.code.load(a.ty, entry, from);
+            let entry = self.entry(b, plane, at);
+            self.code.store(entry, to, value);
+        }
+    }
+
+    /// `acc ± a b`.
+    fn term(&mut self, acc: Value, subtract: bool, a: Value, b: Value) {
+        let a = if subtract { self.code.neg(a) } else { a };
+        self.code.op_into(acc, Op::Fma, &[a, b, acc]);
+    }
+
+    fn matmul(
+        &mut self,
+        over: Over,
+        a: &Operand,
+        packed: &Operand,
+        out: &Operand,
+        flags: MatMul,
+        k: usize,
+        m: usize,
+    ) {
+        let sub = a.width() / k.max(1);
+        let (a, b, y) = (self.open(a), self.open(packed), self.open(out));
+        let terms = terms(&a, &b, flags.conj_a, flags.conj_b, y.complex);
+        let (steps, rows) = self.counts(over);
+        let together = if over.rows && sub == 1 { TOGETHER } else { 1 };
+        let groups = self.code.add(rows, together - 1);
+        let groups = self.code.div(groups, together);
+        let size = a.ty.bytes();
+        let sub = if k == 0 { out.width() / m.max(1) } else { sub };
+        self.domain((steps, groups), sub * m, |s, (step, group), unit| {
+            let (part, column) = (s.code.div(unit, m), s.code.rem(unit, m));
+            let first = s.code.mul(group, together);
+            let rows_of: Vec<Value> = (0..together).map(|i| s.code.add(first, i)).collect();
+            let last = s.code.sub(rows, 1);
+            let mut starts = Vec::new();
+            for (i, row) in rows_of.iter().enumerate() {
+                let row = if i == 0 { *row } else { s.code.min(*row, last) };
+                for plane in 0..s.planes(&a) {
+                    let entry = s.entry(&a, plane, (step, row));
+                    let start = s.code.offset(entry, part, k * size);
+                    starts.push(s.code.variable(start));
+                }
+            }
+            let mut weights = Vec::new();
+            for plane in 0..s.planes(&b) {
+                let entry = s.entry(&b, plane, (step, Value::Int(0)));
+                let start = s.code.offset(entry, column, size);
+                weights.push(s.code.variable(start));
+            }
+            let sums: Vec<Vec<Value>> = (0..together)
+                .map(|_| terms.iter().map(|_| s.code.variable(Code::real(a.ty, 0.0))).collect())
+                .collect();
+            let planes = s.planes(&a);
+            let block = |s: &mut Self, count: usize| {
+                for u in 0..count {
+                    let w: Vec<Value> = weights.iter().map(|w| s.code.load(a.ty, *w, u * m)).collect();
+                    for (i, sums) in sums.iter().enumerate() {
+                        let x: Vec<Value> = (0..planes)
+                            .map(|plane| s.code.load(a.ty, starts[i * planes + plane], u))
+                            .collect();
+                        for (sum, terms) in sums.iter().zip(&terms) {
+                            for &(subtract, pa, pb) in terms {
+                                s.term(*sum, subtract, x[pa], w[pb]);
+                            }
+                        }
+                    }
+                }
+            };
+            let forward = |s: &mut Self, count: usize| {
+                for start in &starts {
+                    s.code.op_into(*start, Op::Add, &[*start, Value::Address((count * size) as u64)]);
+                }
+                for weight in &weights {
+                    s.code.op_into(*weight, Op::Add, &[*weight, Value::Address((count * m * size) as u64)]);
+                }
+            };
+            let (whole, rest) = (k / UNROLLED, k % UNROLLED);
+            if whole == 1 {
+                block(s, k);
+            } else {
+                s.each(0, whole, |s, _| {
+                    block(s, UNROLLED);
+                    forward(s, UNROLLED);
+                });
+                block(s, rest);
+            }
+            for (i, (row, sums)) in rows_of.iter().zip(&sums).enumerate() {
+                let store = |s: &mut Self| {
+                    for (plane, sum) in sums.iter().enumerate() {
+                        let entry = s.entry(&y, plane, (step, *row));
+                        s.code.store(entry, unit, *sum);
+                    }
+                };
+                if i == 0 {
+                    store(s);
+                } else {
+                    let there = s.code.lt(*row, rows);
+                    s.when(there, store);
+                }
+            }
+        });
+    }
+
+    fn row_contract(
+        &mut self,
+        over: Over,
+        l: &Operand,
+        r: &Operand,
+        out: &Operand,
+        flags: RowContract,
+        accumulate: bool,
+    ) {
+        let (i, j) = (*l.dims.last().unwrap_or(&1), *r.dims.last().unwrap_or(&1));
+        let sub = l.width() / i.max(1);
+        let (a, b, y) = (self.open(l), self.open(r), self.open(out));
+        let terms = terms(&a, &b, flags.conj_left, flags.conj_right, y.complex);
+        let per_step = Emit::moves(&y);
+        let (steps, rows) = self.counts(over);
+        let (outer, inner) = if per_step { (steps, Value::Int(1)) } else { (Value::Int(1), steps) };
+        let size = a.ty.bytes();
+        self.domain((outer, Value::Int(1)), out.width(), |s, (own, _), unit| {
+            let (left, right) = (s.code.div(unit, j), s.code.rem(unit, j));
+            let mut sums = Vec::new();
+            for plane in 0..terms.len() {
+                let first = if accumulate && !per_step {
+                    let entry = s.entry(&y, plane, (own, Value::Int(0)));
+                    s.code.load(y.ty, entry, unit)
+                } else {
+                    zero(y.ty)
+                };
+                sums.push(s.code.variable(first));
+            }
+            s.each(0, inner, |s, t| {
+                let step = s.code.add(own, t);
+                s.each(0, rows, |s, row| {
+                    let start = |s: &mut Self, at: &At, index: Value| -> Vec<Value> {
+                        (0..s.planes(at))
+                            .map(|plane| {
+                                let entry = s.entry(at, plane, (step, row));
+                                s.code.offset(entry, index, size)
+                            })
+                            .collect()
+                    };
+                    let (x, z) = (start(s, &a, left), start(s, &b, right));
+                    s.each(0, sub, |s, part| {
+                        let read = |s: &mut Self, from: &[Value], width: usize| -> Vec<Value> {
+                            (from.iter())
+                                .map(|start| {
+                                    let at = s.code.offset(*start, part, width * size);
+                                    s.code.load(a.ty, at, 0)
+                                })
+                                .collect()
+                        };
+                        let (x, z) = (read(s, &x, i), read(s, &z, j));
+                        for (sum, terms) in sums.iter().zip(&terms) {
+                            for &(subtract, pa, pb) in terms {
+                                s.term(*sum, subtract, x[pa], z[pb]);
+                            }
+                        }
+                    });
+                });
+            });
+            for (plane, sum) in sums.iter().enumerate() {
+                let entry = s.entry(&y, plane, (own, Value::Int(0)));
+                s.code.store(entry, unit, *sum);
+            }
+        });
+    }
+}
+
+/// 0 of a type.
+pub(super) fn zero(ty: Type) -> Value {
+    match ty {
+        Type::Int | Type::Truth => Value::Int(0),
+        Type::Address => Value::Address(0),
+        Type::F32 | Type::F64 => Code::real(ty, 0.0),
+    }
+}

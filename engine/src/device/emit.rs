@@ -1,0 +1,304 @@
+//! What calls are written with: operands, entries, and which thread does what.
+
+use std::sync::Arc;
+
+use super::code::{Building, Code, Kernel, Op, Type, Value};
+use super::table::{Ref, Word};
+use crate::dtype::DType;
+use crate::plan::ir::{Buf, Operand, Over};
+
+/// The register type of a component of an element.
+pub(super) fn type_of(dtype: DType) -> Type {
+    match dtype.real() {
+        DType::F64 => Type::F64,
+        DType::I32 => Type::Int,
+        _ => Type::F32,
+    }
+}
+
+/// The distance between steps, in elements.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Stride {
+    /// The same at every step.
+    None,
+    /// So many.
+    Fixed(usize),
+    /// Rows of so many: of the tile, or of the whole batch.
+    Rows(usize),
+    #[allow(missing_docs)]
+    Batch(usize),
+}
+
+/// Where a buffer of the program being written is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Where {
+    pub(super) what: Ref,
+    /// Bytes beyond, of this block; address arithmetic.
+    pub(super) beyond: Option<Value>,
+    /// Elements beyond.
+    pub(super) col: usize,
+    pub(super) step: Stride,
+    /// Elements from row to row.
+    pub(super) row: usize,
+    /// Number of the step in slot 0.
+    pub(super) origin: Value,
+}
+
+/// An operand whose addresses have been read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At {
+    /// First element of each plane.
+    planes: [Value; 2],
+    pub(super) complex: bool,
+    pub(super) ty: Type,
+    step: Stride,
+    row: usize,
+    shift: usize,
+    origin: Value,
+}
+
+/// The entries at hand.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    /// First step and number of steps.
+    pub(super) from: Value,
+    pub(super) count: Value,
+    pub(super) rows: Value,
+    pub(super) reverse: bool,
+}
+
+/// Which things a thread takes: from the first on, so many apart.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Share {
+    pub(super) first: Value,
+    pub(super) apart: Value,
+}
+
+/// Writes calls.
+#[derive(Debug)]
+pub(super) struct Emit<'a> {
+    pub(super) code: Code,
+    pub(super) words: Vec<Word>,
+    pub(super) maps: &'a mut Vec<Arc<[i32]>>,
+    pub(super) bufs: &'a [Buf],
+    /// Of each buffer; `None` where it is not used.
+    pub(super) places: Vec<Option<Where>>,
+    pub(super) span: Span,
+    /// Of all that is to be done.
+    pub(super) share: Share,
+    /// Of a block's work, and blocks of the launch's.
+    pub(super) threads: Share,
+    pub(super) blocks: Share,
+    /// Whether the block has a tile of its own (else the blocks of the launch share a call).
+    pub(super) is_tile: bool,
+    /// Number of the first row in the batch.
+    pub(super) first_row: Value,
+    /// Rows of the batch and steps in all.
+    pub(super) batch: Value,
+    pub(super) steps: Value,
+    table: Value,
+    /// Bytes of shared memory that a block may have, and has.
+    pub(super) shared_limit: usize,
+    pub(super) shared_bytes: usize,
+}
+
+/// Arguments of every kernel: its table, and two numbers.
+pub(super) const ARGUMENTS: [Type; 3] = [Type::Address, Type::Int, Type::Int];
+
+impl Building for Emit<'_> {
+    fn code(&mut self) -> &mut Code {
+        &mut self.code
+    }
+}
+
+impl<'a> Emit<'a> {
+    /// Nothing but what every kernel begins with; the span is empty.
+    pub(super) fn new(
+        maps: &'a mut Vec<Arc<[i32]>>,
+        bufs: &'a [Buf],
+        shared_limit: usize,
+    ) -> (Emit<'a>, [Value; 2]) {
+        let mut code = Code::new();
+        let table = code.op(Op::Argument(0), Type::Address, &[]);
+        let args = [1, 2].map(|i| code.op(Op::Argument(i), Type::Int, &[]));
+        let [thread, threads, block, blocks] =
+            [Op::Thread, Op::Threads, Op::Block, Op::Blocks].map(|op| code.op(op, Type::Int, &[]));
+        let threads = Share { first: thread, apart: threads };
+        let zero = Value::Int(0);
+        let mut emit = Emit {
+            code,
+            words: Vec::new(),
+            maps,
+            bufs,
+            places: vec![None; bufs.len()],
+            span: Span { from: zero, count: zero, rows: zero, reverse: false },
+            share: threads,
+            threads,
+            blocks: Share { first: block, apart: blocks },
+            is_tile: false,
+            first_row: zero,
+            batch: zero,
+            steps: zero,
+            table,
+            shared_limit,
+            shared_bytes: 0,
+        };
+        emit.batch = emit.number(Word::Batch);
+        emit.steps = emit.number(Word::Steps);
+        (emit, args)
+    }
+
+    /// The threads of all blocks share what is to be done.
+    pub(super) fn share_grid(&mut self) {
+        let (t, b) = (self.threads, self.blocks);
+        let before = self.code.mul(b.first, t.apart);
+        let first = self.code.add(before, t.first);
+        let apart = self.code.mul(b.apart, t.apart);
+        self.share = Share { first, apart };
+    }
+
+    pub(super) fn finish(self, name: &'static str) -> (Kernel, Vec<Word>) {
+        (self.code.finish(name, ARGUMENTS.to_vec(), self.shared_bytes), self.words)
+    }
+
+    fn word(&mut self, word: Word) -> usize {
+        self.words.iter().position(|w| *w == word).unwrap_or_else(|| {
+            self.words.push(word);
+            self.words.len() - 1
+        })
+    }
+
+    /// A word as an integer.
+    pub(super) fn number(&mut self, word: Word) -> Value {
+        let at = self.word(word);
+        // The low half of the word.
+        self.code.load(Type::Int, self.table, 2 * at)
+    }
+
+    /// A word as an address.
+    pub(super) fn address(&mut self, word: Word) -> Value {
+        let at = self.word(word);
+        self.code.load(Type::Address, self.table, at)
+    }
+
+    /// The list of indices of a rearrangement.
+    pub(super) fn map(&mut self, map: &Arc<[i32]>) -> Value {
+        let at = self.maps.iter().position(|m| m == map).unwrap_or_else(|| {
+            self.maps.push(map.clone());
+            self.maps.len() - 1
+        });
+        self.address(Word::Map(at))
+    }
+
+    /// Reads where an operand is.
+    pub(super) fn open(&mut self, o: &Operand) -> At {
+        let place = self.places[o.buf];
+        self.open_at(place, self.bufs[o.buf].dtype, o.col, o.shift)
+    }
+
+    /// The same of a place.
+    pub(super) fn open_at(&mut self, place: Option<Where>, dtype: DType, col: usize, shift: usize) -> At {
+        let ty = type_of(dtype);
+        let nowhere = Where {
+            what: Ref::Outer(0),
+            beyond: None,
+            col: 0,
+            step: Stride::None,
+            row: 0,
+            origin: Value::Int(0),
+        };
+        debug_assert!(place.is_some(), "bug: an operand without a place");
+        let place = place.unwrap_or(nowhere);
+        let mut base = self.address(Word::Base(place.what));
+        if let Some(beyond) = place.beyond {
+            base = self.code.add(base, beyond);
+        }
+        let base = self.code.offset(base, place.col + col, ty.bytes());
+        let complex = dtype.is_complex();
+        let second = if complex {
+            let plane = self.address(Word::Plane(place.what));
+            let bytes = self.code.mul(plane, Value::Address(ty.bytes() as u64));
+            self.code.add(base, bytes)
+        } else {
+            base
+        };
+        let Where { step, row, origin, .. } = place;
+        At { planes: [base, second], complex, ty, step, row, shift, origin }
+    }
+
+    /// The address of row 0 of an operand at a step.
+    pub(super) fn at_step(&mut self, at: &At, plane: usize, step: Value) -> Value {
+        let size = at.ty.bytes();
+        let base = at.planes[plane];
+        if matches!(at.step, Stride::None) {
+            return base;
+        }
+        let slot = self.code.add(step, at.shift);
+        let slot = self.code.sub(slot, at.origin);
+        let (rows, width) = match at.step {
+            Stride::Rows(width) => (self.span.rows, width),
+            Stride::Batch(width) => (self.batch, width),
+            Stride::Fixed(width) => return self.code.offset(base, slot, width * size),
+            Stride::None => return base,
+        };
+        let rows = self.code.convert(rows, Type::Address);
+        let bytes = self.code.mul(rows, Value::Address((width * size) as u64));
+        let slot = self.code.convert(slot, Type::Address);
+        let skip = self.code.mul(slot, bytes);
+        self.code.add(base, skip)
+    }
+
+    /// The address of an entry of an operand.
+    pub(super) fn entry(&mut self, at: &At, plane: usize, (step, row): (Value, Value)) -> Value {
+        let start = self.at_step(at, plane, step);
+        self.code.offset(start, row, at.row * at.ty.bytes())
+    }
+
+    /// Whether the operand has an entry for every step.
+    pub(super) fn moves(at: &At) -> bool {
+        !matches!(at.step, Stride::None)
+    }
+
+    /// Whether the operand has an entry for every row.
+    pub(super) fn has_rows(at: &At) -> bool {
+        at.row != 0
+    }
+
+    /// Numbers of steps and rows that a call runs over.
+    pub(super) fn counts(&self, over: Over) -> (Value, Value) {
+        let one = Value::Int(1);
+        let steps = if over.steps { self.span.count } else { one };
+        (steps, if over.rows { self.span.rows } else { one })
+    }
+
+    /// `body` for every step, row and one of `units` things that this thread is to do.
+    pub(super) fn domain(
+        &mut self,
+        (steps, rows): (Value, Value),
+        units: usize,
+        body: impl FnOnce(&mut Self, (Value, Value), Value),
+    ) {
+        if units == 0 {
+            return;
+        }
+        let all = self.code.mul(rows, units);
+        let all = self.code.mul(all, steps);
+        let Share { first, apart } = self.share;
+        self.each_by(first, all, apart, |s, e| {
+            let unit = s.code.rem(e, units);
+            let entry = s.code.div(e, units);
+            let (row, step) = match steps {
+                Value::Int(1) => (entry, Value::Int(0)),
+                _ => (s.code.rem(entry, rows), s.code.div(entry, rows)),
+            };
+            let row = if rows == Value::Int(1) { Value::Int(0) } else { row };
+            let step = s.code.add(s.span.from, step);
+            body(s, (step, row), unit);
+        });
+    }
+
+    /// All threads of the block have done what is before.
+    pub(super) fn meet(&mut self) {
+        self.code.barrier();
+    }
+}

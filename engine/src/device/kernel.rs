@@ -1,0 +1,315 @@
+//! Structured operations on a device: what one brings, and the loops around it.
+
+use std::sync::Arc;
+
+use super::code::{Building, Code, Type, Value};
+use super::emit::{At, Emit, Share};
+use super::functions::{binary, play, unary};
+use super::without;
+use crate::dtype::DType;
+use crate::error::Result;
+use crate::expr::{Binary, Unary};
+use crate::op::{Class, Op};
+use crate::plan::ir::{Operand, Over};
+use crate::shape::Dims;
+
+/// An input or output of an operation: one entry of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Element type.
+    pub dtype: DType,
+    /// Ordinary axes.
+    pub dims: Dims,
+}
+
+impl Entry {
+    /// Elements.
+    pub fn width(&self) -> usize {
+        self.dims.iter().product()
+    }
+}
+
+/// How a structured operation runs on a device: the code of one piece of the work of one row.
+///
+/// A row's work goes through phases, one after the other; each consists of so many pieces that do not depend on each
+/// other, and a thread does one piece. What one phase leaves to a later one lies in shared memory. A reduction
+/// ([`RowRule::Reduce`](crate::kernel::RowRule::Reduce)) of one phase that needs no shared memory is different: its pieces
+/// are elements of the sum, and each goes over the rows itself, by [`Piece::each_row`], and ends with one
+/// [`Piece::add`] for each of its elements.
+pub trait DeviceKernel {
+    /// Pieces of each phase.
+    fn phases(&self, inputs: &[Entry], output: &Entry) -> Vec<usize>;
+
+    /// Real numbers of shared memory that a row needs.
+    fn shared(&self, inputs: &[Entry], output: &Entry) -> usize {
+        let _ = (inputs, output);
+        0
+    }
+
+    /// Writes the code of a piece.
+    fn piece(&self, k: &mut Piece<'_, '_>, phase: usize, piece: Value);
+}
+
+/// A piece of a row's work, while its code is written: inputs and output of the row, shared memory, and arithmetic
+/// through [`Building::code`].
+#[derive(Debug)]
+pub struct Piece<'e, 'a> {
+    emit: &'e mut Emit<'a>,
+    /// Inputs and output, as the operation was recorded.
+    pub inputs: &'e [Entry],
+    /// See [`Piece::inputs`].
+    pub output: &'e Entry,
+    ins: &'e [At],
+    out: At,
+    /// Step and row at hand.
+    at: (Value, Value),
+    /// Where the output's entry is.
+    to: (Value, Value),
+    /// What a reduction goes over.
+    over: (Value, Value),
+    /// Whether [`Piece::add`] adds to what is there.
+    adds: bool,
+    shared: usize,
+}
+
+impl Building for Piece<'_, '_> {
+    fn code(&mut self) -> &mut Code {
+        self.emit.code()
+    }
+}
+
+impl Piece<'_, '_> {
+    /// The register type of real numbers.
+    pub fn ty(&self) -> Type {
+        self.out.ty
+    }
+
+    /// A real number.
+    pub fn number(&self, value: f64) -> Value {
+        Code::real(self.ty(), value)
+    }
+
+    /// A variable with a first value.
+    pub fn variable(&mut self, first: Value) -> Value {
+        self.emit.code.variable(first)
+    }
+
+    /// Element `index` of a plane (0 real, 1 imaginary) of an input; an integer where it holds indices, 0 where a real
+    /// input has no such plane.
+    pub fn input(&mut self, input: usize, plane: usize, index: impl Into<Value>) -> Value {
+        let at = self.ins[input];
+        if plane > 0 && !at.complex {
+            return Code::real(at.ty, 0.0);
+        }
+        let entry = self.emit.entry(&at, plane, self.at);
+        self.emit.code.load(at.ty, entry, index)
+    }
+
+    /// Whether an input is complex.
+    pub fn is_complex(&self, input: usize) -> bool {
+        self.inputs[input].dtype.is_complex()
+    }
+
+    /// Planes of the output.
+    pub fn planes(&self) -> usize {
+        self.output.dtype.planes()
+    }
+
+    /// Writes an element of the output.
+    pub fn store(&mut self, plane: usize, index: impl Into<Value>, value: Value) {
+        let out = self.out;
+        let entry = self.emit.entry(&out, plane, self.to);
+        self.emit.code.store(entry, index, value);
+    }
+
+    /// An element of the output that an earlier phase, or this piece, has written.
+    pub fn written(&mut self, plane: usize, index: impl Into<Value>) -> Value {
+        let out = self.out;
+        let entry = self.emit.entry(&out, plane, self.to);
+        self.emit.code.load(out.ty, entry, index)
+    }
+
+    /// Adds to an element of a sum.
+    pub fn add(&mut self, plane: usize, index: impl Into<Value>, value: Value) {
+        let index = index.into();
+        let value = if self.adds {
+            let there = self.written(plane, index);
+            self.emit.code.add(there, value)
+        } else {
+            value
+        };
+        self.store(plane, index, value);
+    }
+
+    /// Element `index` of the row's shared memory.
+    pub fn shared(&mut self, index: impl Into<Value>) -> Value {
+        let (ty, base) = (self.ty(), self.shared);
+        self.emit.code.load_shared(ty, base, index)
+    }
+
+    /// Writes an element of the row's shared memory.
+    pub fn store_shared(&mut self, index: impl Into<Value>, value: Value) {
+        let base = self.shared;
+        self.emit.code.store_shared(base, index, value);
+    }
+
+    /// A function.
+    pub fn unary(&mut self, op: Unary, x: Value) -> Value {
+        let ty = x.ty();
+        let recording = unary(op, real(ty));
+        let results = recording.map(|r| play(&mut self.emit.code, &r, ty, |_, _| x));
+        results.and_then(|r| r.first().map(|r| r.1)).unwrap_or(x)
+    }
+
+    /// A function of two arguments; not a power.
+    pub fn binary(&mut self, op: Binary, x: Value, y: Value) -> Value {
+        let ty = x.ty();
+        let recording = binary(op, real(ty));
+        let results =
+            recording.map(|r| play(&mut self.emit.code, &r, ty, |_, slot| if slot == 0 { x } else { y }));
+        results.and_then(|r| r.first().map(|r| r.1)).unwrap_or(x)
+    }
+
+    /// Number of the step, and of the row in the batch.
+    pub fn step(&mut self) -> Value {
+        self.at.0
+    }
+
+    /// See [`Piece::step`].
+    pub fn row(&mut self) -> Value {
+        let (first, row) = (self.emit.first_row, self.at.1);
+        self.emit.code.add(first, row)
+    }
+
+    /// Steps and rows in all.
+    pub fn extent(&self) -> (Value, Value) {
+        (self.emit.steps, self.emit.batch)
+    }
+
+    /// In a reduction: `body` for every step and row of the call, in their order.
+    pub fn each_row(&mut self, body: impl FnOnce(&mut Self)) {
+        let (steps, rows) = self.over;
+        let (start, to) = (self.at, self.to);
+        self.each(0, steps, |k, t| {
+            let step = k.emit.code.add(start.0, t);
+            k.each(0, rows, |k, row| {
+                k.at = (step, row);
+                body(k);
+            });
+        });
+        (self.at, self.to) = (start, to);
+    }
+}
+
+fn real(ty: Type) -> DType {
+    if ty == Type::F64 { DType::F64 } else { DType::F32 }
+}
+
+/// Writes a structured operation.
+pub(super) fn structured(
+    s: &mut Emit<'_>,
+    over: Over,
+    op: &Arc<dyn Op>,
+    ins: &[Operand],
+    out: &Operand,
+    (reduce, accumulate): (bool, bool),
+) -> Result<()> {
+    let missing = || without(op.name(), "it has no kernel for devices yet");
+    let Class::Structured(kernel) = op.class() else { return Err(missing()) };
+    let device = kernel.device().ok_or_else(missing)?;
+    let entry = |s: &Emit<'_>, o: &Operand| Entry { dtype: s.bufs[o.buf].dtype, dims: o.dims.clone() };
+    let inputs: Vec<Entry> = ins.iter().map(|o| entry(s, o)).collect();
+    let output = entry(s, out);
+    let phases = device.phases(&inputs, &output);
+    let ats: Vec<At> = ins.iter().map(|o| s.open(o)).collect();
+    let to = s.open(out);
+    let bytes = device.shared(&inputs, &output) * to.ty.bytes();
+    if bytes > s.shared_limit {
+        let what =
+            format!("a row of it needs {bytes} bytes of shared memory, a block has {}", s.shared_limit);
+        return Err(without(op.name(), what));
+    }
+    s.shared_bytes = s.shared_bytes.max(bytes);
+    let (steps, rows) = s.counts(over);
+    let per_step = Emit::moves(&to);
+    let none = Value::Int(0);
+    let piece = |s: &mut Emit<'_>, at, to_at, over, adds, phase: usize, unit: Value| {
+        let mut k = Piece {
+            emit: s,
+            inputs: &inputs,
+            output: &output,
+            ins: &ats,
+            out: to,
+            at,
+            to: to_at,
+            over,
+            adds,
+            shared: 0,
+        };
+        device.piece(&mut k, phase, unit);
+    };
+    if phases.len() == 1 && bytes == 0 {
+        if reduce {
+            let (outer, inner) = if per_step { (steps, Value::Int(1)) } else { (Value::Int(1), steps) };
+            let adds = accumulate && !per_step;
+            s.domain((outer, Value::Int(1)), phases[0], |s, (step, _), unit| {
+                piece(s, (step, none), (step, none), (inner, rows), adds, 0, unit);
+            });
+        } else {
+            s.domain((steps, rows), phases[0], |s, at, unit| {
+                piece(s, at, at, (Value::Int(1), Value::Int(1)), false, 0, unit);
+            });
+        }
+        return Ok(());
+    }
+    // A block goes through the phases of row after row; a sum is one block's, or every block has its own.
+    let one = Share { first: none, apart: Value::Int(1) };
+    let (threads, blocks) = (s.threads, if reduce || s.is_tile { one } else { s.blocks });
+    if reduce && (per_step || !accumulate) {
+        let places = if per_step { steps } else { Value::Int(1) };
+        let (all, width) = (s.share, output.width());
+        s.share = threads;
+        s.domain((places, Value::Int(1)), width, |s, (step, _), unit| {
+            for plane in 0..output.dtype.planes() {
+                let entry = s.entry(&to, plane, (step, none));
+                s.code.store(entry, unit, super::call::zero(to.ty));
+            }
+        });
+        s.share = all;
+        s.meet();
+    }
+    let entries = s.code.mul(steps, rows);
+    s.each_by(blocks.first, entries, blocks.apart, |s, e| {
+        let (step, row) = match (rows, steps) {
+            (Value::Int(1), _) => (e, none),
+            (_, Value::Int(1)) => (none, e),
+            _ => (s.code.div(e, rows), s.code.rem(e, rows)),
+        };
+        let step = s.code.add(s.span.from, step);
+        let to_at = if reduce { (step, none) } else { (step, row) };
+        for (phase, pieces) in phases.iter().enumerate() {
+            s.each_by(threads.first, *pieces, threads.apart, |s, unit| {
+                piece(s, (step, row), to_at, (none, none), true, phase, unit);
+            });
+            s.meet();
+        }
+    });
+    Ok(())
+}
+
+/// How many pieces a structured operation outside a step has for every entry, for as many threads; `None`: blocks take
+/// entries; the second: it is one block's.
+pub(super) fn outside(
+    op: &Arc<dyn Op>,
+    inputs: &[Entry],
+    output: &Entry,
+    reduce: bool,
+) -> (Option<usize>, bool) {
+    let Class::Structured(kernel) = op.class() else { return (None, true) };
+    let Some(device) = kernel.device() else { return (None, true) };
+    let phases = device.phases(inputs, output);
+    match phases.len() == 1 && device.shared(inputs, output) == 0 {
+        true => (Some(phases[0]), false),
+        false => (None, reduce),
+    }
+}

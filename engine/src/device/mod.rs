@@ -1,0 +1,100 @@
+//! Devices other than the processor: what a backend brings, and how programs run there.
+//!
+//! A backend implements [`Device`]: it allocates, copies, and runs [`Kernel`]s, which it prints in its own language (they
+//! are [statements](Statement) over registers). A program is given one in [`RunOptions`](crate::RunOptions):
+//!
+//! ```ignore
+//! let options = RunOptions { device: Some(Arc::new(Gpu::open(0)?)), ..RunOptions::default() };
+//! let mut program = Program::new(&tape, &outputs, options)?;
+//! ```
+//!
+//! Everything else is the engine's, and is the same as on the processor: the plan, its arena (one allocation of the
+//! device, of exactly the planned bytes), the schedules of checkpoints, the chunks of time. What differs:
+//!
+//! * The calls of a step are not interpreted but written out: each piece of a scan (an action of a schedule, over a range
+//!   of steps) is **one launch** of a kernel made from the recorded step. A block takes a tile of rows, goes through the
+//!   chunks and runs batched stages and loops by itself; its threads meet after every call. Blocks wait for nobody.
+//! * Tiles are of [`ROWS`] rows, since a device has more blocks than the processor has threads.
+//! * Bound values and constants have places in the arena, so [`Plan::peak_bytes`](crate::Plan::peak_bytes) counts them.
+//! * Every element of a result is computed by one thread in a fixed order, so neither the number of threads nor plans nor
+//!   budgets change a bit. Elementary functions are recorded from the processor's own code and have its bits, but for what
+//!   it starts from estimates or leaves to scalar code: beyond 10⁵ `sin` and `cos` are NaN here, and denormal numbers are
+//!   kept.
+//!
+//! A structured operation brings a [`DeviceKernel`] in its own file
+//! ([`Structured::device`](crate::kernel::Structured::device)). One that does not is [`Error::NoDeviceKernel`] when the
+//! program is made.
+//!
+//! Not here: a rounded [`Stash`](crate::Stash), states that are walked back ([`Scan::walk_back`](crate::Scan::walk_back)), powers with exponents that are values, streams, profiles.
+
+mod call;
+mod code;
+mod emit;
+mod functions;
+mod kernel;
+mod program;
+mod run;
+mod scan;
+mod table;
+
+pub use code::{Building, Code, Kernel, Op, Space, Statement, Type, Value};
+pub use kernel::{DeviceKernel, Entry, Piece};
+pub(crate) use program::{Compiled, compile};
+pub(crate) use run::{Arena, run};
+
+use crate::error::{Error, Result};
+
+/// Rows of a batch that a block takes.
+pub const ROWS: usize = 4;
+
+/// A device that runs kernels. Calls take effect in their order; launches may go on after they return.
+///
+/// Errors of all of them: [`Error::Device`] with the backend's own words.
+pub trait Device: std::fmt::Debug + Send + Sync {
+    /// Its name, for errors.
+    fn name(&self) -> String;
+
+    /// Bytes of shared memory that a block can have.
+    fn shared_bytes(&self) -> usize;
+
+    /// Threads that a block should have.
+    fn threads(&self) -> u32;
+
+    /// Bytes of buffers that are alive, counted by the backend: what a run's peak is measured by.
+    fn used_bytes(&self) -> usize;
+
+    /// A buffer of so many bytes, at least 1; its contents are arbitrary. A multiple of 256 is its address.
+    fn allocate(&self, bytes: usize) -> Result<u64>;
+
+    /// Gives a buffer back.
+    fn release(&self, address: u64);
+
+    /// Copies to the device.
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<()>;
+
+    /// Copies from the device, after everything that was started.
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()>;
+
+    /// Makes kernels ready; returns a number for them.
+    fn load(&self, kernels: &[Kernel]) -> Result<u64>;
+
+    /// Forgets kernels.
+    fn unload(&self, kernels: u64);
+
+    /// Starts kernel `index` of those loaded as `kernels`, by so many blocks.
+    fn launch(&self, kernels: u64, index: usize, blocks: u32, args: &[Argument]) -> Result<()>;
+}
+
+/// An argument of a launch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Argument {
+    /// An address.
+    Address(u64),
+    /// An integer.
+    Int(i32),
+}
+
+/// A device does not do something.
+pub(crate) fn without(op: impl Into<String>, what: impl Into<String>) -> Error {
+    Error::NoDeviceKernel { op: op.into(), what: what.into() }
+}
