@@ -25,7 +25,8 @@
 //! ([`Structured::device`](crate::kernel::Structured::device)). One that does not is [`Error::NoDeviceKernel`] when the
 //! program is made.
 //!
-//! Not here: a rounded [`Stash`](crate::Stash), states that are walked back ([`Scan::walk_back`](crate::Scan::walk_back)), powers with exponents that are values, streams, profiles.
+//! Not here: a rounded [`Stash`](crate::Stash), states that are walked back
+//! ([`Scan::walk_back`](crate::Scan::walk_back)), powers with exponents that are values, streams, profiles.
 
 mod call;
 mod code;
