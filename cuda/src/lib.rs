@@ -110,7 +110,9 @@
 //! and operation of the tables run there and give what they give on the processor but for rounding, with equal bits under
 //! every budget and from run to run, and the planned peak to the byte. The tests of the kernels compare states and every
 //! gradient of every kernel with the CPU engine's in double precision, run each twice for equal bits, and hold the PTX to
-//! the hash of its sources; `cuda/kernels/check` compiles it again and assembles it for three generations of chips.
+//! the hash of its sources; `cuda/kernels/check` compiles it again and assembles it for three generations of chips. It
+//! does the same with what the engine writes for every cell (on 2026-11-30: 64 programs of 1870 kernels for sm_80, sm_90 and
+//! sm_100, at most 128 registers, between 38 and 56 of the kernels with a few bytes spilled).
 //!
 //! # What has never run on a device
 //!

@@ -6,7 +6,9 @@ mod on_device;
 
 use on_device::{compare, numbers, sum_all};
 use retrograd_engine::core_ops::add;
-use retrograd_engine::{DType, Params, Scan, Shape, Tape, Tensor, Var, grad, matmul};
+use retrograd_engine::{
+    DType, Error, Params, Program, RunOptions, Scan, Shape, Stash, Tape, Tensor, Var, grad, matmul,
+};
 use retrograd_ops as ops;
 
 #[test]
@@ -75,5 +77,49 @@ fn a_scan_and_its_adjoint() {
         let outputs: Vec<Var> = [all, last, loss].into_iter().chain(bars).collect();
         let what = format!("{dtype} T {steps} N {rows} reverse {reverse} lengths {lengths}");
         compare(&what, &tape, &outputs, &values, (steps, rows), 300.0);
+        // The smallest budget of the longest one takes checkpoints and replays.
+        if steps == 130 {
+            let program = Program::new(&tape, &outputs, on_device::on(&on_device::device(), None)).unwrap();
+            let replay = program.smallest_plan(steps, rows).unwrap().summary().replay.unwrap();
+            assert!(replay.extra_forward_steps > 0, "{replay:?}");
+        }
+    }
+}
+
+/// What does not run there is said when the program is made; a budget and a memory too small are named as ever.
+#[test]
+fn what_does_not_run_is_named() {
+    let _alone = on_device::alone();
+    let device = on_device::device();
+    let mut tape = Tape::new();
+    let x = tape.input("x", DType::F64, Shape::rows([4])).unwrap();
+    let p = tape.param("p", DType::F64, [4]).unwrap();
+    let power = ops::pow(&mut tape, x, p).unwrap();
+    let sum = sum_all(&mut tape, x).unwrap();
+    let made = |outputs: &[Var], options: RunOptions| Program::new(&tape, outputs, options);
+    match made(&[power], on_device::on(&device, None)) {
+        Err(Error::NoDeviceKernel { op, .. }) => assert!(op.contains("pow"), "{op}"),
+        other => panic!("{other:?}"),
+    }
+    let rounded = RunOptions { stash: Stash::Bf16, ..on_device::on(&device, None) };
+    assert!(matches!(made(&[sum], rounded), Err(Error::NoDeviceKernel { .. })));
+    let mut values = Params::new();
+    values.insert("x", numbers(DType::F64, &[8, 4], 1));
+    let mut small = made(&[sum], on_device::on(&device, Some(64))).unwrap();
+    assert!(matches!(small.run(&[&values]), Err(Error::Budget { budget: 64, .. })));
+    // The emulated device has 4 GiB.
+    let wide = Tensor::zeros(DType::F64, [1, 4]).unwrap();
+    let mut much = Tape::new();
+    let x = much.input("x", DType::F64, Shape::rows([4])).unwrap();
+    let stretched = retrograd_engine::core_ops::expand(&mut much, x, retrograd_engine::Lead::TN).unwrap();
+    let t = much.input("t", DType::F64, Shape::steps([])).unwrap();
+    let product = ops::mul(&mut much, stretched, t).unwrap();
+    let mut program = Program::new(&much, &[product], on_device::on(&device, None)).unwrap();
+    let mut values = Params::new();
+    values.insert("x", wide);
+    values.insert("t", Tensor::zeros(DType::F64, [200_000_000]).unwrap());
+    match program.run(&[&values]) {
+        Err(Error::OutOfMemory { what, .. }) => assert!(what.contains("emulated device"), "{what}"),
+        other => panic!("{:?}", other.map(|o| o.len())),
     }
 }

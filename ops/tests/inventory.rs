@@ -6,7 +6,8 @@ use std::path::Path;
 use retrograd_ops::{FILES, OPS};
 
 /// Files of the crate that are not operations.
-const OTHERS: [&str; 9] = ["lib", "axis", "check", "exp_sum", "fold", "lanes", "rule", "spec", "testing"];
+const OTHERS: [&str; 10] =
+    ["lib", "axis", "check", "exp_sum", "fold", "lanes", "pieces", "rule", "spec", "testing"];
 
 #[test]
 fn every_file_is_in_the_table() -> std::io::Result<()> {

@@ -20,7 +20,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 /// Whether the device is the machine's, not the emulated one.
 pub(crate) static REAL: AtomicBool = AtomicBool::new(false);
 
-fn device() -> Arc<dyn Device> {
+pub(crate) fn device() -> Arc<dyn Device> {
     Arc::new(if REAL.load(Relaxed) { Gpu::open(0).unwrap() } else { Gpu::emulated() })
 }
 

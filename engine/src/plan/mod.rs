@@ -65,7 +65,7 @@ pub struct RunOptions {
     /// In which precision values are kept for the adjoint: gradients depend on it, the forward pass does not.
     pub stash: Stash,
     /// Where programs run; `None`: on the processor. Sums are formed in another order there, so results agree up to
-    /// rounding. `threads` and `profile` mean nothing to it, and denormal numbers are kept: see [`device`](crate::device).
+    /// rounding. `threads` and `profile` mean nothing to it, and denormal numbers are kept: see [`device`].
     pub device: Option<Arc<dyn Device>>,
 }
 
