@@ -93,6 +93,7 @@ pub const CONTESTANTS: &[Contestant] = &[
     row("SiRNN", Plain, "sirnn", &[]),
     row("iRNN", Plain, "irnn", &[]),
     row("NRU", Plain, "nru", &["memory=64"]),
+    row("UnICORNN", Plain, "unicornn", &[]),
 ];
 
 /// How networks were published on a task.
