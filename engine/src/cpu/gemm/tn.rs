@@ -36,7 +36,7 @@ pub struct Rows<R> {
 
 impl<R> Rows<R> {
     /// The same rows from column `j` on.
-    fn from_column(self, j: usize) -> Rows<R> {
+    fn starting_at(self, j: usize) -> Rows<R> {
         Rows { ptr: self.ptr.wrapping_add(j), ..self }
     }
 
@@ -177,7 +177,7 @@ impl<R: Real> Kernel<R> for TnArgs<R> {
                     m: self.n,
                     n: cols,
                     a: self.b,
-                    b: self.a.from_column(i),
+                    b: self.a.starting_at(i),
                     c: buffer.as_mut_ptr(),
                     ldc: NARROW_COLS,
                     ..self
@@ -228,7 +228,7 @@ unsafe fn wide<V: Vector>(t: &TnArgs<V::Scalar>) {
                 _ => {
                     let to = packed_a.as_mut_ptr().cast::<V::Scalar>();
                     // SAFETY: rows `r..r + rows` and columns `i0..i0 + m` of `a` exist, by the caller's word, and fit.
-                    unsafe { pack_a(to, t.a.from_column(i0), (r, t.rows), rows, m, V::ROWS) };
+                    unsafe { pack_a(to, t.a.starting_at(i0), (r, t.rows), rows, m, V::ROWS) };
                     (to.cast_const(), 0)
                 }
             };
@@ -246,7 +246,7 @@ unsafe fn wide<V: Vector>(t: &TnArgs<V::Scalar>) {
                     _ => {
                         let to = packed_b.as_mut_ptr().cast::<V::Scalar>();
                         // SAFETY: as for `a`; `vectors <= 4`.
-                        unsafe { pack_b::<V>(to, t.b.from_column(j), (r, t.rows), rows, cols, vectors) };
+                        unsafe { pack_b::<V>(to, t.b.starting_at(j), (r, t.rows), rows, cols, vectors) };
                         (to.cast_const(), vectors * V::LANES)
                     }
                 };
@@ -308,7 +308,7 @@ unsafe fn pack_a<R: Copy>(
     let mut i = 0;
     while i < m {
         let tall = tile_rows(m - i, tallest);
-        let walk = from.from_column(i).walk(at, of.max(1));
+        let walk = from.starting_at(i).walk(at, of.max(1));
         // SAFETY: the caller's word.
         unsafe {
             // Lengths known here are copied by whole words.
