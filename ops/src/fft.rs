@@ -167,7 +167,7 @@ impl Structured for Transform {
 
 impl DeviceKernel for Transform {
     fn phases(&self, inputs: &[Entry], output: &Entry) -> Vec<usize> {
-        let n = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let n = inputs[0].line();
         vec![n, output.width()]
     }
 
@@ -176,7 +176,7 @@ impl DeviceKernel for Transform {
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, phase: usize, piece: Value) {
-        let n = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let n = k.inputs[0].line();
         if phase == 0 {
             // The roots of one, in double precision before they are rounded.
             let ty = k.ty();

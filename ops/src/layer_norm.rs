@@ -288,12 +288,12 @@ impl Structured for Standardize {
 
 impl DeviceKernel for Standardize {
     fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
-        let count = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let count = inputs[0].line();
         vec![inputs[0].width() / count]
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
-        let count = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let count = k.inputs[0].line();
         let base = k.code().mul(piece, count);
         let (mean, s) = moments_piece(k, base, count, self.eps);
         k.each(0, count, |k, i| {
@@ -335,12 +335,12 @@ impl Structured for Jacobian {
 
 impl DeviceKernel for Jacobian {
     fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
-        let count = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let count = inputs[0].line();
         vec![inputs[0].width() / count]
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
-        let count = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let count = k.inputs[0].line();
         let base = k.code().mul(piece, count);
         let (mean, s) = moments_piece(k, base, count, self.eps);
         let inverse = k.number(1.0 / count as f64);
@@ -395,12 +395,12 @@ impl Structured for InverseDeviation {
 
 impl DeviceKernel for InverseDeviation {
     fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
-        let count = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let count = inputs[0].line();
         vec![inputs[0].width() / count]
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
-        let count = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let count = k.inputs[0].line();
         let base = k.code().mul(piece, count);
         let (_, s) = moments_piece(k, base, count, self.eps);
         k.store(0, piece, s);

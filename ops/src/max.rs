@@ -10,7 +10,7 @@ use smallvec::smallvec;
 
 use crate::fold::{Reduced, for_each};
 use crate::lanes::is_nan;
-use crate::pieces::{each_reduced, reduced};
+use crate::pieces::reduced;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{check, div, eq, mul};
 
@@ -103,7 +103,7 @@ impl DeviceKernel for Max {
         let (base, axes) = reduced(k, &self.dims, piece);
         let least = k.number(f64::NEG_INFINITY);
         let most = k.variable(least);
-        each_reduced(k, &axes, base, &mut |k, at| {
+        k.each_along(&axes, base, &mut |k, at| {
             let x = k.input(0, 0, at);
             let more = k.code().lt(most, x);
             let next = k.code().select(more, x, most);

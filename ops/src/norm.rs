@@ -11,7 +11,7 @@ use smallvec::smallvec;
 
 use crate::fold::{Reduced, for_each, trailing};
 use crate::lanes::{is_nan, load, load_part, most_of, total};
-use crate::pieces::{each_reduced, reduced};
+use crate::pieces::reduced;
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{abs, axis, div, div_or_zero, maximum, mul, phase, powf};
 
@@ -395,7 +395,7 @@ impl DeviceKernel for Norm {
                 _ => k.code().abs(parts[0]),
             }
         };
-        each_reduced(k, &axes, base, &mut |k, at| {
+        k.each_along(&axes, base, &mut |k, at| {
             let size = size_of(k, at, None);
             let more = k.code().lt(largest, size);
             let next = k.code().select(more, size, largest);
@@ -412,7 +412,7 @@ impl DeviceKernel for Norm {
             let none = k.code().eq(largest, zero);
             let by = k.code().select(none, one, largest);
             let sum = k.variable(zero);
-            each_reduced(k, &axes, base, &mut |k, at| {
+            k.each_along(&axes, base, &mut |k, at| {
                 let size = size_of(k, at, Some(by));
                 let power = whole_power(k, self.p, size);
                 let next = k.code().add(sum, power);

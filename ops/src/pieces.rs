@@ -72,18 +72,3 @@ pub(crate) fn reduced(k: &mut Piece<'_, '_>, dims: &[usize], piece: Value) -> (V
     }
     (base, axes)
 }
-
-/// `body` at every element that is reduced.
-pub(crate) fn each_reduced(
-    k: &mut Piece<'_, '_>,
-    axes: &[(usize, usize)],
-    base: Value,
-    body: &mut dyn FnMut(&mut Piece<'_, '_>, Value),
-) {
-    let Some((&(size, apart), rest)) = axes.split_last() else { return body(k, base) };
-    k.each(0, size, |k, i| {
-        let skip = k.code().mul(i, apart);
-        let at = k.code().add(base, skip);
-        each_reduced(k, rest, at, body);
-    });
-}

@@ -134,12 +134,12 @@ impl Structured for Softmax {
 
 impl DeviceKernel for Softmax {
     fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
-        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = inputs[0].line();
         vec![inputs[0].width() / classes]
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
-        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
         let (most, sum) = exp_sum_piece(k, base, classes);
         k.each(0, classes, |k, i| {
@@ -212,12 +212,12 @@ impl Structured for LogSoftmax {
 
 impl DeviceKernel for LogSoftmax {
     fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
-        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = inputs[0].line();
         vec![inputs[0].width() / classes]
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
-        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
         let (most, sum) = exp_sum_piece(k, base, classes);
         let log = k.unary(Unary::Log, sum);
@@ -292,12 +292,12 @@ impl Structured for LogSumExp {
 
 impl DeviceKernel for LogSumExp {
     fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
-        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = inputs[0].line();
         vec![inputs[0].width() / classes]
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
-        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
         let (most, sum) = exp_sum_piece(k, base, classes);
         let (zero, one) = (k.number(0.0), k.number(1.0));

@@ -184,12 +184,12 @@ impl Structured for CrossEntropy {
 
 impl DeviceKernel for CrossEntropy {
     fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
-        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = inputs[0].line();
         vec![inputs[0].width() / classes]
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
-        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
         let (most, sum) = exp_sum_piece(k, base, classes);
         let target = k.input(1, 0, piece);
@@ -240,12 +240,12 @@ impl Structured for Surplus {
 
 impl DeviceKernel for Surplus {
     fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
-        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = inputs[0].line();
         vec![inputs[0].width() / classes]
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
-        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
         let (most, sum) = exp_sum_piece(k, base, classes);
         let (target, weight) = (k.input(1, 0, piece), k.input(2, 0, piece));

@@ -83,12 +83,12 @@ impl Structured for Hits {
 
 impl DeviceKernel for Hits {
     fn phases(&self, inputs: &[Entry], _: &Entry) -> Vec<usize> {
-        let classes = inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = inputs[0].line();
         vec![inputs[0].width() / classes]
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
-        let classes = k.inputs[0].dims.last().copied().unwrap_or(1).max(1);
+        let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
         let target = k.input(1, 0, piece);
         let near = k.code().max(target, 0);

@@ -173,7 +173,7 @@ impl DeviceKernel for SumDims {
         for plane in 0..k.planes() {
             let zero = k.number(0.0);
             let sum = k.variable(zero);
-            along(k, &summed, base, &mut |k, index| {
+            k.each_along(&summed, base, &mut |k, index| {
                 let x = k.input(0, plane, index);
                 let y = k.code().add(sum, x);
                 k.code().set(sum, y);
@@ -181,21 +181,6 @@ impl DeviceKernel for SumDims {
             k.store(plane, piece, sum);
         }
     }
-}
-
-/// `body` at every index that the axes (size and distance, the last one varying slowest) lead to from `base`.
-fn along(
-    k: &mut Piece<'_, '_>,
-    axes: &[(usize, usize)],
-    base: Value,
-    body: &mut dyn FnMut(&mut Piece<'_, '_>, Value),
-) {
-    let Some((&(size, apart), rest)) = axes.split_last() else { return body(k, base) };
-    k.each(0, size, |k, i| {
-        let skip = k.code().mul(i, apart);
-        let at = k.code().add(base, skip);
-        along(k, rest, at, body);
-    });
 }
 
 /// Where each element goes when axes are summed.

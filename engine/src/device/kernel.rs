@@ -27,6 +27,11 @@ impl Entry {
     pub fn width(&self) -> usize {
         self.dims.iter().product()
     }
+
+    /// Elements along the last axis, at least 1.
+    pub fn line(&self) -> usize {
+        self.dims.last().map_or(1, |n| (*n).max(1))
+    }
 }
 
 /// How a structured operation runs on a device: the code of one piece of the work of one row.
@@ -198,6 +203,21 @@ impl Piece<'_, '_> {
             });
         });
         (self.at, self.to) = (start, to);
+    }
+
+    /// `body` at every index that the axes (size and distance, the last one varying slowest) lead to from `base`.
+    pub fn each_along(
+        &mut self,
+        axes: &[(usize, usize)],
+        base: Value,
+        body: &mut dyn FnMut(&mut Self, Value),
+    ) {
+        let Some((&(size, apart), rest)) = axes.split_last() else { return body(self, base) };
+        self.each(0, size, |k, i| {
+            let skip = k.code().mul(i, apart);
+            let at = k.code().add(base, skip);
+            k.each_along(rest, at, body);
+        });
     }
 }
 

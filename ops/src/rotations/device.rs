@@ -16,7 +16,7 @@ struct Sizes {
 
 impl Sizes {
     fn of(style: super::RotationStyle, x: &Entry) -> Sizes {
-        let n = x.dims.last().copied().unwrap_or(1).max(1);
+        let n = x.line();
         let layers: Vec<Layer> = style.layers(n).map(|l| l.to_vec()).unwrap_or_default();
         let layers: Vec<Layer> = layers.into_iter().filter(|l| l.groups > 0).collect();
         let count = layers.iter().map(|l| l.groups * l.distance).sum();
