@@ -326,7 +326,11 @@ fn recordings_that_are_none() -> Check {
     for (content, options, want) in [
         (good.clone(), ("channels", "3"), "16 bytes of numbers, expected a multiple of 12"),
         (support::npy("<f4", &[2, 3], &good), ("test", "0"), "16 bytes of numbers, expected 24"),
-        (support::npy("<f4", &[1 << 40, 1 << 40], &good), ("test", "0"), "16 bytes of numbers, expected 18446"),
+        (
+            support::npy("<f4", &[1 << 40, 1 << 40], &good),
+            ("test", "0"),
+            "16 bytes of numbers, expected 18446",
+        ),
         (support::npy("<c8", &[2], &good), ("test", "0"), "elements <c8, expected one of <f4, <f8, <i2, |u1"),
         (support::npy("<f4", &[1, 2, 2], &good), ("test", "0"), "sizes [1, 2, 2], expected [T] or [T,C]"),
         (support::npy("<f4", &[4, 0], &[]), ("test", "0"), "steps of 0 numbers"),

@@ -21,12 +21,7 @@ pub(super) enum Feed<'a> {
     /// A batch in memory.
     Whole(Batch),
     /// A batch that is read piece by piece.
-    Pieces {
-        reader: &'a dyn Pieces,
-        request: Request,
-        steps: usize,
-        rows: usize,
-    },
+    Pieces { reader: &'a dyn Pieces, request: Request, steps: usize, rows: usize },
 }
 
 impl<'a> Feed<'a> {

@@ -175,7 +175,8 @@ impl Trainer {
         let model = model_spec(&config, &parts)?;
         let task = parts.task;
         let TrainConfig { budget, threads, stash, .. } = config;
-        let options = RunOptions { budget, threads, stash, device, ..RunOptions::default() };
+        let rates = crate::run::rates::known(config.precision.dtype());
+        let options = RunOptions { budget, threads, stash, rates, device, ..RunOptions::default() };
         let (network, declared) = Network::new(model.clone(), &*task, config.seed, options)?;
         let Declared { params, factors, unitary } = declared;
         let mut recipe = recipe(&config, &factors, &unitary, task.spec().metric.larger_is_better())?;
@@ -276,7 +277,10 @@ impl Trainer {
             Feed::Whole(batch) => self.network.plan(&batch),
             Feed::Pieces { .. } => {
                 let name = self.task.spec().name;
-                Err(Error::config("task", format!("{name} is read piece by piece and has no plan of a batch")))
+                Err(Error::config(
+                    "task",
+                    format!("{name} is read piece by piece and has no plan of a batch"),
+                ))
             }
         }
     }

@@ -119,9 +119,7 @@ pub(crate) fn header(path: &Path, source: &mut impl Read) -> Result<(Header, u64
     let text = String::from_utf8_lossy(&text);
     match fields(&text) {
         Some(header) => Ok((header, 8 + sizes.len() as u64 + length)),
-        None => {
-            fail(format!("header {:?} is not a dict of descr, fortran_order and shape", text.trim_end()))
-        }
+        None => fail(format!("header {:?} is not a dict of descr, fortran_order and shape", text.trim_end())),
     }
 }
 

@@ -83,7 +83,8 @@ fn build(options: &Options) -> Result<Box<dyn Task>> {
         (false, _) => (0.0, 1.0),
     };
     let scales: Vec<(f32, f32)> = moments.iter().map(scale).collect();
-    let loss = moments.iter().zip(&scales).map(|((_, variance), (_, by))| variance * f64::from(by * by)).sum();
+    let loss =
+        moments.iter().zip(&scales).map(|((_, variance), (_, by))| variance * f64::from(by * by)).sum();
     let width = recording.channels();
     let (input, squared) = (Input::Dense { width }, Loss::SquaredError { width });
     let spec = TaskSpec::new(ENTRY.name, input, squared, At::EveryStep, Metric::MeanSquaredError)
@@ -168,7 +169,10 @@ impl Pieces for Series {
     fn piece(&self, request: &Request, from: usize, most: usize) -> Result<Batch> {
         let (all, n) = self.size(request)?;
         if from >= all {
-            return Err(Error::Request { task: ENTRY.name, what: format!("step {from} of a batch of {all}") });
+            return Err(Error::Request {
+                task: ENTRY.name,
+                what: format!("step {from} of a batch of {all}"),
+            });
         }
         let steps = most.min(all - from);
         let stretch = self.stretch(request.split, n);

@@ -202,7 +202,8 @@ impl Program {
         };
         let least = planned(chunk, 1)?;
         if let Some(budget) = budget.filter(|&b| b < least.peak_bytes) {
-            let dominant = super::explain::dominant(&outer, &self.stream_memory(&outer, rows, &least.stream)?.1);
+            let dominant =
+                super::explain::dominant(&outer, &self.stream_memory(&outer, rows, &least.stream)?.1);
             return Err(Error::Budget { budget, smallest: least.peak_bytes, dominant });
         }
         let rank = |plan: &StreamPlan| {
