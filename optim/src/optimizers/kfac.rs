@@ -267,8 +267,11 @@ impl Optimizer for Kfac {
                 None => kinds.push((kind, vec![name])),
             }
         }
-        let parts: Vec<String> =
+        let mut parts: Vec<String> =
             kinds.iter().map(|(k, names)| format!("{k}: {}", names.join(", "))).collect();
+        if self.takes_whole_gradients() {
+            parts.push("gradients are not clipped".into());
+        }
         Some(parts.join("; "))
     }
 
