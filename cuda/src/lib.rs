@@ -123,20 +123,26 @@
 //!
 //! # What is not here yet
 //!
-//! *Of programs.* Powers with exponents that are values (`pow`), a rounded stash, streams and profiles are the
-//! processor's: an error when the program is made names what does not run. Each element of a result is computed by one
-//! thread in a fixed order: sums over all rows and steps outside a scan (a bias's gradient, a loss) are therefore chains,
-//! and so are reductions within a row, which is right but slow where they are long. Products read their matrix through the
-//! caches, four rows at a time: no shared memory, no tensor cores, nothing spread over several blocks. An FFT is a product
-//! with the matrix of roots. A scatter of gradients into a table looks at every index for every element of the table.
-//! Bound values are copied to the device at every run. The engine's estimates of time, by which it chooses among plans
-//! that fit a budget, are those of the processor. The updates of an optimizer run on the processor.
+//! *Of programs.* A rounded stash, states that are walked back, streams and profiles are the processor's: an error when the
+//! program is made names what does not run. Reductions within a row are
+//! chains of one thread, which is right but slow where they are long. Products outside of loops have four rows and four
+//! columns a thread and read through the caches, without tensor cores. Matrices of a loop that do not fit into the shared
+//! memory of one block (227 KiB on an H100: an LSTM of more than 120 states in single precision) are read through the caches
+//! at every step; nothing is spread over several blocks, and the states themselves go through the device's memory. An FFT
+//! whose length is no power of two, or whose row does not fit, is a product with the matrix of roots. A scatter of
+//! gradients into a table looks at every index for every element of the table. The engine's estimates of time, by which
+//! it chooses among plans that fit a budget, are those of the processor.
+//!
+//! *Of training.* Parameters, gradients and the optimizer's state stay on the device where the optimizer treats every
+//! component alike (`sgd`, `rmsprop`, `adam`, `adamw`), gradients are clipped by their norm or not at all, and there are
+//! neither penalties nor constraints nor noise; otherwise updates run on the processor, and what they change is copied.
+//! Inputs are copied through two halves of pinned memory without waiting, on the stream of the kernels, so behind them.
 //!
 //! *Of the kernels.* No tensor cores, no double precision, no peepholes, no reset after the product; no full matrix that is
 //! spread over several blocks (an H of more than about 230 for one gate is read through the caches); no checkpoints inside
 //! a sequence.
 //!
-//! *Of both.* No graphs, and copies wait.
+//! *Of both.* No graphs. A failure is given to the kernels that were launched since the device was last waited for.
 //!
 //! # How to add a kernel
 //!

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use retrograd_cells::{Mode, Model, ModelSpec, Recorded, StateSlot};
 use retrograd_datasets::{At, Batch, Loss, Task};
+use retrograd_engine::device::{Left, Resident};
 use retrograd_engine::{Params, Plan, Program, RunOptions, Tensor, grad};
 
 use crate::run::Result;
@@ -24,6 +25,14 @@ struct Compiled {
     /// Whether the number of steps that were not solved is an output.
     unconverged: bool,
     states: Vec<StateSlot>,
+    /// Outputs before the gradients; the states are the last of them.
+    before_gradients: usize,
+}
+
+impl Compiled {
+    fn states_at(&self) -> usize {
+        self.before_gradients.saturating_sub(self.states.len())
+    }
 }
 
 /// Sums over scored positions.
@@ -46,6 +55,19 @@ impl Totals {
     }
 }
 
+/// Parameters: here, or on the device that programs run on.
+#[derive(Clone, Copy)]
+pub(super) enum Values<'a> {
+    Here(&'a Params),
+    There(&'a Resident),
+}
+
+/// Gradients of the parameters that are trained: here, or on the device until the next batch.
+pub(super) enum Gradients {
+    Here(Params),
+    There(Vec<Left>),
+}
+
 /// What a training batch gave.
 pub(super) struct Trained {
     /// Mean loss of a position.
@@ -54,8 +76,8 @@ pub(super) struct Trained {
     pub(super) totals: Totals,
     /// Rows and steps whose inner equation was not solved, of networks that solve one.
     pub(super) unconverged: Option<f64>,
-    /// Gradients of the parameters that are trained.
-    pub(super) grads: Params,
+    /// Gradients, where the parameters were.
+    pub(super) grads: Gradients,
 }
 
 /// Programs of a network, its state from batch to batch, and what they take.
@@ -130,7 +152,7 @@ impl Network {
     /// Loss and gradients of a batch; the state goes on from `carry` and is left there.
     pub(super) fn train(
         &mut self,
-        params: &Params,
+        params: Values<'_>,
         batch: &Batch,
         carry: &mut Params,
         dropout_seed: i32,
@@ -138,7 +160,8 @@ impl Network {
         let form = self.form(batch, true);
         let mut inputs = self.inputs(batch, form)?;
         inputs.insert("dropout_seed", Tensor::scalar(dropout_seed));
-        let mut out = self.run(form, params, &inputs, batch, carry)?.into_iter();
+        let (out, left) = self.run(form, params, &inputs, batch, carry)?;
+        let mut out = out.into_iter();
         let mut next = |wanted: bool| -> Result<f64> {
             match wanted.then(|| out.next()).flatten() {
                 Some(tensor) => Ok(tensor.item()?),
@@ -150,15 +173,23 @@ impl Network {
         let (loss, hits) = (next(true)? * self.loss_scale, next(hits)?);
         let unconverged = if unconverged { Some(next(true)?) } else { None };
         let count = batch.count(self.at);
-        let grads = self.trainable.iter().cloned().zip(out).collect();
+        let grads = match params {
+            Values::Here(_) => Gradients::Here(self.trainable.iter().cloned().zip(out).collect()),
+            Values::There(_) => Gradients::There(left),
+        };
         Ok(Trained { loss, totals: Totals { loss: loss * count, hits, count }, unconverged, grads })
     }
 
     /// Sums over a batch; the state goes on from `carry` and is left there.
-    pub(super) fn evaluate(&mut self, params: &Params, batch: &Batch, carry: &mut Params) -> Result<Totals> {
+    pub(super) fn evaluate(
+        &mut self,
+        params: Values<'_>,
+        batch: &Batch,
+        carry: &mut Params,
+    ) -> Result<Totals> {
         let form = self.form(batch, false);
         let inputs = self.inputs(batch, form)?;
-        let out = self.run(form, params, &inputs, batch, carry)?;
+        let (out, _) = self.run(form, params, &inputs, batch, carry)?;
         let item = |i: usize| out.get(i).map_or(Ok(0.0), Tensor::item);
         let count = batch.count(self.at);
         Ok(Totals { loss: item(0)? * self.loss_scale, hits: item(1)?, count })
@@ -191,15 +222,15 @@ impl Network {
         Ok(inputs)
     }
 
-    /// Outputs but the states, which go into `carry`.
+    /// Outputs but the states, which go into `carry`; gradients stay on the device with the parameters.
     fn run(
         &mut self,
         form: Form,
-        params: &Params,
+        params: Values<'_>,
         inputs: &Params,
         batch: &Batch,
         carry: &mut Params,
-    ) -> Result<Vec<Tensor>> {
+    ) -> Result<(Vec<Tensor>, Vec<Left>)> {
         let mut peak = self.peak;
         let compiled = self.compiled(form)?;
         for slot in &compiled.states {
@@ -207,8 +238,14 @@ impl Network {
                 carry.insert(slot.input.clone(), Tensor::zeros(slot.dtype, [batch.rows(), slot.width])?);
             }
         }
-        let mut out = compiled.program.run(&[params, inputs, carry])?;
-        let states = out.split_off(out.len().saturating_sub(compiled.states.len()));
+        let (mut out, left) = match params {
+            Values::Here(params) => (compiled.program.run(&[params, inputs, carry])?, Vec::new()),
+            Values::There(values) => {
+                compiled.program.run_with(values, &[inputs, carry], compiled.before_gradients)?
+            }
+        };
+        let states: Vec<Tensor> =
+            out.drain(compiled.states_at()..compiled.before_gradients.min(out.len())).collect();
         for (slot, state) in compiled.states.iter().zip(states) {
             carry.insert(slot.input.clone(), state);
         }
@@ -218,7 +255,7 @@ impl Network {
             peak = Peak { planned_bytes: planned, measured_bytes: measured };
         }
         self.peak = peak;
-        Ok(out)
+        Ok((out, left))
     }
 
     fn compiled(&mut self, form: Form) -> Result<&mut Compiled> {
@@ -246,11 +283,13 @@ impl Network {
         let mut outputs = vec![if form.train { loss } else { loss_sum }];
         outputs.extend(correct);
         outputs.extend(unconverged);
+        outputs.extend(states.iter().map(|slot| slot.last));
+        let before_gradients = outputs.len();
         if form.train {
             outputs.extend(grad(&mut tape, loss, &wrt)?);
         }
-        outputs.extend(states.iter().map(|slot| slot.last));
         let program = Program::new(&tape, &outputs, self.options.clone())?;
-        Ok(Compiled { program, hits: correct.is_some(), unconverged: unconverged.is_some(), states })
+        let (hits, unconverged) = (correct.is_some(), unconverged.is_some());
+        Ok(Compiled { program, hits, unconverged, states, before_gradients })
     }
 }
