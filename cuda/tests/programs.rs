@@ -124,7 +124,7 @@ fn sums_in_parts() {
         let outputs: Vec<Var> = [of_steps, of_rows, loss].into_iter().chain(bars).collect();
         compare(&format!("{dtype}"), &tape, &outputs, &values, (steps, rows), 300.0);
         let plan = Program::new(&tape, &outputs, on_device::on(&on_device::device(), None)).unwrap();
-        let text = plan.plan(steps, rows).unwrap().to_string();
+        let text = plan.plan(steps, rows).unwrap().explain();
         assert!(text.contains(" parts"), "{text}");
     }
 }

@@ -146,8 +146,10 @@ fn what_stays_with_the_processor() {
     let (p, names) = (params(), vec!["w".to_string()]);
     let sgd = optimizer("sgd", &Settings::new()).unwrap();
     let state = sgd.init(&p).unwrap();
-    let values =
-        GradientRules { clip: Clip::Value { limit: 1.0, except: retrograd_optim::Select::patterns("") }, ..Default::default() };
+    let values = GradientRules {
+        clip: Clip::Value { limit: 1.0, except: retrograd_optim::Select::patterns("") },
+        ..Default::default()
+    };
     assert!(DeviceUpdate::new(&device, &*sgd, &values, (&p, &names), &state).unwrap().is_none());
     let kfac = optimizer("kfac", &Settings::new()).unwrap();
     let rules = GradientRules::default();
