@@ -409,6 +409,28 @@ fn other_tasks_train() {
         jsb.set("kfac", kind).unwrap();
         assert!(moved(&mut Trainer::new(jsb).unwrap(), 5), "{kind}");
     }
+    // Nothing but sequences of one step: there is no step before it, and all lagged moments are 0.
+    let json = serde_json::json!({ "train": pieces(&[2; 6]), "valid": pieces(&[2]), "test": pieces(&[2]) });
+    fs::write(data.path().join("music/jsb_chorales.json"), json.to_string()).unwrap();
+    let mut ends = Vec::new();
+    for kind in ["independence", "option1", "option2"] {
+        let mut jsb = TrainConfig::new("jsb", "kru", None).unwrap();
+        jsb.data = Some(data.path().into());
+        let settings =
+            ["optimizer=kfac", "burn_in=1", "inverse_every=1", "first=skip", "hidden=8", "batch=3"];
+        jsb.set_all(settings).unwrap();
+        jsb.set("kfac", kind).unwrap();
+        let mut trainer = Trainer::new(jsb).unwrap();
+        assert!(moved(&mut trainer, 5), "{kind}");
+        ends.push(trainer.params().clone());
+    }
+    for other in &ends[1..] {
+        for (name, t) in other.iter() {
+            let first = ends[0].get(name).unwrap();
+            let off = (0..t.len()).map(|i| (t.get(i) - first.get(i)).norm()).fold(0.0, f64::max);
+            assert!(off < 1e-3, "{name}: {off} between approximations of one step");
+        }
+    }
 }
 
 /// The state goes on from batch to batch, and there is none before the first.

@@ -131,6 +131,7 @@ fn every_option_of_an_operator() {
         ("lstm", "svd", &[("reflections", "3"), ("margin", "0.5")]),
         ("kru", "svd", &[("reflections", "2"), ("margin", "1")]),
         ("kru", "rc", &[("fourier", "false")]),
+        ("kru", "rc", &[("scale", "true")]),
         ("eurnn", "eunn", &[("capacity", "5")]),
         ("gru", "eunn", &[("capacity", "3")]),
     ];

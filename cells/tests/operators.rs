@@ -359,10 +359,16 @@ fn antisymmetric_matrices_have_one_real_part() {
     }
 }
 
-/// `rc` against the product of the matrices of its equation.
+/// `rc` against the product of the matrices of its equation, and with the diagonal that follows it.
 #[test]
 fn restricted_capacity_is_its_product() {
-    let (w, p) = matrix_of("rc", &[], DType::C64);
+    for set in [&[][..], &[("scale", "true")]] {
+        restricted_capacity(set);
+    }
+}
+
+fn restricted_capacity(set: &[(&str, &str)]) {
+    let (w, p) = matrix_of("rc", set, DType::C64);
     let value = |name: &str| p.require(&format!("W.c.{name}")).unwrap();
     let turn = |sign: f64| -> Vec<Complex64> {
         let angle = |i: usize| sign * std::f64::consts::TAU * ((i / N) * (i % N)) as f64 / N as f64;
@@ -377,7 +383,7 @@ fn restricted_capacity_is_its_product() {
     let permutation: Vec<Complex64> =
         (0..N * N).map(|i| (if pi.get(i / N).re as usize == i % N { 1.0 } else { 0.0 }).into()).collect();
     // From the right: D_1, F, R_1, Π, D_2, F⁻¹, R_2, D_3.
-    let factors = [
+    let mut factors = vec![
         phases(value("theta1")),
         turn(-1.0),
         reflection(value("v1")),
@@ -387,8 +393,13 @@ fn restricted_capacity_is_its_product() {
         reflection(value("v2")),
         phases(value("theta3")),
     ];
+    if !set.is_empty() {
+        let scale = value("scale");
+        factors
+            .push((0..N * N).map(|i| if i / N == i % N { scale.get(i / N) } else { 0.0.into() }).collect());
+    }
     let expected = factors.iter().skip(1).fold(factors[0].clone(), |product, f| times(f, &product));
-    assert!(distance(&w, &expected) < 1e-14, "{:e}", distance(&w, &expected));
+    assert!(distance(&w, &expected) < 1e-14, "{set:?}: {:e}", distance(&w, &expected));
 }
 
 /// An operator on complex states says so.

@@ -80,5 +80,5 @@ mod windows;
 
 pub use error::{Error, Result};
 pub use options::{OptionDoc, Options, Settings};
-pub use task::{At, Batch, Input, Loss, Metric, Request, Split, Task, TaskSpec};
+pub use task::{At, Batch, Input, Loss, Metric, Pieces, Request, Split, Task, TaskSpec};
 pub use tasks::{TASKS, TaskEntry, find, task};

@@ -7,6 +7,7 @@ pub mod music;
 pub mod npy;
 pub mod reviews;
 pub mod sphere;
+pub mod steps;
 pub mod table;
 pub mod text;
 pub mod wav;

@@ -283,6 +283,22 @@ pub trait Task: Send + Sync {
     fn examples(&self, split: Split) -> usize {
         self.batches(split, 1)
     }
+
+    /// Its batches piece by piece, if they are to be read that way because they may be longer than memory.
+    fn as_pieces(&self) -> Option<&dyn Pieces> {
+        None
+    }
+}
+
+/// Batches that are read piece by piece, without masks and lengths, and scored at every step. Pieces are pure functions
+/// of the request too; one behind the other they are what [`Task::batch`] gives.
+pub trait Pieces: Send + Sync {
+    /// Numbers of steps and rows of the batch asked for. Errors: as [`Task::batch`].
+    fn size(&self, request: &Request) -> Result<(usize, usize)>;
+
+    /// Steps `from..from + most` of the batch asked for, or as many of them as there are. Errors: as [`Task::batch`]; no
+    /// step `from`; files that cannot be read.
+    fn piece(&self, request: &Request, from: usize, most: usize) -> Result<Batch>;
 }
 
 #[cfg(test)]

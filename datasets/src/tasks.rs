@@ -10,6 +10,7 @@ mod mnist;
 mod music;
 mod ptbchar;
 mod ptbword;
+mod series;
 mod speech;
 mod timit;
 mod yelp;
@@ -61,6 +62,7 @@ pub const TASKS: &[TaskEntry] = &[
     music::PIANO_MIDI,
     music::NOTTINGHAM,
     music::MUSEDATA,
+    series::ENTRY,
 ];
 
 /// The task of a name. Errors: no such name, with the nearest one.

@@ -59,6 +59,10 @@ fn options(name: &str, data: &std::path::Path) -> Vec<Options> {
         "jsb" | "piano-midi" | "nottingham" | "musedata" => {
             vec![base.clone(), base.clone().with("first", "zero"), base.with("chunk", 1).with("train", 2)]
         }
+        "series" => vec![
+            base.clone().with("file", "series.npy"),
+            base.with("file", "series.raw").with("channels", 2).with("window", 4).with("scale", "none"),
+        ],
         other => panic!("no small options for {other}"),
     }
 }
@@ -249,6 +253,8 @@ fn missing_data_and_unknown_options_are_errors() -> Check {
         let options = Options::new().with_data(empty.path());
         match (entry.build)(&options) {
             Ok(_) => assert!(entry.needs.is_empty(), "{}", entry.name),
+            // Its file is the user's.
+            Err(Error::BadOption { key, .. }) => assert_eq!((entry.name, key), ("series", "file")),
             Err(Error::Missing { file, looked, advice }) => {
                 assert!(entry.needs.contains(&file.as_str()), "{}", entry.name);
                 assert_eq!(looked, [empty.path()]);
@@ -256,13 +262,91 @@ fn missing_data_and_unknown_options_are_errors() -> Check {
             }
             Err(other) => panic!("{}: {other}", entry.name),
         }
-        let unknown = (entry.build)(&options.with("tarin", 3)).err();
-        assert!(
-            matches!(unknown, Some(Error::UnknownOption { nearest: Some("train"), .. })),
-            "{}",
-            entry.name
-        );
+        let (wrong, right) = if entry.name == "series" { ("vaild", "valid") } else { ("tarin", "train") };
+        match (entry.build)(&options.with(wrong, 3)).err() {
+            Some(Error::UnknownOption { nearest, .. }) => assert_eq!(nearest, Some(right), "{}", entry.name),
+            other => panic!("{}: {other:?}", entry.name),
+        }
     }
+    Ok(())
+}
+
+/// Values by hand on the small recording: step `t` is `t` and `(7 t) mod 11`.
+#[test]
+fn a_recording_is_cut_into_rows_and_read_in_pieces() -> Check {
+    let data = small_data();
+    let base = Options::new().with_data(data.path()).with("file", "series.npy");
+    let plain = retrograd_datasets::task("series", &base.clone().with("scale", "none"))?;
+    // 96 steps for training, 12 and 12 behind them: 95 successors, 31 in each of 3 rows.
+    let request = Request { split: Split::Train, batch_size: 3, epoch: 0, index: 0, seed: 0 };
+    let batch = plain.batch(&request)?;
+    assert_eq!((batch.x.dims(), plain.batches(Split::Train, 3)), (&[31, 3, 2][..], 1));
+    for (t, row) in [(0, 0), (30, 0), (0, 2), (30, 2)] {
+        let (at, step) = ((t * 3 + row) * 2, (31 * row + t) as f64);
+        assert_eq!([batch.x.get(at).re, batch.x.get(at + 1).re], [step, 7.0 * step % 11.0], "{t} {row}");
+        assert_eq!(batch.target.get(at).re, step + 1.0, "{t} {row}");
+    }
+    let test = plain.batch(&Request { split: Split::Test, batch_size: 1, ..request })?;
+    assert_eq!((test.steps(), test.x.get(0).re, test.target.get(20).re), (11, 108.0, 119.0));
+    // The mean square of predicting the mean, by its definition.
+    let t = |f: &dyn Fn(f64) -> f64| (0..96).map(|t| f(f64::from(t))).sum::<f64>() / 96.0;
+    let variance = |f: &dyn Fn(f64) -> f64| t(&|x| f(x) * f(x)) - t(f) * t(f);
+    let expected = variance(&|t| t) + variance(&|t| 7.0 * t % 11.0);
+    assert!((plain.spec().baseline.unwrap() / expected - 1.0).abs() < 1e-12);
+
+    // Pieces one behind the other are the batch; so are windows.
+    let scaled = retrograd_datasets::task("series", &base.clone())?;
+    let whole = scaled.batch(&request)?;
+    assert!((scaled.spec().baseline.unwrap() - 2.0).abs() < 1e-6);
+    let pieces = scaled.as_pieces().unwrap();
+    assert_eq!(pieces.size(&request)?, (31, 3));
+    let windows = retrograd_datasets::task("series", &base.clone().with("window", 7))?;
+    assert!(windows.as_pieces().is_none() && windows.batches(Split::Train, 3) == 5);
+    let (mut x, mut target) = (Vec::new(), Vec::new());
+    for index in 0..5 {
+        let (piece, window) =
+            (pieces.piece(&request, 7 * index, 7)?, windows.batch(&Request { index, ..request })?);
+        assert!(piece.x.bit_eq(&window.x) && piece.target.bit_eq(&window.target), "{index}");
+        x.extend_from_slice(piece.x.as_slice::<f32>()?);
+        target.extend_from_slice(piece.target.as_slice::<f32>()?);
+    }
+    assert_eq!((&x[..], &target[..]), (whole.x.as_slice::<f32>()?, whole.target.as_slice::<f32>()?));
+    assert!(matches!(pieces.piece(&request, 31, 1), Err(Error::Request { .. })));
+    // Bare numbers are the same numbers.
+    let bare = base.with("file", "series.raw").with("channels", 2);
+    assert!(retrograd_datasets::task("series", &bare)?.batch(&request)?.x.bit_eq(&whole.x));
+    Ok(())
+}
+
+#[test]
+fn recordings_that_are_none() -> Check {
+    let folder = tempfile::tempdir()?;
+    let bytes = |values: &[f32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let good = bytes(&[1.0, 2.0, 3.0, 4.0]);
+    for (content, options, want) in [
+        (good.clone(), ("channels", "3"), "16 bytes of numbers, expected a multiple of 12"),
+        (support::npy("<f4", &[2, 3], &good), ("test", "0"), "16 bytes of numbers, expected 24"),
+        (
+            support::npy("<f4", &[1 << 40, 1 << 40], &good),
+            ("test", "0"),
+            "16 bytes of numbers, expected 18446",
+        ),
+        (support::npy("<c8", &[2], &good), ("test", "0"), "elements <c8, expected one of <f4, <f8, <i2, |u1"),
+        (support::npy("<f4", &[1, 2, 2], &good), ("test", "0"), "sizes [1, 2, 2], expected [T] or [T,C]"),
+        (support::npy("<f4", &[4, 0], &[]), ("test", "0"), "steps of 0 numbers"),
+        (bytes(&[1.0, f32::NAN, 2.0]), ("test", "0"), "step 1, channel 0: NaN"),
+        (bytes(&[1.0]), ("test", "0"), "1 steps for training, expected at least 2"),
+        (Vec::new(), ("test", "0"), "0 steps for training"),
+        (good.clone(), ("test", "95"), "option `test` is `95`, expected at most 89, as valid is 10"),
+        (good, ("window", "0"), "option `window` is `0`"),
+    ] {
+        support::put(folder.path(), "x", content);
+        let built = Options::new().with_data(folder.path()).with("file", "x").with(options.0, options.1);
+        let got = retrograd_datasets::task("series", &built).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(got.contains(want), "{got:?} does not say {want:?}");
+    }
+    let missing = Options::new().with_data(folder.path()).with("file", "y");
+    assert!(matches!(retrograd_datasets::task("series", &missing), Err(Error::Missing { .. })));
     Ok(())
 }
 

@@ -98,6 +98,24 @@ pub struct ScalarProgram {
     pub stores: usize,
 }
 
+impl Instr {
+    /// How long it takes beside an addition, roughly, on processors with wide vectors: divisions and square roots wait for
+    /// one slow unit, and functions are polynomials of some twenty terms. Constants cost nothing.
+    pub fn effort(&self) -> f64 {
+        const SLOW: f64 = 8.0;
+        const FUNCTION: f64 = 22.0;
+        match self {
+            Instr::Const { .. } => 0.0,
+            Instr::Unary { op: Unary::Sqrt | Unary::Recip, .. } => SLOW,
+            Instr::Unary { op: Unary::Neg | Unary::Abs | Unary::Sign | Unary::Floor, .. } => 1.0,
+            Instr::Unary { .. } => FUNCTION,
+            Instr::Binary { op: Binary::Div | Binary::Hypot | Binary::RecipHypot, .. } => SLOW,
+            Instr::Binary { op: Binary::Pow, .. } => 2.0 * FUNCTION,
+            Instr::Load { .. } | Instr::Binary { .. } | Instr::Ternary { .. } | Instr::Store { .. } => 1.0,
+        }
+    }
+}
+
 /// A scalar value while an expression is being built: one register, or two for a complex number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Num {

@@ -151,7 +151,7 @@ pub use error::{Error, Result};
 pub use matmul::matmul;
 pub use op::{Op, Ty};
 pub use params::Params;
-pub use plan::stream::{Source, Stream, Streamed};
+pub use plan::stream::{Source, Stream, StreamPlan, Streamed};
 pub use plan::{Plan, PlanSummary, Program, Rates, RunOptions};
 pub use profile::Profile;
 pub use scan::{Horizon, Scan, scan};

@@ -145,6 +145,44 @@ fn memory_is_what_was_said() -> Result<()> {
     Ok(())
 }
 
+/// Plans for a known length stay within any budget, and more bytes never cost more steps.
+fn plans_of_a_known_length_fit_their_budget() -> Result<()> {
+    let (tape, outputs) = model(DType::F32, 8)?;
+    let (shared, sequence) = values(DType::F32, 8, 5000, 3)?;
+    let options = RunOptions { threads: Some(2), ..RunOptions::default() };
+    let mut program = Program::new(&tape, &outputs, options.clone())?;
+    let whole = program.run(&[&shared, &sequence])?;
+    let (smallest, dominant) = match program.stream_within(5000, 3, Some(1)) {
+        Err(Error::Budget { budget: 1, smallest, dominant }) => (smallest, dominant),
+        other => panic!("{other:?}"),
+    };
+    assert!(!dominant.is_empty());
+    assert!(matches!(program.stream_within(5000, 3, Some(smallest - 1)), Err(Error::Budget { .. })));
+    let mut more = u64::MAX;
+    for budget in [smallest, smallest + 1000, smallest + 20_000, 300_000, 10_000_000] {
+        let plan = program.stream_within(5000, 3, Some(budget))?;
+        assert!(plan.peak_bytes <= budget && plan.extra_forward_steps <= more, "{plan:?} in {budget}");
+        more = plan.extra_forward_steps;
+        let mut read = |from, most| cut(&sequence, from, most);
+        let run = program.run_stream(&[&shared], &mut read, &plan.stream)?;
+        assert!(run.outputs.iter().zip(&whole).all(|(a, b)| a.bit_eq(b)), "{plan:?}");
+        // A checkpoint, a row of the arena or a piece is rounded up to 64 bytes.
+        let measured = program.last_peak_bytes();
+        assert!(measured <= plan.peak_bytes + 1024, "{measured}, planned {plan:?}");
+        // Placing checkpoints without knowing the end may cost a little more than the formula.
+        let advanced = run.extra_forward_steps as f64;
+        assert!(advanced <= 1.15 * plan.extra_forward_steps as f64 + 5000.0, "{advanced}, planned {plan:?}");
+    }
+    assert_eq!(more, 0);
+    let plan = program.stream_within(5000, 3, None)?;
+    assert!(plan.extra_forward_steps < 5000 && plan.peak_bytes < 200_000, "{plan:?}");
+    // Without gradients nothing is stored.
+    let forward = Program::new(&tape, &outputs[..2], options)?;
+    let plan = forward.stream_within(5000, 3, None)?;
+    assert!(plan.extra_forward_steps == 0 && plan.peak_bytes < smallest, "{plan:?}");
+    Ok(())
+}
+
 fn what_cannot_be_streamed_is_named() -> Result<()> {
     let (shared, sequence) = values(DType::F32, 4, 300, 2)?;
     let mut read = |from, most| cut(&sequence, from, most);
@@ -211,5 +249,6 @@ fn what_cannot_be_streamed_is_named() -> Result<()> {
 fn sequences_of_unknown_length() -> Result<()> {
     streams_have_the_bits_of_runs()?;
     memory_is_what_was_said()?;
+    plans_of_a_known_length_fit_their_budget()?;
     what_cannot_be_streamed_is_named()
 }

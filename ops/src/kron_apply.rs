@@ -301,7 +301,7 @@ impl Op for KronApply {
 
 impl Structured for KronApply {
     fn efficiency(&self) -> f64 {
-        0.9
+        1.1
     }
 
     fn run_f32(&self, args: Args<'_, f32>) {
@@ -446,7 +446,7 @@ impl Op for KronGrad {
 
 impl Structured for KronGrad {
     fn efficiency(&self) -> f64 {
-        0.9
+        1.1
     }
 
     fn rows(&self) -> RowRule {

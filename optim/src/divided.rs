@@ -101,6 +101,10 @@ impl Optimizer for Divided {
         Some(format!("{others}; {}: {}", self.special.name(), self.select.text()))
     }
 
+    fn takes_whole_gradients(&self) -> bool {
+        self.others.takes_whole_gradients()
+    }
+
     fn update(&self, grads: &Params, state: &mut State, params: &mut Params, lr_scale: f64) -> Result<()> {
         self.update_with(grads, state, params, lr_scale, &mut NoCurvature)
     }

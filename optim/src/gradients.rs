@@ -110,7 +110,11 @@ const OWNER: &str = "gradients";
 
 /// Settings of [`GradientRules::from_settings`].
 pub const GRADIENT_OPTIONS: &[OptionSpec] = &[
-    OptionSpec::new("clip", "none", "none, value, norm (g c/max(n,c)) or norm-pytorch (c/(n+1e-6))"),
+    OptionSpec::new(
+        "clip",
+        "none",
+        "none, value, norm (g c/max(n,c)) or norm-pytorch (c/(n+1e-6)); not of what K-FAC takes whole",
+    ),
     OptionSpec::new("clip_limit", "1", "largest component or norm"),
     OptionSpec::new("clip_except", "", "patterns of parameters that clipping by value leaves alone"),
     OptionSpec::new("non_finite", "stop", "stop, skip, shrink (g := 0.1 p) or l2-shrink (g := 0.01 p)"),

@@ -196,7 +196,7 @@ mod optimizers {
             rmsprop::{RmsProp, RmsPropVariant, Epsilon},
             adam::{Adam},
             adamw::{AdamW},
-            kfac::{Kfac, StepRule, MomentumForm},
+            kfac::{Kfac, KfacSchedule, StepRule, MomentumForm},
     }
 }
 

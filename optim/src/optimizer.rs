@@ -82,6 +82,12 @@ pub trait Optimizer: Send + Sync {
         None
     }
 
+    /// Whether it finds the length of a step from the gradients itself, so that they must come to it as they are: clipping
+    /// would shorten every step by as much, and spoil what it expects of one.
+    fn takes_whole_gradients(&self) -> bool {
+        false
+    }
+
     /// Undoes the last update where the loss after it, or a gradient, is no number; whether it did. Errors: as
     /// [`Optimizer::update`].
     fn take_back(&self, state: &mut State, params: &mut Params) -> Result<bool> {

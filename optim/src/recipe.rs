@@ -4,7 +4,7 @@ use retrograd_engine::Params;
 
 use crate::constraint::{Constraint, Support};
 use crate::error::Result;
-use crate::gradients::{GradientRules, Verdict};
+use crate::gradients::{Clip, GradientRules, Verdict};
 use crate::kfac::{Curvature, NoCurvature};
 use crate::optimizer::Optimizer;
 use crate::penalty::Penalty;
@@ -12,7 +12,7 @@ use crate::schedule::{Clock, LrSchedule, LrState};
 use crate::state::State;
 
 /// An optimiser with all that surrounds it. One update is: penalties add to the gradients; the gradients are
-/// checked and clipped; the optimiser moves the parameters at the scheduled rate; constraints put them back.
+/// checked and, unless the optimiser takes them whole, clipped; the optimiser moves the parameters at the scheduled rate; constraints put them back.
 pub struct Recipe {
     /// Moves the parameters.
     pub optimizer: Box<dyn Optimizer>,
@@ -84,7 +84,15 @@ impl Recipe {
         for term in &self.penalties {
             penalty += term.penalty(params, grads)?;
         }
-        let processed = self.gradients.process(params, grads)?;
+        let whole;
+        let rules = match self.optimizer.takes_whole_gradients() {
+            true => {
+                whole = GradientRules { clip: Clip::None, ..self.gradients.clone() };
+                &whole
+            }
+            false => &self.gradients,
+        };
+        let processed = rules.process(params, grads)?;
         let lr = self.optimizer.learning_rate() * factor;
         let done = Update { lr, penalty, norm: processed.norm, verdict: processed.verdict };
         if processed.verdict == Verdict::Skip {

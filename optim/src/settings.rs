@@ -162,6 +162,8 @@ impl<'a> Reader<'a> {
 /// A range that a number must lie in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
+    /// Finite.
+    Finite,
     /// Finite and at least 0.
     NonNegative,
     /// Finite and more than 0.
@@ -176,6 +178,7 @@ impl Range {
     /// Errors unless `value` lies in the range.
     pub fn check(self, owner: &'static str, key: &str, value: f64) -> Result<()> {
         let (fits, expected) = match self {
+            Range::Finite => (value.is_finite(), "a finite number"),
             Range::NonNegative => (value.is_finite() && value >= 0.0, "a finite number of at least 0"),
             Range::Positive => (value.is_finite() && value > 0.0, "a finite number above 0"),
             Range::Below1 => ((0.0..1.0).contains(&value), "a number from 0 to below 1"),

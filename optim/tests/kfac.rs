@@ -9,7 +9,8 @@ use retrograd_optim::kfac::{
     chain_sum,
 };
 use retrograd_optim::{
-    CgOptions, Curvature, Optimizer, Result, Settings, State, conjugate_gradients, optimizer,
+    CgOptions, Clip, Clock, Curvature, LrState, NormForm, Optimizer, Recipe, Result, Settings, State,
+    conjugate_gradients, optimizer,
 };
 
 const SIGNED: Approximation = Approximation::Option1 { absolute: false };
@@ -646,6 +647,16 @@ fn what_does_not_fit_is_an_error_and_changes_nothing() {
     let error = none.update(&grads, &mut state, &mut params, 1.0).unwrap_err();
     assert!(error.to_string().contains("statistics of a network is not there"), "{error}");
 
+    // A parameter that came after the state.
+    problem.bad = None;
+    let (mut params, mut state) = (start.clone(), fresh.clone());
+    params.insert("late", Tensor::zeros(retrograd_engine::DType::F64, [2]).unwrap());
+    let mut later = grads.clone();
+    later.insert("late", Tensor::zeros(retrograd_engine::DType::F64, [2]).unwrap());
+    let error = kfac.update_with(&later, &mut state, &mut params, 1.0, &mut problem).unwrap_err();
+    assert!(error.to_string().contains("late"), "{error}");
+    assert_eq!(state, fresh);
+
     // A state of other parameters.
     let mut more = start.clone();
     more.insert("v", Tensor::zeros(retrograd_engine::DType::F64, [2]).unwrap());
@@ -667,6 +678,67 @@ fn a_frozen_part_of_a_block_stays() {
     kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut problem).unwrap();
     assert!(params.get("b").unwrap().bit_eq(problem.at.get("b").unwrap()));
     assert!(!params.get("w").unwrap().bit_eq(problem.at.get("w").unwrap()));
+}
+
+/// The length of a quadratic step comes from the gradient, which clipping would take away; that of a fixed one does not.
+#[test]
+fn clipping_is_for_steps_of_a_given_length() {
+    let step = |settings: &[&str], clip: Clip| -> Params {
+        let mut problem = Regression::new(&mut Normal(26));
+        let kfac = regression_kfac(settings);
+        let (mut params, mut grads) = (problem.at.clone(), problem.gradient());
+        let mut state = kfac.init(&params).unwrap();
+        let mut recipe = Recipe::new(kfac);
+        recipe.gradients.clip = clip;
+        let clock = Clock { step: 0, epoch: 0 };
+        let lr = LrState::default();
+        let done = recipe.update_with(&mut grads, &mut state, &lr, &mut params, clock, &mut problem).unwrap();
+        assert!(done.norm > 0.1, "{}", done.norm);
+        params
+    };
+    let tight = || Clip::Norm { limit: 1e-3, form: NormForm::Divide };
+    let quadratic: &[&str] = &["step=quadratic"];
+    assert_eq!(step(quadratic, tight()), step(quadratic, Clip::None));
+    let fixed: &[&str] = &["step=fixed", "lr=1", "momentum=0"];
+    assert_ne!(step(fixed, tight()), step(fixed, Clip::None));
+}
+
+/// Steps become shorter where the batch after them finds that they went too far, and no longer than the model says.
+#[test]
+fn the_next_batch_says_how_long_steps_should_have_been() {
+    let trust = |excess: f64, updates: usize| -> f64 {
+        let mut problem = Regression::new(&mut Normal(27));
+        let kfac = regression_kfac(&["damping=1", "trust_rate=0.2", "trust_least=0.05"]);
+        let mut params = problem.at.clone();
+        let mut state = kfac.init(&params).unwrap();
+        for _ in 0..updates {
+            // The gradient of a batch whose slope along the last step is so many times the curvature along it.
+            let mut grads = problem.gradient();
+            let v: Params = ["w", "b"]
+                .into_iter()
+                .map(|n| (n.to_string(), state.tensors().require(&format!("{n}/kfac.v")).unwrap().clone()))
+                .collect();
+            let curved = problem.products(0, &[&v]).unwrap()[0];
+            let dot = |a: &Params, b: &Params| -> f64 {
+                let pairs = a.iter().map(|(n, t)| (t, b.get(n).unwrap()));
+                pairs.map(|(a, b)| (0..a.len()).map(|i| (a.get(i) * b.get(i)).re).sum::<f64>()).sum()
+            };
+            if curved > 0.0 {
+                let missing = (excess * curved - dot(&grads, &v)) / dot(&v, &v);
+                for (name, g) in grads.iter_mut() {
+                    let (before, v) = (g.clone(), v.get(name).unwrap());
+                    g.fill_with(|i| before.get(i) + v.get(i) * missing);
+                }
+            }
+            kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut problem).unwrap();
+        }
+        state.tensors().require("/kfac.trust").unwrap().item().unwrap()
+    };
+    assert_eq!(trust(1.0, 1), 1.0, "nothing has been said yet");
+    let short = (trust(1.0, 4) / (-0.2f64 * 3.0).exp() - 1.0).abs();
+    assert!(short < 1e-9, "{short}");
+    assert_eq!(trust(9.0, 40), 0.05);
+    assert_eq!(trust(-1.0, 4), 1.0);
 }
 
 /// Moments that are given, and nothing else.

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use retrograd::engine::Profile;
 use retrograd::engine::cpu::{Denormals, Isa, Pool, product_peak};
-use retrograd::engine::plan::{RATES_VARIABLE, Rates};
+use retrograd::engine::plan::RATES_VARIABLE;
 use retrograd::run::progress::format_bytes;
+use retrograd::run::rates;
 use retrograd::{Error, Params, Program, Tape, Tensor, Var, grad, optim};
 use serde_json::{Value, json};
 
@@ -51,13 +52,14 @@ pub(crate) struct Args {
     /// List the instructions of forward+backward that take longest
     #[arg(long)]
     profile: bool,
-    /// Instead, measure the plans of so many budgets from the smallest that works to none, in turn
+    /// Instead, measure the plans of so many budgets from the smallest that works to none, in turn; those expected to take
+    /// over three times as long are not run
     #[arg(long, value_name = "POINTS", num_args = 0..=1, default_missing_value = "10", value_parser = parse::positive)]
     sweep_budget: Option<usize>,
     /// Instead, measure sequences of 100 steps, ten times as many, and so on up to --steps, all under --budget
     #[arg(long, conflicts_with = "sweep_budget", requires = "budget")]
     sweep_length: bool,
-    /// Measure how fast this machine is too, as the variable RETROGRAD_RATES by which plans are chosen
+    /// First measure how fast this machine is, and keep it: plans are chosen by it from then on
     #[arg(long)]
     rates: bool,
     /// Draw what --sweep-budget measured into this file
@@ -115,6 +117,12 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     if args.profile && network.device != parse::Device::Cpu {
         return Err(Error::config("profile", format!("the CPU's alone, not of --device {}", network.device)));
     }
+    let measured = args.rates.then(|| rates::measure(network.dtype.dtype(), network.threads)).transpose()?;
+    if let Some((rates, file)) = &measured {
+        let place = file.as_ref().map_or_else(String::new, |file| format!("   kept in {}", file.display()));
+        out.line(format!("{RATES_VARIABLE}={rates}{place}"));
+    }
+    let rates = measured.map(|(rates, _)| rates.to_string());
     let mut recorded = network.record()?;
     let batch = network.batch()?;
     let wrt = recorded.trainable_vars();
@@ -124,10 +132,6 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let pool = Pool::new(network.threads, Denormals::default())?;
     let isa = Isa::select()?;
     let peak = product_peak(isa, network.dtype.dtype(), &pool);
-    let rates = args.rates.then(|| Rates::measure(isa, network.dtype.dtype(), &pool).to_string());
-    if let Some(rates) = &rates {
-        out.line(format!("{RATES_VARIABLE}={rates}"));
-    }
     let mut outputs = vec![loss];
     outputs.extend(grad(&mut recorded.tape, loss, &wrt)?);
     if let Some(points) = args.sweep_budget {

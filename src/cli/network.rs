@@ -4,6 +4,8 @@ use clap::ValueEnum;
 use retrograd::cells::init::{Init, rng_for};
 use retrograd::cells::{self, Input, Layer, Loss, Model, ModelSpec, Readout, Recorded, Settings};
 use retrograd::engine::Stash;
+use retrograd::run::rates;
+use retrograd::train::initial;
 use retrograd::{DType, Error, Params, RunOptions, Tensor};
 use serde_json::{Value, json};
 
@@ -61,6 +63,9 @@ pub(crate) struct NetworkArgs {
     /// Where it runs: cpu, cuda, cuda:N, or emulated, which is for tests; elsewhere than on the CPU sums round otherwise
     #[arg(long, default_value = "cpu", value_parser = parse::device)]
     pub(crate) device: parse::Device,
+    /// How a parameter begins, as layer0.U:normal:0.1, instead of as its cell says; may be given several times
+    #[arg(long, value_name = "NAME:INIT")]
+    pub(crate) init: Vec<String>,
     /// Seed of the parameters and of the random batch
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -142,6 +147,7 @@ impl NetworkArgs {
         let mut spec = ModelSpec::new(input, layers, readout, self.output, Loss::SoftmaxCrossEntropy);
         spec.dtype = self.dtype.dtype();
         spec.walk_back = self.walk_back;
+        spec.initial = self.init.iter().map(|text| initial(text)).collect::<std::result::Result<_, _>>()?;
         Ok(Model::new(spec)?.record(self.seed)?)
     }
 
@@ -171,7 +177,8 @@ impl NetworkArgs {
     /// How it runs. Errors: the device is not there.
     pub(crate) fn options(&self) -> Result<RunOptions> {
         let NetworkArgs { budget, threads, stash, device, .. } = *self;
-        Ok(RunOptions { budget, threads, stash, device: device.engine()?, ..RunOptions::default() })
+        let rates = rates::known(self.dtype.dtype());
+        Ok(RunOptions { budget, threads, stash, rates, device: device.engine()?, ..RunOptions::default() })
     }
 
     /// Cell and operator, as `lstm on kron`.
@@ -188,7 +195,7 @@ impl NetworkArgs {
             "hidden": self.hidden, "input": self.input, "output": self.output, "steps": self.steps,
             "batch": self.batch, "readout": format!("{:?}", self.readout).to_lowercase(),
             "dtype": self.dtype.dtype().to_string(), "budget": self.budget, "threads": self.threads,
-            "stash": self.stash.name(), "walk_back": self.walk_back, "device": self.device.to_string(),
+            "init": self.init, "stash": self.stash.name(), "walk_back": self.walk_back, "device": self.device.to_string(),
             "seed": self.seed,
         }))
     }

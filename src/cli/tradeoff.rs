@@ -14,11 +14,14 @@ use super::Output;
 /// Plans of a network between the smallest budget and none.
 pub(crate) struct Tradeoff {
     plans: Vec<Plan>,
-    /// Seconds of each plan, by round; none if nothing was measured.
-    rounds: Vec<Vec<f64>>,
-    /// Most bytes allocated at once in a run of each plan.
-    peaks: Vec<usize>,
+    /// Seconds of each plan that was run, by round; none if nothing was measured.
+    rounds: Vec<Vec<Option<f64>>>,
+    /// Most bytes allocated at once in a run of each plan that was run.
+    peaks: Vec<Option<usize>>,
 }
+
+/// Plans expected to take more than so many times as long as the one without a budget are not measured.
+const TOO_LONG: f64 = 3.0;
 
 impl Tradeoff {
     /// What is expected.
@@ -26,8 +29,8 @@ impl Tradeoff {
         Ok(Tradeoff { plans: program.tradeoff(steps, rows, points)?, rounds: Vec::new(), peaks: Vec::new() })
     }
 
-    /// Runs every plan once to warm up and then once in each of `rounds` rounds, one after the other, so that what
-    /// disturbs the machine disturbs all of them.
+    /// Runs every plan that is not expected to take [`TOO_LONG`], and then in each of `rounds` rounds one after the other,
+    /// so that what disturbs the machine disturbs all of them.
     pub(crate) fn measure(
         &mut self,
         tape: &Tape,
@@ -37,19 +40,30 @@ impl Tradeoff {
         rounds: usize,
     ) -> Result<()> {
         let mut programs = Vec::with_capacity(self.plans.len());
-        for plan in &self.plans {
+        for (k, plan) in self.plans.iter().enumerate() {
+            if self.expected(k) > TOO_LONG {
+                self.peaks.push(None);
+                programs.push(None);
+                continue;
+            }
             let options = RunOptions { budget: Some(plan.peak_bytes()), ..options.clone() };
             let mut program = Program::new(tape, outputs, options)?;
             program.run(values)?;
-            self.peaks.push(program.last_peak_bytes());
-            programs.push(program);
+            self.peaks.push(Some(program.last_peak_bytes()));
+            programs.push(Some(program));
         }
         for _ in 0..rounds {
             let mut seconds = Vec::with_capacity(programs.len());
             for program in &mut programs {
+                let Some(program) = program else {
+                    seconds.push(None);
+                    continue;
+                };
+                // Once before it counts: the caches are as they are when one program runs again and again.
+                program.run(values)?;
                 let start = Instant::now();
                 program.run(values)?;
-                seconds.push(start.elapsed().as_secs_f64());
+                seconds.push(Some(start.elapsed().as_secs_f64()));
             }
             self.rounds.push(seconds);
         }
@@ -57,15 +71,12 @@ impl Tradeoff {
     }
 
     fn minimum(&self, k: usize) -> Option<f64> {
-        self.rounds.iter().map(|round| round[k]).reduce(f64::min)
+        self.rounds.iter().filter_map(|round| round[k]).reduce(f64::min)
     }
 
-    /// Median over the rounds of the time of plan `k` over that of the plan without a budget.
+    /// The fastest round of plan `k` over that of the plan without a budget: what else runs on a machine only ever adds.
     fn times_as_long(&self, k: usize) -> Option<f64> {
-        let last = self.plans.len() - 1;
-        let mut ratios: Vec<f64> = self.rounds.iter().map(|round| round[k] / round[last]).collect();
-        ratios.sort_by(f64::total_cmp);
-        Some(0.5 * (ratios.get(ratios.len().checked_sub(1)? / 2)? + ratios.get(ratios.len() / 2)?))
+        Some(self.minimum(k)? / self.minimum(self.plans.len() - 1)?)
     }
 
     fn expected(&self, k: usize) -> f64 {
@@ -83,9 +94,10 @@ impl Tradeoff {
         ));
         for (k, plan) in self.plans.iter().enumerate() {
             let mark = if plan.peak_bytes() == chosen.peak_bytes() { '>' } else { ' ' };
-            let times = match (self.minimum(k), self.times_as_long(k)) {
-                (Some(seconds), Some(ratio)) => {
-                    format!("  {:>10}  {:>8.3} ms  {ratio:>6.2}×", format_bytes(self.peaks[k]), seconds * 1e3)
+            let peak = self.peaks.get(k).copied().flatten();
+            let times = match (peak, self.minimum(k), self.times_as_long(k)) {
+                (Some(peak), Some(seconds), Some(ratio)) => {
+                    format!("  {:>10}  {:>8.3} ms  {ratio:>6.2}×", format_bytes(peak), seconds * 1e3)
                 }
                 _ => String::new(),
             };

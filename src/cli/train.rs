@@ -24,6 +24,7 @@ Examples:
   retrograd train psmnist --cell kru --epochs 10 --budget 64MiB --out runs/mine
   retrograd train copy --cell gru --hidden 80 --set optimizer=adam --set lr=2e-3 --set clip=norm
   retrograd train jsb --cell gru --optimizer kfac --kfac option1
+  retrograd train series --cell lstm --set file=signal.npy --budget 64MiB
   retrograd train --resume
   retrograd train --resume --out runs/mine --epochs 20";
 
@@ -198,7 +199,7 @@ fn start(args: &Args, task: &str, out: &Output) -> Result<Session> {
     let row = published(&config.task.name, &config.cell.name, &config.operator.name);
     let mut trainer = Trainer::on(config, args.device.engine()?)?;
     // A budget too small is said before a folder is made.
-    let planned = trainer.plan()?.peak_bytes();
+    let planned = trainer.planned_bytes()?;
     let folder = match &args.out {
         Some(path) => RunFolder::create(path)?,
         None => RunFolder::create_numbered(RUNS, task, &trainer.config().network())?,

@@ -46,7 +46,11 @@ impl Subject {
             examples => options.rows.min(examples),
         };
         let request = Request { split: Split::Test, batch_size, epoch: 0, index: 0, seed: config.seed };
-        let batch = cut(parts.task.batch(&request)?, every_step, options.steps)?;
+        let batch = match parts.task.as_pieces() {
+            Some(pieces) => pieces.piece(&request, 0, options.steps)?,
+            None => parts.task.batch(&request)?,
+        };
+        let batch = cut(batch, every_step, options.steps)?;
         Ok(Subject { folder: folder.into(), config, model, params, batch })
     }
 

@@ -73,6 +73,23 @@ pub const PROBLEMS: &[Problem] = &[
         set: &["hidden=128", "T=200", "batch=64", "online=true", "valid=64", "test=64", "clip=norm-pytorch"],
         updates: 1200,
     },
+    Problem {
+        name: "adding-irnn-plus",
+        title: "adding, T = 200, iRNN of 128 units with the identity's other sign",
+        task: "adding",
+        cell: "irnn",
+        set: &[
+            "identity=plus",
+            "hidden=128",
+            "T=200",
+            "batch=64",
+            "online=true",
+            "valid=64",
+            "test=64",
+            "clip=norm-pytorch",
+        ],
+        updates: 400,
+    },
 ];
 
 /// An optimiser that takes part.

@@ -16,6 +16,7 @@ mod metrics;
 mod pace;
 #[cfg(feature = "cli")]
 pub mod progress;
+pub mod rates;
 mod tensorboard;
 
 pub use atomic::write_atomic;

@@ -155,6 +155,11 @@ pub const TASK_DEFAULTS: &[TaskDefaults] = &[
     TaskDefaults { task: "piano-midi", set: LONG_MUSIC, source: MUSIC_SOURCE },
     TaskDefaults { task: "nottingham", set: LONG_MUSIC, source: MUSIC_SOURCE },
     TaskDefaults { task: "musedata", set: LONG_MUSIC, source: MUSIC_SOURCE },
+    TaskDefaults {
+        task: "series",
+        set: &[ADAM, "lr=3e-3", "clip=norm", "clip_limit=1", "batch=1", "eval_batch=1", "epochs=20"],
+        source: "ours",
+    },
 ];
 
 /// Recordings of one length with one class.

@@ -20,7 +20,7 @@ mod trainer;
 pub use config::{Length, Named, Precision, Settings, TrainConfig};
 pub use defaults::{PUBLISHED, Published, TASK_DEFAULTS, TaskDefaults, published};
 pub use network::{Peak, Totals};
-pub use parts::{Parts, cell, model_spec, operator, recipe, task};
+pub use parts::{Parts, cell, initial, model_spec, operator, recipe, task};
 pub use position::{Best, Position};
 pub(crate) use session::stored_step;
 pub use session::{RESULT, SNAPSHOTS, Session, Summary, TIMES, Watch, load_model, stored_config};

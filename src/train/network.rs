@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use retrograd_cells::{Mode, Model, ModelSpec, Recorded, StateSlot};
-use retrograd_datasets::{At, Batch, Loss, Task};
+use retrograd_datasets::{At, Batch, Loss, Pieces, Request, Task};
 use retrograd_engine::device::{Left, Resident};
-use retrograd_engine::{Params, Plan, Program, RunOptions, Tensor, grad};
+use retrograd_engine::{Params, Plan, Program, RunOptions, StreamPlan, Tensor, grad};
 
-use crate::run::Result;
+use crate::run::{Error, Result};
 
 /// What a program is compiled for. Numbers of steps and rows need no program of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -15,6 +15,41 @@ pub(super) struct Form {
     pub(super) train: bool,
     pub(super) masked: bool,
     pub(super) lengths: bool,
+}
+
+/// What a program reads.
+pub(super) enum Feed<'a> {
+    /// A batch in memory.
+    Whole(Batch),
+    /// A batch that is read piece by piece.
+    Pieces { reader: &'a dyn Pieces, request: Request, steps: usize, rows: usize },
+}
+
+impl<'a> Feed<'a> {
+    /// The batch asked for. Errors: as [`Task::batch`].
+    pub(super) fn new(task: &'a dyn Task, request: Request) -> Result<Feed<'a>> {
+        match task.as_pieces() {
+            Some(reader) => {
+                let (steps, rows) = reader.size(&request)?;
+                Ok(Feed::Pieces { reader, request, steps, rows })
+            }
+            None => Ok(Feed::Whole(task.batch(&request)?)),
+        }
+    }
+
+    fn rows(&self) -> usize {
+        match self {
+            Feed::Whole(batch) => batch.rows(),
+            Feed::Pieces { rows, .. } => *rows,
+        }
+    }
+
+    fn count(&self, at: At) -> f64 {
+        match self {
+            Feed::Whole(batch) => batch.count(at),
+            Feed::Pieces { steps, rows, .. } => *steps as f64 * *rows as f64,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -153,14 +188,14 @@ impl Network {
     pub(super) fn train(
         &mut self,
         params: Values<'_>,
-        batch: &Batch,
+        feed: &Feed<'_>,
         carry: &mut Params,
         dropout_seed: i32,
     ) -> Result<Trained> {
-        let form = self.form(batch, true);
-        let mut inputs = self.inputs(batch, form)?;
-        inputs.insert("dropout_seed", Tensor::scalar(dropout_seed));
-        let (out, left) = self.run(form, params, &inputs, batch, carry)?;
+        let form = self.form_of(feed, true);
+        let mut beside = Params::new();
+        beside.insert("dropout_seed", Tensor::scalar(dropout_seed));
+        let (out, left) = self.run(form, params, &beside, feed, carry)?;
         let mut out = out.into_iter();
         let mut next = |wanted: bool| -> Result<f64> {
             match wanted.then(|| out.next()).flatten() {
@@ -172,7 +207,7 @@ impl Network {
         let (hits, unconverged) = (has(|c| c.hits), has(|c| c.unconverged));
         let (loss, hits) = (next(true)? * self.loss_scale, next(hits)?);
         let unconverged = if unconverged { Some(next(true)?) } else { None };
-        let count = batch.count(self.at);
+        let count = feed.count(self.at);
         let grads = match params {
             Values::Here(_) => Gradients::Here(self.trainable.iter().cloned().zip(out).collect()),
             Values::There(_) => Gradients::There(left),
@@ -184,14 +219,13 @@ impl Network {
     pub(super) fn evaluate(
         &mut self,
         params: Values<'_>,
-        batch: &Batch,
+        feed: &Feed<'_>,
         carry: &mut Params,
     ) -> Result<Totals> {
-        let form = self.form(batch, false);
-        let inputs = self.inputs(batch, form)?;
-        let (out, _) = self.run(form, params, &inputs, batch, carry)?;
+        let form = self.form_of(feed, false);
+        let (out, _) = self.run(form, params, &Params::new(), feed, carry)?;
         let item = |i: usize| out.get(i).map_or(Ok(0.0), Tensor::item);
-        let count = batch.count(self.at);
+        let count = feed.count(self.at);
         Ok(Totals { loss: item(0)? * self.loss_scale, hits: item(1)?, count })
     }
 
@@ -199,6 +233,28 @@ impl Network {
     pub(super) fn plan(&mut self, batch: &Batch) -> Result<Plan> {
         let form = self.form(batch, true);
         Ok(self.compiled(form)?.program.plan(batch.steps(), batch.rows())?)
+    }
+
+    /// Bytes that the training program takes for a batch, pieces that are read included.
+    pub(super) fn planned_bytes(&mut self, feed: &Feed<'_>) -> Result<usize> {
+        match feed {
+            Feed::Whole(batch) => Ok(self.plan(batch)?.peak_bytes()),
+            Feed::Pieces { steps, rows, .. } => {
+                Ok(self.stream_plan(self.form_of(feed, true), *steps, *rows)?.peak_bytes)
+            }
+        }
+    }
+
+    fn stream_plan(&mut self, form: Form, steps: usize, rows: usize) -> Result<StreamPlan> {
+        let budget = self.options.budget;
+        Ok(self.compiled(form)?.program.stream_within(steps, rows, budget)?)
+    }
+
+    fn form_of(&self, feed: &Feed<'_>, train: bool) -> Form {
+        match feed {
+            Feed::Whole(batch) => self.form(batch, train),
+            Feed::Pieces { .. } => Form { train, masked: false, lengths: false },
+        }
     }
 
     pub(super) fn form(&self, batch: &Batch, train: bool) -> Form {
@@ -227,35 +283,92 @@ impl Network {
         &mut self,
         form: Form,
         params: Values<'_>,
-        inputs: &Params,
-        batch: &Batch,
+        beside: &Params,
+        feed: &Feed<'_>,
         carry: &mut Params,
     ) -> Result<(Vec<Tensor>, Vec<Left>)> {
-        let mut peak = self.peak;
-        let compiled = self.compiled(form)?;
-        for slot in &compiled.states {
+        let rows = feed.rows();
+        for slot in &self.compiled(form)?.states {
             if carry.get(&slot.input).is_none() {
-                carry.insert(slot.input.clone(), Tensor::zeros(slot.dtype, [batch.rows(), slot.width])?);
+                carry.insert(slot.input.clone(), Tensor::zeros(slot.dtype, [rows, slot.width])?);
             }
         }
-        let (mut out, left) = match params {
-            Values::Here(params) => (compiled.program.run(&[params, inputs, carry])?, Vec::new()),
-            Values::There(values) => {
-                compiled.program.run_with(values, &[inputs, carry], compiled.before_gradients)?
+        let (mut out, left) = match (feed, params) {
+            (Feed::Whole(batch), params) => {
+                let inputs = self.inputs(batch, form)?;
+                let compiled = self.compiled(form)?;
+                match params {
+                    Values::Here(params) => {
+                        (compiled.program.run(&[params, &inputs, beside, carry])?, Vec::new())
+                    }
+                    Values::There(values) => {
+                        let first = compiled.before_gradients;
+                        compiled.program.run_with(values, &[&inputs, beside, carry], first)?
+                    }
+                }
+            }
+            (&Feed::Pieces { reader, request, steps, rows }, Values::Here(params)) => {
+                let plan = self.stream_plan(form, steps, rows)?;
+                let shared = [params, beside, &*carry];
+                (self.read_and_run(form, &shared, (reader, &request, steps), &plan)?, Vec::new())
+            }
+            (Feed::Pieces { .. }, Values::There(_)) => {
+                let reason = "a batch that is read piece by piece does not run on a device";
+                return Err(Error::config("device", reason));
             }
         };
+        let compiled = self.compiled(form)?;
         let states: Vec<Tensor> =
             out.drain(compiled.states_at()..compiled.before_gradients.min(out.len())).collect();
         for (slot, state) in compiled.states.iter().zip(states) {
             carry.insert(slot.input.clone(), state);
         }
         let measured = compiled.program.last_peak_bytes();
-        if measured > peak.measured_bytes {
-            let planned = compiled.program.plan(batch.steps(), batch.rows())?.peak_bytes();
-            peak = Peak { planned_bytes: planned, measured_bytes: measured };
+        if measured > self.peak.measured_bytes {
+            let planned = match feed {
+                Feed::Whole(batch) => {
+                    self.compiled(form)?.program.plan(batch.steps(), batch.rows())?.peak_bytes()
+                }
+                Feed::Pieces { steps, rows, .. } => self.stream_plan(form, *steps, *rows)?.peak_bytes,
+            };
+            self.peak = Peak { planned_bytes: planned, measured_bytes: measured };
         }
-        self.peak = peak;
         Ok((out, left))
+    }
+
+    /// Runs a program over pieces.
+    fn read_and_run(
+        &mut self,
+        form: Form,
+        shared: &[&Params],
+        (reader, request, steps): (&dyn Pieces, &Request, usize),
+        plan: &StreamPlan,
+    ) -> Result<Vec<Tensor>> {
+        // The engine does not know the errors of a task: it is told that there is one.
+        let mut failed: Option<Error> = None;
+        let dtype = self.spec.dtype;
+        let mut read = |from: usize, most: usize| {
+            if from >= steps {
+                return Ok(None);
+            }
+            let piece = || -> Result<Params> {
+                let Batch { x, target, .. } = reader.piece(request, from, most)?;
+                let real = |t: Tensor| if t.dtype().is_differentiable() { t.cast(dtype) } else { Ok(t) };
+                let mut inputs = Params::new();
+                inputs.insert("x", real(x)?);
+                inputs.insert("target", real(target)?);
+                Ok(inputs)
+            };
+            piece().map(Some).map_err(|error| {
+                failed = Some(error);
+                retrograd_engine::Error::argument("pieces", format!("step {from} cannot be read"))
+            })
+        };
+        let run = self.compiled(form)?.program.run_stream(shared, &mut read, &plan.stream);
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(run?.outputs),
+        }
     }
 
     fn compiled(&mut self, form: Form) -> Result<&mut Compiled> {

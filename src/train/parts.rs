@@ -92,8 +92,8 @@ pub fn model_spec(config: &TrainConfig, parts: &Parts) -> Result<ModelSpec> {
     Ok(model)
 }
 
-/// A name and how it begins, from `NAME:INIT`.
-fn initial(text: &str) -> Result<(String, cells::Init)> {
+/// A name and how it begins, from `NAME:INIT`. Errors: no colon, an unknown way to begin.
+pub fn initial(text: &str) -> Result<(String, cells::Init)> {
     let (name, init) = text.split_once(':').ok_or_else(|| {
         Error::config(
             "init",

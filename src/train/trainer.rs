@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use retrograd_cells::ModelSpec;
-use retrograd_datasets::{Batch, Request, Split, Task, TaskSpec};
+use retrograd_datasets::{Request, Split, Task, TaskSpec};
 use retrograd_engine::device::Device;
 use retrograd_engine::{Params, Plan, RunOptions, Tensor};
 use retrograd_optim::{Clock, DeviceUpdate, LrState, NonFinite, Recipe, State, Update, Verdict};
 
 use super::config::{Length, TrainConfig};
 use super::curvature::{BatchCurvature, Questions};
-use super::network::{Declared, Gradients, Network, Peak, Totals, Trained, Values};
+use super::network::{Declared, Feed, Gradients, Network, Peak, Totals, Trained, Values};
 use super::noise::with_noise;
 use super::parts::{Parts, model_spec, recipe};
 use super::position::{Best, Position};
@@ -179,7 +179,8 @@ impl Trainer {
         let model = model_spec(&config, &parts)?;
         let task = parts.task;
         let TrainConfig { budget, threads, stash, .. } = config;
-        let options = RunOptions { budget, threads, stash, device, ..RunOptions::default() };
+        let rates = crate::run::rates::known(config.precision.dtype());
+        let options = RunOptions { budget, threads, stash, rates, device, ..RunOptions::default() };
         let (network, declared) = Network::new(model.clone(), &*task, config.seed, options)?;
         let Declared { params, factors, unitary } = declared;
         let mut recipe = recipe(&config, &factors, &unitary, task.spec().metric.larger_is_better())?;
@@ -187,10 +188,21 @@ impl Trainer {
         let questions =
             recipe.optimizer.wanted().map(|wanted| Questions::new(&network, wanted)).transpose()?;
         if let Some(questions) = &questions {
+            if task.as_pieces().is_some() {
+                let reason = format!(
+                    "{} looks at whole batches, and those of {} are read piece by piece",
+                    config.optimizer.name,
+                    task.spec().name
+                );
+                return Err(Error::config("optimizer", reason));
+            }
             recipe.optimizer.bind(questions.structure(), &trained)?;
         }
         let optimizer = recipe.optimizer.init(&trained)?;
-        let alone = recipe.penalties.is_empty() && recipe.constraints.is_empty() && questions.is_none();
+        let alone = recipe.penalties.is_empty()
+            && recipe.constraints.is_empty()
+            && questions.is_none()
+            && task.as_pieces().is_none();
         let there = match network.options.device.clone().filter(|_| alone && config.weight_noise == 0.0) {
             Some(device) => {
                 let values = (&params, network.trainable());
@@ -290,10 +302,26 @@ impl Trainer {
         self.network.peak()
     }
 
-    /// The plan of a training step for the next batch.
+    /// The plan of a training step for the next batch. Errors: a batch that is read piece by piece, of which
+    /// [`Trainer::planned_bytes`] tells; a budget too small.
     pub fn plan(&mut self) -> Result<Plan> {
-        let batch = self.batch(Split::Train, self.position.epoch, self.position.index)?;
-        self.network.plan(&batch)
+        let request = self.request(Split::Train, self.position.epoch, self.position.index);
+        match Feed::new(&*self.task, request)? {
+            Feed::Whole(batch) => self.network.plan(&batch),
+            Feed::Pieces { .. } => {
+                let name = self.task.spec().name;
+                Err(Error::config(
+                    "task",
+                    format!("{name} is read piece by piece and has no plan of a batch"),
+                ))
+            }
+        }
+    }
+
+    /// Bytes that a training step takes for the next batch, pieces that are read included. Errors: a budget too small.
+    pub fn planned_bytes(&mut self) -> Result<usize> {
+        let request = self.request(Split::Train, self.position.epoch, self.position.index);
+        self.network.planned_bytes(&Feed::new(&*self.task, request)?)
     }
 
     /// Batches of an epoch.
@@ -335,9 +363,9 @@ impl Trainer {
         p.step > 0 && p.evaluated != Some(p.step) && (due || p.step >= self.total_steps())
     }
 
-    fn batch(&self, split: Split, epoch: u64, index: usize) -> Result<Batch> {
+    fn request(&self, split: Split, epoch: u64, index: usize) -> Request {
         let batch_size = if split == Split::Train { self.config.batch } else { self.config.eval_batch };
-        Ok(self.task.batch(&Request { split, batch_size, epoch, index, seed: self.config.seed })?)
+        Request { split, batch_size, epoch, index, seed: self.config.seed }
     }
 
     /// One update from the next batch.
@@ -346,7 +374,8 @@ impl Trainer {
     /// not helped for a hundred updates in a row; a budget too small. Nothing has changed then.
     pub fn step(&mut self) -> Result<Step> {
         let position = self.position.clone();
-        let batch = self.batch(Split::Train, position.epoch, position.index)?;
+        let request = self.request(Split::Train, position.epoch, position.index);
+        let feed = Feed::new(&*self.task, request)?;
         let mut carry = match position.index {
             0 => Params::new(),
             _ => self.carry.clone(),
@@ -369,7 +398,7 @@ impl Trainer {
             None => Values::Here(at),
         };
         let Trained { loss, totals, unconverged, grads } =
-            self.network.train(values, &batch, &mut carry, dropout)?;
+            self.network.train(values, &feed, &mut carry, dropout)?;
         let first_order = started.elapsed();
         // The first batch of a stream comes with no state: it begins at 0.
         for (name, after) in carry.iter() {
@@ -401,6 +430,10 @@ impl Trainer {
                 let optimizer = &*self.recipe.optimizer;
                 let processed = there.update(optimizer, &mut self.optimizer, &left, factor)?;
                 if processed.verdict == Verdict::Skip {
+                    if self.behind {
+                        there.fetch(&mut self.params, &mut self.optimizer)?;
+                        self.behind = false;
+                    }
                     there.gradients(&left)?
                 } else {
                     let (lr, penalty) = (optimizer.learning_rate() * factor, 0.0);
@@ -411,18 +444,15 @@ impl Trainer {
                 }
             }
         };
-        if done.is_none() {
-            self.fetch()?;
-        }
         let (optimizer, params) = (&mut self.optimizer, &mut self.params);
-        let update = match (done, &mut self.questions) {
-            (Some(done), _) => Ok(done),
-            (None, Some(questions)) => {
+        let update = match (done, &mut self.questions, &feed) {
+            (Some(done), ..) => Ok(done),
+            (None, Some(questions), Feed::Whole(batch)) => {
                 let mut curvature = BatchCurvature {
                     network: &self.network,
                     questions,
                     at: before.0,
-                    batch: &batch,
+                    batch,
                     carry: before.1,
                     dropout_seed: dropout,
                     seed: self.config.seed ^ 0x6b,
@@ -434,7 +464,7 @@ impl Trainer {
                 asked = curvature.spent;
                 update
             }
-            (None, None) => self.recipe.update(&mut grads, optimizer, &self.lr, params, clock),
+            _ => self.recipe.update(&mut grads, optimizer, &self.lr, params, clock),
         };
         self.cost.updates += 1;
         self.cost.first_order += first_order;
@@ -488,12 +518,12 @@ impl Trainer {
         let mut totals = Totals::default();
         let mut carry = Params::new();
         for index in 0..batches.map_or(all, |n| n.min(all)) {
-            let batch = self.batch(split, 0, index)?;
+            let feed = Feed::new(&*self.task, self.request(split, 0, index))?;
             let values = match &self.there {
                 Some(there) => Values::There(there.values()),
                 None => Values::Here(&self.params),
             };
-            totals.add(self.network.evaluate(values, &batch, &mut carry)?);
+            totals.add(self.network.evaluate(values, &feed, &mut carry)?);
         }
         let metric = self.task.spec().metric.from_totals(totals.loss, totals.hits, totals.count);
         Ok(Evaluation { split, metric, loss: totals.loss / totals.count, count: totals.count })

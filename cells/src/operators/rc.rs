@@ -16,12 +16,14 @@
 //! | `W.theta1` … `W.theta3`, or `W.gate.theta1` … | `[N]` | the cell's, else uniform ±π | angles of the diagonals |
 //! | `W.v1`, `W.v2` | `[N]` complex | uniform on ±√(6/(2 + 2N)), each part | reflections |
 //! | `W.pi` | `[N]` indices | a random permutation | `(Π h)_j = h_{pi_j}`; not trained |
+//! | `W.scale` | `[N]` | 1 | only with `scale=true`: `diag(s)` after `D_3` |
 //!
 //! `7N` numbers for each gate. `W` is unitary whatever they are. States are complex.
 //!
-//! **Differs from the paper**: nothing. In the program of the low-rank passthrough networks, which has this network as
-//! a baseline, the Fourier transforms are switched off, `W = D_3 R_2 D_2 Π R_1 D_1`: `fourier=false`. Its trained diagonal
-//! after `D_3`, with a penalty that keeps it at 1, is not here.
+//! **Differs from the paper**: nothing. The program of the low-rank passthrough networks, which has this network as a
+//! baseline, differs in two ways that are options: the Fourier transforms are switched off, `W = D_3 R_2 D_2 Π R_1 D_1`
+//! (`fourier=false`); and a real diagonal after `D_3` is trained (`scale=true`), which a penalty of `5 Σ (s − 1)²` keeps near
+//! 1 (`penalty=l2 l2.lambda=5 l2.target=1 l2.params=*.scale`). With it `W` is unitary only at first.
 
 use std::f64::consts::PI;
 use std::sync::Arc;
@@ -43,13 +45,15 @@ use crate::table::OperatorEntry;
 pub struct Rc {
     /// Whether `F` and `F⁻¹` are there.
     pub fourier: bool,
+    /// Whether a real diagonal is trained after `D_3`.
+    pub scaled: bool,
     /// Whether all of it stays as it begins.
     pub frozen: bool,
 }
 
 impl Default for Rc {
     fn default() -> Rc {
-        Rc { fourier: true, frozen: false }
+        Rc { fourier: true, scaled: false, frozen: false }
     }
 }
 
@@ -64,13 +68,22 @@ pub const RC: OperatorEntry = OperatorEntry {
             doc: "true, or false: without the Fourier transforms, as in the program of the low-rank passthrough networks",
         },
         OptionDoc {
+            key: "scale",
+            default: "false",
+            doc: "true: a real diagonal that begins at 1 is trained after the last, as in the same program; W is then not unitary",
+        },
+        OptionDoc {
             key: "freeze",
             default: "false",
             doc: "keep diagonals and reflections as they begin; true or false",
         },
     ],
     build: |options: &Options<'_>| {
-        Ok(Arc::new(Rc { fourier: options.flag("fourier")?, frozen: options.flag("freeze")? }))
+        Ok(Arc::new(Rc {
+            fourier: options.flag("fourier")?,
+            scaled: options.flag("scale")?,
+            frozen: options.flag("freeze")?,
+        }))
     },
 };
 
@@ -85,10 +98,11 @@ impl RecurrentOperator for Rc {
         }
         let angles = r.init.unwrap_or(Init::Uniform(PI));
         let gates = r.gates.iter().map(|gate| {
-            Ok(Product {
-                fourier: self.fourier,
-                ..Product::declare(&mut ctx.scope(&r.gate_name(gate)), r.n, angles)?
-            })
+            let mut ctx = ctx.scope(&r.gate_name(gate));
+            let product = Product::declare(&mut ctx, r.n, angles)?;
+            let scale =
+                if self.scaled { Some(ctx.real("scale", &[r.n], Init::Constant(1.0))?) } else { None };
+            Ok(Product { fourier: self.fourier, scale, ..product })
         });
         let gates = gates.collect::<Result<_>>()?;
         if self.frozen {
@@ -120,6 +134,7 @@ pub(crate) struct Product {
     pi: Var,
     n: usize,
     fourier: bool,
+    scale: Option<Var>,
 }
 
 impl Product {
@@ -131,7 +146,7 @@ impl Product {
         let v = [v("v1")?, v("v2")?];
         let pi = ctx.with("pi", &[n], DType::I32, |rng| permutation(n, rng))?;
         ctx.freeze("pi");
-        Ok(Product { theta, v, pi, n, fourier: true })
+        Ok(Product { theta, v, pi, n, fourier: true, scale: None })
     }
 
     /// `W h` for every row `h`.
@@ -143,7 +158,11 @@ impl Product {
         let h = self.turned(tape, h, 1)?;
         let h = if self.fourier { ops::ifft(tape, h)? } else { h };
         let h = self.reflected(tape, h, 1)?;
-        self.turned(tape, h, 2) // eq. (1)
+        let h = self.turned(tape, h, 2)?; // eq. (1)
+        match self.scale {
+            Some(scale) => ops::mul(tape, h, scale),
+            None => Ok(h),
+        }
     }
 
     fn turned(&self, tape: &mut Tape, h: Var, j: usize) -> retrograd_engine::Result<Var> {

@@ -8,6 +8,9 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
+/// How files begin.
+pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
+
 /// No array of this kind is larger.
 const LIMIT: u64 = 1 << 31;
 /// No header is longer.
@@ -59,35 +62,7 @@ pub fn read<E: Element>(path: &Path) -> Result<Array<E>> {
 /// truncated, too long.
 pub fn parse<E: Element>(path: &Path, mut source: impl Read, most: u64) -> Result<Array<E>> {
     let fail = |reason: String| Err(Error::data(path, reason));
-    let mut take = |n: u64| {
-        let mut bytes = Vec::new();
-        super::read_up_to(path, &mut source, n, &mut bytes)?;
-        Ok::<_, Error>(bytes)
-    };
-    let start = take(8)?;
-    if start.len() < 8 || !start.starts_with(b"\x93NUMPY") {
-        return fail(format!("begins with {start:02x?}, expected 93 4e 55 4d 50 59 and a version"));
-    }
-    let length = match start[6] {
-        1 => take(2)?,
-        2 => take(4)?,
-        version => return fail(format!("version {version}, expected 1 or 2")),
-    };
-    let length = length.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
-    if !(1..=LONGEST_HEADER).contains(&length) {
-        return fail(format!("a header of {length} bytes, expected 1 to {LONGEST_HEADER}"));
-    }
-    let header = take(length)?;
-    if header.len() as u64 != length {
-        return fail(format!("truncated: {} of {length} bytes of the header", header.len()));
-    }
-    let header = String::from_utf8_lossy(&header).into_owned();
-    let Some(Header { descr, fortran, dims }) = fields(&header) else {
-        return fail(format!(
-            "header {:?} is not a dict of descr, fortran_order and shape",
-            header.trim_end()
-        ));
-    };
+    let (Header { descr, fortran, dims }, _) = header(path, &mut source)?;
     if descr != E::DESCR || fortran {
         let order = if fortran { "Fortran" } else { "C" };
         return fail(format!("elements {descr} in {order} order, expected {} in C order", E::DESCR));
@@ -98,7 +73,7 @@ pub fn parse<E: Element>(path: &Path, mut source: impl Read, most: u64) -> Resul
     let Some(bytes) = bytes else {
         return fail(format!("sizes {dims:?} claim more than the {limit} bytes there can be"));
     };
-    let data = take(bytes + 1)?;
+    let data = take(path, &mut source, bytes + 1)?;
     match (data.len() as u64).cmp(&bytes) {
         std::cmp::Ordering::Less => {
             fail(format!("truncated: sizes {dims:?}, {} of {bytes} bytes", data.len()))
@@ -110,10 +85,48 @@ pub fn parse<E: Element>(path: &Path, mut source: impl Read, most: u64) -> Resul
     }
 }
 
-struct Header {
-    descr: String,
-    fortran: bool,
-    dims: Vec<usize>,
+/// What a file says about its elements.
+pub(crate) struct Header {
+    /// NumPy's name of their type.
+    pub(crate) descr: String,
+    /// Whether the leftmost axis varies fastest.
+    pub(crate) fortran: bool,
+    /// Sizes.
+    pub(crate) dims: Vec<usize>,
+}
+
+/// Reads a header and returns it with its bytes. Errors: another magic or version, a header that is truncated or cannot
+/// be read.
+pub(crate) fn header(path: &Path, source: &mut impl Read) -> Result<(Header, u64)> {
+    let fail = |reason: String| Err(Error::data(path, reason));
+    let start = take(path, source, 8)?;
+    if start.len() < 8 || !start.starts_with(MAGIC) {
+        return fail(format!("begins with {start:02x?}, expected 93 4e 55 4d 50 59 and a version"));
+    }
+    let sizes = match start[6] {
+        1 => take(path, source, 2)?,
+        2 => take(path, source, 4)?,
+        version => return fail(format!("version {version}, expected 1 or 2")),
+    };
+    let length = sizes.iter().rev().fold(0u64, |n, &b| n << 8 | u64::from(b));
+    if !(1..=LONGEST_HEADER).contains(&length) {
+        return fail(format!("a header of {length} bytes, expected 1 to {LONGEST_HEADER}"));
+    }
+    let text = take(path, source, length)?;
+    if text.len() as u64 != length {
+        return fail(format!("truncated: {} of {length} bytes of the header", text.len()));
+    }
+    let text = String::from_utf8_lossy(&text);
+    match fields(&text) {
+        Some(header) => Ok((header, 8 + sizes.len() as u64 + length)),
+        None => fail(format!("header {:?} is not a dict of descr, fortran_order and shape", text.trim_end())),
+    }
+}
+
+fn take(path: &Path, source: &mut impl Read, n: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    super::read_up_to(path, source, n, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// The fields of a dict as NumPy writes it.

@@ -146,6 +146,14 @@ pub(crate) fn small_hapt(folder: &Path) {
     }
 }
 
+/// A recording of 120 steps of 2 channels: step `t` is `t` and `(7 t) mod 11`.
+pub(crate) fn small_series(folder: &Path) {
+    let values = (0..120u16).flat_map(|t| [t as f32, (7 * t % 11) as f32]).flat_map(f32::to_le_bytes);
+    let values: Vec<u8> = values.collect();
+    put(folder, "series.npy", npy("<f4", &[120, 2], &values));
+    put(folder, "series.raw", values);
+}
+
 /// Two people and ten segments of each of the 19 activities.
 pub(crate) fn small_dsa(folder: &Path) {
     for (a, p, s) in (1..=19).flat_map(|a| (1..=2).flat_map(move |p| (1..=10).map(move |s| (a, p, s)))) {
@@ -249,6 +257,7 @@ pub(crate) fn small_data() -> tempfile::TempDir {
     small_cifar(folder.path());
     small_har(folder.path());
     small_hapt(folder.path());
+    small_series(folder.path());
     small_dsa(folder.path());
     small_speech(folder.path());
     small_timit(folder.path());

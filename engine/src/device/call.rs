@@ -62,7 +62,7 @@ impl Emit<'_> {
     pub(super) fn call(&mut self, call: &Call) -> Result<()> {
         let over = call.over;
         match &call.instr {
-            Instr::Pointwise { program, ins, outs, segments, width, real, names } => {
+            Instr::Pointwise { program, ins, outs, segments, width, real, names, .. } => {
                 let recording = recorded(program, *real).ok_or_else(|| {
                     without(names.join("+"), "one of its functions is scalar code of the processor")
                 })?;

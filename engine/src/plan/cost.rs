@@ -23,7 +23,8 @@ pub struct Rates {
     /// Operations a second of one thread in structured kernels that are as efficient as a product; each says how
     /// efficient it is ([`Structured::efficiency`](crate::kernel::Structured::efficiency)).
     pub structured: f64,
-    /// Operations a second of one thread in pointwise chains.
+    /// Additions a second of one thread in pointwise chains; [`Instr::effort`](crate::expr::Instr::effort) says how many
+    /// another operation counts.
     pub pointwise: f64,
     /// Bytes a second that all threads together move to or from memory beyond the caches.
     pub memory: f64,
@@ -46,10 +47,10 @@ impl Rates {
             Isa::Portable => 0.1,
         };
         Rates {
-            product: 90e9 * wide,
-            structured: 90e9 * wide,
-            pointwise: 15e9 * wide,
-            memory: 30e9,
+            product: 150e9 * wide,
+            structured: 150e9 * wide,
+            pointwise: 32e9 * wide,
+            memory: 60e9,
             cache: 1 << 20,
         }
     }
@@ -89,15 +90,15 @@ impl Rates {
     /// by copies; the others in the proportion to products that is typical.
     pub fn measure(isa: Isa, dtype: DType, pool: &Pool) -> Rates {
         let typical = Rates::typical(isa);
-        // A product in a program reaches about two thirds of one that stays in the cache.
-        let product = product_peak(isa, dtype, pool) / pool.threads() as f64 * 0.7;
+        // A product in a program does nearly as well as one that stays in the cache.
+        let product = product_peak(isa, dtype, pool) / pool.threads() as f64 * 0.95;
         let scale = product / typical.product;
         Rates {
             product,
             structured: typical.structured * scale,
             pointwise: typical.pointwise * scale,
             // A record is written and read in short runs, by rows, between the arithmetic.
-            memory: 0.65 * copied(pool),
+            memory: 0.65 * (0..3).map(|_| copied(pool)).fold(0.0, f64::max),
             ..typical
         }
     }
@@ -105,6 +106,10 @@ impl Rates {
     /// Seconds of a thread for the operations of a call.
     fn seconds(&self, call: &Call, flops: f64) -> f64 {
         match &call.instr {
+            // How often it is carried out is in both numbers.
+            Instr::Pointwise { effort, .. } if call.flops > 0.0 => {
+                flops / call.flops * effort / self.pointwise
+            }
             Instr::MatMul { .. } | Instr::RowContract { .. } => flops / self.product,
             Instr::Structured { op, .. } => flops / (self.structured * efficiency(op.as_ref())),
             _ => flops / self.pointwise,

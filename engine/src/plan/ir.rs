@@ -139,6 +139,8 @@ pub(crate) enum Instr {
         width: usize,
         real: DType,
         names: Vec<&'static str>,
+        /// What an entry takes, in additions.
+        effort: f64,
     },
     /// `out = a' b'` with `b` packed.
     MatMul { a: Operand, packed: Operand, out: Operand, flags: MatMul, k: usize, m: usize },

@@ -473,10 +473,13 @@ impl<'a> Lowerer<'a> {
         if outs.is_empty() {
             return Ok(());
         }
-        let program = Arc::new(Compiled::new(&e.finish()));
+        let scalar = e.finish();
+        let element: f64 = scalar.instrs.iter().map(crate::expr::Instr::effort).sum();
+        let effort = element * ty.shape.width() as f64;
+        let program = Arc::new(Compiled::new(&scalar));
         let real = ty.dtype.real();
         let over = self.over(&ty);
-        let instr = Instr::Pointwise { program, ins, outs, segments, width, real, names };
+        let instr = Instr::Pointwise { program, ins, outs, segments, width, real, names, effort };
         calls.push(Call { instr, over, flops });
         Ok(())
     }

@@ -46,10 +46,15 @@ pub(crate) fn shares_calls(rows: usize, s: &ScanItem) -> bool {
         || s.block_rows.is_none() && rows == 1 && s.matrix_bytes >= WORTH_MEETING
 }
 
+/// Rows of a tile, about; and where a thread's cache does not hold the matrix, which every tile reads at every step.
+const ROWS: usize = 32;
+const LARGE_ROWS: usize = 64;
+
 /// Most tiles on a device.
 pub(crate) const MOST_BLOCKS: usize = 1 << 16;
 
-/// Number of tiles the rows are split into (on a device a fixed number of rows a tile; on the processor): about 32 rows a tile, at least two tiles for two threads.
+/// Number of tiles the rows are split into: on a device a fixed number of rows a tile, on the processor at least two tiles
+/// for two threads.
 pub(crate) fn tiles(rows: usize, s: &ScanItem) -> usize {
     if s.mixes_rows || rows < 2 || shares_calls(rows, s) {
         return 1;
@@ -57,7 +62,8 @@ pub(crate) fn tiles(rows: usize, s: &ScanItem) -> usize {
     if let Some(of_block) = s.block_rows {
         return rows.div_ceil(of_block).min(MOST_BLOCKS);
     }
-    rows.div_ceil(32).next_power_of_two().clamp(2, 64).min(rows)
+    let of = if s.matrix_bytes > CACHE { LARGE_ROWS } else { ROWS };
+    rows.div_ceil(of).next_power_of_two().clamp(2, 64).min(rows)
 }
 
 /// First row and number of rows of a tile; sizes differ by at most one.
@@ -69,16 +75,15 @@ pub(crate) fn tile_rows(rows: usize, tiles: usize, tile: usize) -> (usize, usize
 /// Bytes of a chunk's values that should be in the cache together.
 const CACHE: usize = 1 << 20;
 
-/// Steps of a chunk: enough rows to keep the products busy, few enough to stay in the cache, where an adjoint step
-/// has about five values of the size of its states. A matrix that fills the cache alone wants more rows instead: its
-/// gradient is read and written once a chunk. The same for a scan and its adjoint under every plan, because sums over
+/// Steps of a chunk: enough rows to keep the products busy, few enough for their values to stay in the cache. A matrix
+/// that fills the cache alone wants more rows instead: its gradient is read and written once a chunk. The same for a scan and its adjoint under every plan, because sums over
 /// time are formed chunk by chunk.
-pub(crate) fn chunk_steps(rows_of_tile: usize, state_bytes: usize, matrix_bytes: usize) -> usize {
+pub(crate) fn chunk_steps(rows_of_tile: usize, value_bytes: usize, matrix_bytes: usize) -> usize {
     let rows = rows_of_tile.max(1);
     if matrix_bytes > CACHE {
         return (256 / rows).next_power_of_two().clamp(4, 64);
     }
-    let few = CACHE / state_bytes.saturating_mul(rows).saturating_mul(5).max(1);
+    let few = CACHE / value_bytes.saturating_mul(rows).max(1);
     (192 / rows).next_power_of_two().min((few + 1).next_power_of_two() / 2).clamp(4, 64)
 }
 
@@ -370,7 +375,7 @@ impl ScanSlots {
     ) -> Result<ScanSlots> {
         let tiles = tiles(rows, s);
         let of_tile = rows.div_ceil(tiles);
-        let chunk = chunk_steps(of_tile, s.state_bytes, s.matrix_bytes);
+        let chunk = chunk_steps(of_tile, s.value_bytes, s.matrix_bytes);
         let in_pair = |k: usize| match s.role {
             Role::Forward(p) | Role::Adjoint(p) => {
                 outer.pairs[p].walk.is_none() && outer.pairs[p].states.contains_key(&k)
@@ -521,7 +526,7 @@ fn pair_tiles(outer: &Outer, p: usize, rows: usize) -> usize {
 pub(crate) fn pair_chunk(outer: &Outer, rows: usize) -> usize {
     (0..outer.pairs.len())
         .filter_map(|p| recorded(outer, p))
-        .map(|s| chunk_steps(rows.div_ceil(tiles(rows, s)), s.state_bytes, s.matrix_bytes))
+        .map(|s| chunk_steps(rows.div_ceil(tiles(rows, s)), s.value_bytes, s.matrix_bytes))
         .max()
         .unwrap_or(1)
 }
@@ -549,7 +554,7 @@ fn walked(steps: usize, every: usize) -> (Division, Schedule, usize) {
 /// Largest chunk of the scans.
 pub(crate) fn longest_chunk(outer: &Outer, rows: usize) -> usize {
     let of = |item: &Item| match item {
-        Item::Scan(s) => chunk_steps(rows.div_ceil(tiles(rows, s)), s.state_bytes, s.matrix_bytes),
+        Item::Scan(s) => chunk_steps(rows.div_ceil(tiles(rows, s)), s.value_bytes, s.matrix_bytes),
         Item::Call(_) => 1,
     };
     outer.items.iter().map(of).max().unwrap_or(1)

@@ -58,8 +58,8 @@ pub(crate) struct ScanItem {
     pub(crate) mixes_rows: bool,
     /// Rows that a block of a device takes; `None` for threads of the processor.
     pub(crate) block_rows: Option<usize>,
-    /// Bytes of the recorded states of one row (of the scan it is the adjoint of).
-    pub(crate) state_bytes: usize,
+    /// Bytes of one row's values that its adjoint has at once, about (of the scan it is the adjoint of).
+    pub(crate) value_bytes: usize,
     /// Bytes of the largest matrix that its steps multiply by (of the scan it is the adjoint of).
     pub(crate) matrix_bytes: usize,
     pub(crate) label: String,
@@ -674,6 +674,21 @@ fn family_matrix(tape: &Tape, i: u32) -> usize {
     op.step.nodes.iter().map(of).max().unwrap_or(0)
 }
 
+/// About how many bytes of a row's values the adjoint of a step has at once: five of the size of its states, but at least
+/// what its products take and give, which their gradients read at the end of a chunk.
+fn family_values(tape: &Tape, i: u32) -> usize {
+    let Some(op) = scan_of(tape, forward_of(tape, i)) else { return 0 };
+    let states: usize = op.step.ports[..op.step.carries.len()].iter().map(|p| p.ty.entry_bytes()).sum();
+    let of = |node: &Node| match &node.kind {
+        NodeKind::Op(o) if matches!(o.class(), Class::MatMul(_)) && node.ty.shape.lead.has_n() => {
+            op.step.nodes[node.inputs[0].index as usize].ty.entry_bytes() + node.ty.entry_bytes()
+        }
+        _ => 0,
+    };
+    let products: usize = op.step.nodes.iter().map(of).sum();
+    products.max(states.saturating_mul(5))
+}
+
 fn lower_scan(
     tape: &Tape,
     i: u32,
@@ -710,12 +725,8 @@ fn lower_scan(
         add_packs(tape, low, isa, sweep, &node.inputs, &mut packs, calls)?;
     }
     let mut replay = None;
-    let states =
-        |op: &ScanOp| op.step.ports[..op.step.carries.len()].iter().map(|p| p.ty.entry_bytes()).sum();
-    let mut state_bytes: usize = states(op);
-    if let Some((f, pair)) = &d.forward {
+    if let Some((_, pair)) = &d.forward {
         role = Role::Adjoint(pair.pair);
-        state_bytes = states(scan_of(tape, *f).ok_or_else(|| Error::argument("plan", "bug: not a scan"))?);
     }
     if let Some((f, _)) = d.forward.as_ref().filter(|_| op.walk.is_none()) {
         let fop = scan_of(tape, *f).ok_or_else(|| Error::argument("plan", "bug: not a scan"))?;
@@ -791,7 +802,7 @@ fn lower_scan(
         reverse: op.reverse,
         mixes_rows: mixes,
         block_rows: None,
-        state_bytes,
+        value_bytes: family_values(tape, i),
         matrix_bytes: family_matrix(tape, i),
         label: node.label.clone().unwrap_or_else(|| "scan".into()),
         rebuilt: d.rebuilt.clone(),

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::exec::{Arena, Drifts, Frame, Piece, ScanRun, run_piece};
 use crate::meter;
 use crate::params::Params;
-use crate::schedule::{Action, Online};
+use crate::schedule::{Action, Online, advances};
 use crate::storage::Storage;
 use crate::tensor::Tensor;
 
@@ -46,6 +46,17 @@ pub struct Stream {
     pub segment: usize,
     /// States stored at most, that before the first step included.
     pub checkpoints: usize,
+}
+
+/// How a sequence is run whose length is known, though all of it is never in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamPlan {
+    /// Segments and checkpoints.
+    pub stream: Stream,
+    /// Bytes of the arena, the outputs and the two pieces of the source that are held at a time.
+    pub peak_bytes: usize,
+    /// Steps of forward work beyond one pass that records everything.
+    pub extra_forward_steps: u64,
 }
 
 /// What a run over a [`Source`] returns.
@@ -159,6 +170,63 @@ impl Program {
     pub fn stream_bytes(&self, rows: usize, stream: &Stream) -> Result<usize> {
         let outer = self.variants[0].1.streamed()?;
         Ok(self.stream_memory(&outer, rows, stream)?.1.peak_bytes())
+    }
+
+    /// How to run over a [`Source`] of so many steps and rows: within `budget` bytes, those of the pieces included, with as
+    /// few steps of forward work as fit (to 2 %), and of those plans the one with fewest bytes; without a budget, with
+    /// fewest bytes of those that go over no step more than twice. What [`Program::run_stream`] needs beside may not
+    /// exceed the program's own budget.
+    ///
+    /// Errors: as [`Program::run_stream`]; a budget too small, with the smallest that works.
+    pub fn stream_within(&self, steps: usize, rows: usize, budget: Option<usize>) -> Result<StreamPlan> {
+        let outer = self.variants[0].1.streamed()?;
+        let chunk = longest_chunk(&outer, rows);
+        let of_step: usize = (outer.bound.iter())
+            .filter(|(_, ty)| ty.shape.lead.has_t())
+            .map(|(_, ty)| ty.entry_bytes().saturating_mul(if ty.shape.lead.has_n() { rows } else { 1 }))
+            .sum();
+        let planned = |segment: usize, checkpoints: usize| -> Result<StreamPlan> {
+            let stream = Stream { segment, checkpoints };
+            let (segment, memory) = self.stream_memory(&outer, rows, &stream)?;
+            let pieces = segment.min(steps).saturating_mul(of_step).saturating_mul(2);
+            let segments = steps.div_ceil(segment).max(1);
+            Ok(StreamPlan {
+                stream: Stream { segment, checkpoints },
+                peak_bytes: memory.peak_bytes().saturating_add(pieces),
+                extra_forward_steps: if outer.pairs.is_empty() {
+                    0
+                } else {
+                    advances(segments, checkpoints).saturating_mul(segment as u64)
+                },
+            })
+        };
+        let least = planned(chunk, 1)?;
+        if let Some(budget) = budget.filter(|&b| b < least.peak_bytes) {
+            let dominant =
+                super::explain::dominant(&outer, &self.stream_memory(&outer, rows, &least.stream)?.1);
+            return Err(Error::Budget { budget, smallest: least.peak_bytes, dominant });
+        }
+        let rank = |plan: &StreamPlan| {
+            let work = plan.extra_forward_steps as u128 * 50 / steps.max(1) as u128;
+            (if budget.is_some() { work } else { 0 }, plan.peak_bytes)
+        };
+        let mut best: Option<StreamPlan> = budget.map(|_| least);
+        let mut leaf = chunk;
+        loop {
+            let most = steps.div_ceil(leaf).saturating_sub(1).max(1);
+            let (one, two) = (planned(leaf, 1)?.peak_bytes, planned(leaf, 2)?.peak_bytes);
+            let fit = budget.map_or(most, |b| 1 + b.saturating_sub(one) / (two - one).max(1)).min(most);
+            let plan = planned(leaf, fit)?;
+            let fits = budget.is_none_or(|b| plan.peak_bytes <= b);
+            if fits && best.as_ref().is_none_or(|b| rank(&plan) < rank(b)) {
+                best = Some(plan);
+            }
+            if leaf >= steps {
+                break;
+            }
+            leaf = leaf.saturating_mul(2);
+        }
+        best.ok_or_else(|| Error::argument("stream", "bug: no plan"))
     }
 
     /// Steps of a segment, and the memory.

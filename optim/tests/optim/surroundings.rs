@@ -25,10 +25,15 @@ fn zeros_like(params: &Params) -> Params {
 /// Gradients of every penalty against central differences of its value, component by component.
 #[test]
 fn penalty_gradients() -> Result<()> {
-    let penalties: [&dyn Penalty; 2] =
-        [&SoftUnitary::new(0.3, Select::patterns("*W")), &L2 { lambda: 0.3, select: Select::patterns("*W") }];
-    for penalty in penalties {
-        for dtype in [DType::F64, DType::C64] {
+    let near = |target| L2 { lambda: 0.3, target, select: Select::patterns("*W") };
+    let both = &[DType::F64, DType::C64][..];
+    let penalties: [(&dyn Penalty, &[DType]); 3] = [
+        (&SoftUnitary::new(0.3, Select::patterns("*W")), both),
+        (&near(0.0), both),
+        (&near(0.7), &both[..1]),
+    ];
+    for (penalty, dtypes) in penalties {
+        for &dtype in dtypes {
             for dims in [&[3, 3][..], &[4, 2], &[2, 5], &[9, 6], &[2, 3, 2], &[1, 1]] {
                 let params = one("a.W", matrix(dtype, dims));
                 let mut grads = zeros_like(&params);
@@ -48,6 +53,26 @@ fn penalty_gradients() -> Result<()> {
             }
         }
     }
+    Ok(())
+}
+
+/// `λ Σ (θ − c)²` by its numbers; nothing that a complex parameter could be near, and no gradient touched then.
+#[test]
+fn parameters_are_drawn_to_a_number() -> Result<()> {
+    let penalty = L2 { lambda: 5.0, target: 1.0, select: Select::patterns("*.scale") };
+    let params = one("W.scale", Tensor::from_slice([3], &[1.0f64, 1.5, 0.0])?);
+    let mut grads = zeros_like(&params);
+    assert_eq!(penalty.penalty(&params, &mut grads)?, 6.25);
+    assert_eq!(grads.require("W.scale")?.as_slice::<f64>()?, [0.0, 5.0, -10.0]);
+    let params = one("W.scale", Tensor::zeros(DType::C64, [2])?);
+    let mut grads = zeros_like(&params);
+    let refused = penalty.penalty(&params, &mut grads).unwrap_err().to_string();
+    assert_eq!(refused, "l2 with target 1: parameter `W.scale`: expected real, got c64");
+    assert_eq!(grads, zeros_like(&params));
+    let endless = L2 { target: f64::INFINITY, ..L2::default() };
+    assert!(
+        endless.validate().unwrap_err().to_string().contains("setting `target`, expected a finite number")
+    );
     Ok(())
 }
 
@@ -206,7 +231,7 @@ fn every_error() -> Result<()> {
 fn recipe_in_order() -> Result<()> {
     let mut recipe = Recipe::new(build("sgd", &["lr=1"])?);
     recipe.schedule = Box::new(StepDecay { every: 1, gamma: 0.5, ..StepDecay::default() });
-    recipe.penalties.push(Box::new(L2 { lambda: 0.5, select: Select::all() }));
+    recipe.penalties.push(Box::new(L2 { lambda: 0.5, ..L2::default() }));
     recipe.gradients.clip = Clip::Value { limit: 2.0, except: Select::patterns("") };
     recipe.constraints.push(Box::new(MaxNorm::new(3.5, Select::all())));
     let mut params = one("W", Tensor::from_slice([1, 1], &[-4.0f64])?);

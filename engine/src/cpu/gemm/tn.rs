@@ -8,7 +8,7 @@ use crate::cpu::real::{Kernel, Real};
 use crate::cpu::simd::Vector;
 
 /// Most rows of `a` and `b` taken together; their packed columns stay in the L1 cache.
-const ROWS: usize = 96;
+const ROWS: usize = 128;
 /// The same where the result is larger than [`LARGE`] bytes: it is read and written for every such block of rows, and
 /// comes from further away than the packed columns.
 const LARGE_ROWS: usize = 256;
@@ -313,11 +313,13 @@ unsafe fn pack_a<R: Copy>(
         unsafe {
             // Lengths known here are copied by whole words.
             match tall {
-                6 => pack_columns::<R, 6>(to, walk, rows),
-                4 => pack_columns::<R, 4>(to, walk, rows),
-                3 => pack_columns::<R, 3>(to, walk, rows),
-                2 => pack_columns::<R, 2>(to, walk, rows),
-                _ => pack_columns::<R, 1>(to, walk, rows),
+                // Eight are one vector; the two too many lie in the row, and the next group or row replaces them.
+                6 if i + 8 <= m => pack_columns::<R, 6, 8>(to, walk, rows),
+                6 => pack_columns::<R, 6, 6>(to, walk, rows),
+                4 => pack_columns::<R, 4, 4>(to, walk, rows),
+                3 => pack_columns::<R, 3, 3>(to, walk, rows),
+                2 => pack_columns::<R, 2, 2>(to, walk, rows),
+                _ => pack_columns::<R, 1, 1>(to, walk, rows),
             }
             to = to.add(rows * tall);
         }
@@ -325,16 +327,16 @@ unsafe fn pack_a<R: Copy>(
     }
 }
 
-/// `N` columns, row after row.
+/// `N` columns, row after row, copied `M` at a time.
 ///
 /// # Safety
 ///
-/// The walk has `rows` more rows of `N`; `to` has room for all.
+/// The walk has `rows` more rows of `M`; `to` has room for all rows of `N` and `M - N` elements more.
 #[inline(always)]
-unsafe fn pack_columns<R: Copy, const N: usize>(to: *mut R, mut walk: Walk<R>, rows: usize) {
+unsafe fn pack_columns<R: Copy, const N: usize, const M: usize>(to: *mut R, mut walk: Walk<R>, rows: usize) {
     for r in 0..rows {
         // SAFETY: the caller's word.
-        unsafe { std::ptr::copy_nonoverlapping(walk.next(), to.add(r * N), N) }
+        unsafe { std::ptr::copy_nonoverlapping(walk.next(), to.add(r * N), M) }
     }
 }
 

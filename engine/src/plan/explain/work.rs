@@ -24,7 +24,7 @@ impl Cut {
     pub(crate) fn new(s: &ScanItem, rows: usize) -> Cut {
         let tiles = tiles(rows, s);
         let tile_rows = rows.div_ceil(tiles);
-        Cut { tiles, tile_rows, chunk: chunk_steps(tile_rows, s.state_bytes, s.matrix_bytes) }
+        Cut { tiles, tile_rows, chunk: chunk_steps(tile_rows, s.value_bytes, s.matrix_bytes) }
     }
 }
 

@@ -1,6 +1,9 @@
 //! From recorded operations to AVX-512 code: a loop over rows, in it one over the vectors of a row, in it the
 //! operations in their order, and all stores after the last of them.
 //!
+//! Each operation waits for the one before it, and the processor looks ahead no further than some two vectors' worth of
+//! them. So two vectors are worked on in turns, where there are registers for both.
+//!
 //! Registers: values are loaded where they are first read and stay until they are needed elsewhere; then the one
 //! whose next reader is farthest goes, to memory if it cannot be had again from an operand or a constant. Constants
 //! are read from memory, spread over a vector by the instruction that reads them; those read most get the
@@ -28,8 +31,10 @@ pub(super) const WHOLE_BYTES: usize = 1;
 pub(super) const LAST_LANES: usize = 2;
 /// Byte of the first row to begin at; where a guard stopped.
 pub(super) const OFFSET: usize = 3;
+/// Byte of a row before which two whole vectors begin.
+pub(super) const PAIR_BYTES: usize = 4;
 /// The first rows of operands and results; then, as many, bytes from row to row.
-pub(super) const POINTERS: usize = 4;
+pub(super) const POINTERS: usize = 5;
 
 /// Machine code and what it needs.
 pub(super) struct Assembled {
@@ -83,13 +88,82 @@ const MASKS: usize = 6;
 
 /// The code, or none for a program that it has no means for.
 pub(super) fn assemble(job: &Job<'_>) -> Option<Assembled> {
-    // Once to see which registers are left over, once to give them to constants.
-    let first = Assembler::new(job, &[]).whole()?;
+    // Once to see how many vectors at once there are registers for and which are left over, once to give those to
+    // constants.
+    let one = Assembler::new(job, false, &[]).whole()?;
+    let two = Assembler::new(job, true, &[]).whole().filter(|two| two.spills == 0);
+    let (pairs, first) = match two {
+        Some(two) => (true, two),
+        None => (false, one),
+    };
     let free = if first.spills > 0 { 0 } else { ZMM - first.most_registers };
-    let mut constants: Vec<(usize, Id)> = first.constant_reads.iter().map(|(&id, &n)| (n, id)).collect();
-    constants.sort_unstable_by_key(|&(n, id)| (std::cmp::Reverse(n), id));
-    let fixed: Vec<Id> = constants.iter().take(free).map(|&(_, id)| id).collect();
-    Assembler::new(job, &fixed).whole()?.finish()
+    let mut constants: Vec<(usize, u64)> = first.constant_reads.iter().map(|(&bits, &n)| (n, bits)).collect();
+    constants.sort_unstable_by_key(|&(n, bits)| (std::cmp::Reverse(n), bits));
+    let fixed: Vec<u64> = constants.iter().take(free).map(|&(_, bits)| bits).collect();
+    Assembler::new(job, pairs, &fixed).whole()?.finish()
+}
+
+/// What is done in one round of a loop: the operations over one vector, or over several, each in turn.
+struct Body {
+    nodes: Vec<Node>,
+    /// By node: how many vectors ahead of the column its operand lies.
+    ahead: Vec<usize>,
+    /// Where each node is read, as positions among the nodes; the stores follow.
+    uses: Vec<Vec<u32>>,
+    /// Results, their values, and how many vectors ahead of the column they go.
+    stores: Vec<(u16, Id, usize)>,
+}
+
+impl Body {
+    /// What a store or a guard needs, in order.
+    fn new(job: &Job<'_>, vectors: usize) -> Body {
+        let recorded = &job.recording.nodes;
+        let mut needed = vec![false; recorded.len()];
+        for &(_, id) in &job.recording.stores {
+            needed[id as usize] = true;
+        }
+        for (id, node) in recorded.iter().enumerate().rev() {
+            needed[id] |= node.prim == Prim::Guard;
+            if needed[id] {
+                node.args().iter().for_each(|&a| needed[a as usize] = true);
+            }
+        }
+        let mut body = Body { nodes: Vec::new(), ahead: Vec::new(), uses: Vec::new(), stores: Vec::new() };
+        // By vector and recorded node; what is the same for all vectors is there once.
+        let mut here: Vec<Vec<Id>> = vec![vec![0; recorded.len()]; vectors];
+        for id in (0..recorded.len()).filter(|&id| needed[id]) {
+            let node = recorded[id];
+            let same = match node.prim {
+                Prim::Constant(_) => true,
+                Prim::In(i) => job.scalars >> i & 1 == 1,
+                _ => node.args().iter().all(|&a| here[0][a as usize] == here[vectors - 1][a as usize]),
+            };
+            for v in 0..vectors {
+                if v > 0 && (same || vectors == 1) {
+                    here[v][id] = here[0][id];
+                    continue;
+                }
+                let next = body.nodes.len();
+                let mut args = [0; 3];
+                for (to, &a) in args.iter_mut().zip(node.args()) {
+                    *to = here[v][a as usize];
+                    body.uses[*to as usize].push(next as u32);
+                }
+                here[v][id] = next as Id;
+                body.nodes.push(Node { prim: node.prim, args });
+                body.ahead.push(v);
+                body.uses.push(Vec::new());
+            }
+        }
+        for &(slot, id) in &job.recording.stores {
+            for (v, here) in here.iter().enumerate() {
+                let at = body.nodes.len() + body.stores.len();
+                body.uses[here[id as usize] as usize].push(at as u32);
+                body.stores.push((slot, here[id as usize], v));
+            }
+        }
+        body
+    }
 }
 
 /// An instruction's last operand.
@@ -102,6 +176,8 @@ enum Operand {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Label {
     Row,
+    Pair,
+    Odd,
     Column,
     Last,
     RowEnd,
@@ -118,18 +194,18 @@ struct Assembler<'a> {
     constants: Vec<u64>,
     constant_slot: HashMap<u64, usize>,
     /// How often code reads each constant from memory.
-    constant_reads: HashMap<Id, usize>,
+    constant_reads: HashMap<u64, usize>,
     /// Constants with a register of their own, and which.
-    fixed: Vec<(Id, usize)>,
-    /// Nodes that a store or a guard needs, in order.
-    order: Vec<Id>,
-    /// Where each node is read, as positions in `order`; the stores follow.
-    uses: Vec<Vec<u32>>,
+    fixed: Vec<(u64, usize)>,
+    /// Whether there is a loop over two vectors at once.
+    pairs: bool,
     spills: usize,
     most_registers: usize,
     // Of one body:
+    body: Body,
     /// Whether it is the one for the last, partial vector of a row.
     last: bool,
+    spilled: usize,
     at: u32,
     register_of: Vec<Option<usize>>,
     mask_of: Vec<Option<usize>>,
@@ -140,26 +216,7 @@ struct Assembler<'a> {
 }
 
 impl<'a> Assembler<'a> {
-    fn new(job: &'a Job<'a>, fixed: &[Id]) -> Assembler<'a> {
-        let nodes = &job.recording.nodes;
-        let mut needed = vec![false; nodes.len()];
-        for &(_, id) in &job.recording.stores {
-            needed[id as usize] = true;
-        }
-        for (id, node) in nodes.iter().enumerate().rev() {
-            needed[id] |= node.prim == Prim::Guard;
-            if needed[id] {
-                node.args().iter().for_each(|&a| needed[a as usize] = true);
-            }
-        }
-        let order: Vec<Id> = (0..nodes.len() as Id).filter(|&id| needed[id as usize]).collect();
-        let mut uses = vec![Vec::new(); nodes.len()];
-        for (at, &id) in order.iter().enumerate() {
-            nodes[id as usize].args().iter().for_each(|&a| uses[a as usize].push(at as u32));
-        }
-        for (k, &(_, id)) in job.recording.stores.iter().enumerate() {
-            uses[id as usize].push((order.len() + k) as u32);
-        }
+    fn new(job: &'a Job<'a>, pairs: bool, fixed: &[u64]) -> Assembler<'a> {
         Assembler {
             job,
             codes: Codes { double: job.double },
@@ -169,16 +226,17 @@ impl<'a> Assembler<'a> {
             constants: Vec::new(),
             constant_slot: HashMap::new(),
             constant_reads: HashMap::new(),
-            fixed: fixed.iter().enumerate().map(|(i, &id)| (id, ZMM - 1 - i)).collect(),
-            order,
-            uses,
+            fixed: fixed.iter().enumerate().map(|(i, &bits)| (bits, ZMM - 1 - i)).collect(),
+            pairs,
             spills: 0,
             most_registers: 0,
+            body: Body::new(job, 1),
             last: false,
+            spilled: 0,
             at: 0,
-            register_of: vec![None; nodes.len()],
-            mask_of: vec![None; nodes.len()],
-            spill_of: vec![None; nodes.len()],
+            register_of: Vec::new(),
+            mask_of: Vec::new(),
+            spill_of: Vec::new(),
             held: [None; ZMM],
             pinned: 0,
             masks: [false; MASKS],
@@ -194,14 +252,26 @@ impl<'a> Assembler<'a> {
         for (i, &r) in ROW_POINTERS[..pointers].iter().enumerate() {
             self.emit(Instruction::with2(Code::Mov_r64_rm64, r, word(POINTERS + i)).ok()?);
         }
-        for (id, register) in self.fixed.clone() {
-            let from = self.constant(id)?;
+        for (bits, register) in self.fixed.clone() {
+            let from = self.constant(bits);
             self.emit(Instruction::with2(self.codes.broadcast(), zmm(register), plain(from)).ok()?);
         }
         self.emit(Instruction::with2(Code::VEX_Kmovw_kr_km16, TAIL_MASK, word(LAST_LANES)).ok()?);
         self.emit(Instruction::with2(Code::Mov_r64_rm64, COLUMN, word(OFFSET)).ok()?);
 
         self.label(Label::Row);
+        if self.pairs {
+            self.emit(Instruction::with2(Code::Cmp_r64_rm64, COLUMN, word(PAIR_BYTES)).ok()?);
+            self.branch(Code::Jae_rel32_64, Label::Odd)?;
+            self.label(Label::Pair);
+            let one = std::mem::replace(&mut self.body, Body::new(self.job, 2));
+            self.body(false)?;
+            self.body = one;
+            self.emit(Instruction::with2(Code::Add_rm64_imm32, COLUMN, 2 * VECTOR as i32).ok()?);
+            self.emit(Instruction::with2(Code::Cmp_r64_rm64, COLUMN, word(PAIR_BYTES)).ok()?);
+            self.branch(Code::Jb_rel32_64, Label::Pair)?;
+            self.label(Label::Odd);
+        }
         self.emit(Instruction::with2(Code::Cmp_r64_rm64, COLUMN, word(WHOLE_BYTES)).ok()?);
         self.branch(Code::Jae_rel32_64, Label::Last)?;
         self.label(Label::Column);
@@ -277,31 +347,38 @@ impl<'a> Assembler<'a> {
     }
 
     fn node(&self, id: Id) -> Node {
-        self.job.recording.nodes[id as usize]
+        self.body.nodes[id as usize]
     }
 
-    /// The operations over one vector and the stores of what they make.
+    /// The operations of the body and the stores of what they make.
     fn body(&mut self, last: bool) -> Option<()> {
         self.last = last;
+        self.spilled = 0;
+        let nodes = self.body.nodes.len();
         for table in [&mut self.register_of, &mut self.mask_of, &mut self.spill_of] {
-            table.fill(None);
+            table.clear();
+            table.resize(nodes, None);
         }
         self.held = [None; ZMM];
         self.masks = [false; MASKS];
-        for &(id, register) in &self.fixed {
-            self.register_of[id as usize] = Some(register);
-            self.held[register] = Some(id);
+        for (id, node) in self.body.nodes.iter().enumerate() {
+            let Prim::Constant(bits) = node.prim else { continue };
+            if let Some(&(_, register)) = self.fixed.iter().find(|&&(fixed, _)| fixed == bits) {
+                self.register_of[id] = Some(register);
+                self.held[register] = Some(id as Id);
+            }
         }
-        for at in 0..self.order.len() {
-            self.at = at as u32;
+        for id in 0..nodes {
+            self.at = id as u32;
             self.pinned = 0;
-            self.operation(self.order[at])?;
+            self.operation(id as Id)?;
         }
-        for (k, &(slot, id)) in self.job.recording.stores.iter().enumerate() {
-            self.at = (self.order.len() + k) as u32;
+        for k in 0..self.body.stores.len() {
+            let (slot, id, ahead) = self.body.stores[k];
+            self.at = (nodes + k) as u32;
             self.pinned = 0;
             let from = self.register(id)?;
-            let to = self.pointer(self.job.loads + usize::from(slot), true)?;
+            let to = self.pointer(self.job.loads + usize::from(slot), Some(ahead))?;
             let past = self.job.streams >> slot & 1 == 1 && !last;
             let code = if past { self.codes.store_past() } else { self.codes.store() };
             let mut store = Instruction::with2(code, to, from).ok()?;
@@ -477,16 +554,16 @@ impl<'a> Assembler<'a> {
 
     /// Whether no instruction after this one reads the value.
     fn dies(&self, id: Id) -> bool {
-        self.uses[id as usize].last().is_none_or(|&at| at <= self.at)
+        self.body.uses[id as usize].last().is_none_or(|&at| at <= self.at)
     }
 
     fn next_use(&self, id: Id) -> u32 {
-        let uses = &self.uses[id as usize];
+        let uses = &self.body.uses[id as usize];
         uses.get(uses.partition_point(|&at| at < self.at)).copied().unwrap_or(u32::MAX)
     }
 
     fn is_fixed(&self, id: Id) -> bool {
-        self.fixed.iter().any(|&(fixed, _)| fixed == id)
+        matches!(self.node(id).prim, Prim::Constant(bits) if self.fixed.iter().any(|&(fixed, _)| fixed == bits))
     }
 
     /// Whether an instruction would rather read it from memory than have it loaded.
@@ -496,7 +573,7 @@ impl<'a> Assembler<'a> {
         }
         match self.node(id).prim {
             Prim::Constant(_) => true,
-            Prim::In(i) => self.scalar(i) || (!self.last && self.uses[id as usize].len() == 1),
+            Prim::In(i) => self.scalar(i) || (!self.last && self.body.uses[id as usize].len() == 1),
             _ => self.dies(id),
         }
     }
@@ -511,8 +588,8 @@ impl<'a> Assembler<'a> {
             return Some(Operand::Register(self.register(id)?));
         }
         Some(Operand::Memory(match self.node(id).prim {
-            Prim::Constant(_) => self.constant(id)?,
-            Prim::In(i) => self.pointer(usize::from(i), !self.scalar(i))?,
+            Prim::Constant(bits) => self.constant(bits),
+            Prim::In(i) => self.input(id, i)?,
             _ => spill(self.spill_of[id as usize]?),
         }))
     }
@@ -525,17 +602,14 @@ impl<'a> Assembler<'a> {
         }
         let to = self.fresh(id)?;
         let mut load = match self.node(id).prim {
-            Prim::Constant(_) => {
-                let from = self.constant(id)?;
-                Instruction::with2(self.codes.broadcast(), to, plain(from)).ok()?
-            }
-            Prim::In(i) if self.scalar(i) => {
-                let from = self.pointer(usize::from(i), false)?;
+            Prim::Constant(bits) => {
+                let from = self.constant(bits);
                 Instruction::with2(self.codes.broadcast(), to, plain(from)).ok()?
             }
             Prim::In(i) => {
-                let from = self.pointer(usize::from(i), true)?;
-                Instruction::with2(self.codes.load(), to, from).ok()?
+                let from = self.input(id, i)?;
+                let code = if self.scalar(i) { self.codes.broadcast() } else { self.codes.load() };
+                Instruction::with2(code, to, plain(from)).ok()?
             }
             _ => {
                 let from = spill(self.spill_of[id as usize]?);
@@ -563,9 +637,10 @@ impl<'a> Assembler<'a> {
                     .max_by_key(|&(_, v)| self.next_use(v))?;
                 let again = matches!(self.node(victim).prim, Prim::In(_) | Prim::Constant(_));
                 if !again && self.spill_of[victim as usize].is_none() {
-                    self.spill_of[victim as usize] = Some(self.spills);
-                    let to = spill(self.spills);
-                    self.spills += 1;
+                    self.spill_of[victim as usize] = Some(self.spilled);
+                    let to = spill(self.spilled);
+                    self.spilled += 1;
+                    self.spills = self.spills.max(self.spilled);
                     self.emit(Instruction::with2(self.codes.store(), to, zmm(r)).ok()?);
                 }
                 self.register_of[victim as usize] = None;
@@ -597,20 +672,25 @@ impl<'a> Assembler<'a> {
     }
 
     /// Where a constant lies, to be spread by the instruction that reads it.
-    fn constant(&mut self, id: Id) -> Option<MemoryOperand> {
-        let Prim::Constant(bits) = self.node(id).prim else { return None };
-        *self.constant_reads.entry(id).or_default() += 1;
+    fn constant(&mut self, bits: u64) -> MemoryOperand {
+        *self.constant_reads.entry(bits).or_default() += 1;
         let next = self.constants.len();
         let slot = *self.constant_slot.entry(bits).or_insert(next);
         if slot == next {
             self.constants.push(bits);
         }
         let element = if self.job.double { 8 } else { 4 };
-        Some(memory(CONSTANTS, Register::None, slot * element, true))
+        memory(CONSTANTS, Register::None, slot * element, true)
     }
 
-    /// Where operand or result `i` lies: at the vector's column, or one value for the row.
-    fn pointer(&mut self, i: usize, column: bool) -> Option<MemoryOperand> {
+    /// Where the operand `i` that a node stands for lies.
+    fn input(&mut self, id: Id, i: u16) -> Option<MemoryOperand> {
+        let ahead = (!self.scalar(i)).then_some(self.body.ahead[id as usize]);
+        self.pointer(usize::from(i), ahead)
+    }
+
+    /// Where operand or result `i` lies: so many vectors ahead of the column, or one value for the row.
+    fn pointer(&mut self, i: usize, ahead: Option<usize>) -> Option<MemoryOperand> {
         let base = match ROW_POINTERS.get(i) {
             Some(&r) => r,
             None => {
@@ -618,7 +698,10 @@ impl<'a> Assembler<'a> {
                 TEMPORARY
             }
         };
-        Some(memory(base, if column { COLUMN } else { Register::None }, 0, !column))
+        Some(match ahead {
+            Some(vectors) => memory(base, COLUMN, VECTOR * vectors, false),
+            None => memory(base, Register::None, 0, true),
+        })
     }
 }
 

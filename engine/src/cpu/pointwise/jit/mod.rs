@@ -22,7 +22,9 @@ pub(in crate::cpu) use super::record::{Recording, record};
 use super::{BLOCK, In, Out};
 use crate::cpu::isa::Isa;
 use crate::cpu::real::Real;
-use assemble::{Assembled, Job, LAST_LANES, OFFSET, POINTERS, ROWS_LEFT, VECTOR, WHOLE_BYTES, assemble};
+use assemble::{
+    Assembled, Job, LAST_LANES, OFFSET, PAIR_BYTES, POINTERS, ROWS_LEFT, VECTOR, WHOLE_BYTES, assemble,
+};
 
 /// Environment variable; `off` leaves programs to the loops over blocks.
 const JIT_VARIABLE: &str = "RETROGRAD_JIT";
@@ -203,6 +205,7 @@ unsafe fn run_machine<R: Real>(
     loop {
         table[ROWS_LEFT] = (rows - row) as u64;
         table[WHOLE_BYTES] = (width / lanes * VECTOR) as u64;
+        table[PAIR_BYTES] = table[WHOLE_BYTES].saturating_sub(VECTOR as u64);
         table[LAST_LANES] = (1 << (width % lanes)) - 1;
         table[OFFSET] = (column * element) as u64;
         let operands = ins.iter().map(|i| (i.ptr, i.row_stride));
