@@ -95,6 +95,7 @@ impl Device for Gpu {
     }
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<(), EngineError> {
+        self.written.fetch_add(bytes.len() as u64, Relaxed);
         self.driver.write(address, bytes).map_err(|e| self.failed(e))
     }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use bytemuck::Pod;
 
 use crate::device::Loaded;
-use crate::driver::{Arg, Description, Driver, Grid, Kernel};
+use crate::driver::{Arg, Counts, Description, Driver, Grid, Kernel};
 use crate::emulator::Emulator;
 use crate::error::{Error, Result};
 
@@ -18,18 +18,25 @@ pub struct Gpu {
     pub(crate) driver: Arc<dyn Driver>,
     /// Bytes of buffers that are alive.
     used: Arc<AtomicU64>,
+    /// Bytes that programs copied to it.
+    pub(crate) written: Arc<AtomicU64>,
     /// What programs of the engine have loaded.
     pub(crate) loaded: Arc<Loaded>,
 }
 
 impl Gpu {
     fn of(driver: Arc<dyn Driver>) -> Gpu {
-        Gpu { driver, used: Arc::default(), loaded: Arc::default() }
+        Gpu { driver, used: Arc::default(), written: Arc::default(), loaded: Arc::default() }
     }
 
     /// Bytes of this device's buffers that are alive, counted here.
     pub fn used_bytes(&self) -> u64 {
         self.used.load(Relaxed)
+    }
+
+    /// Bytes that programs of the engine have copied to it so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.written.load(Relaxed)
     }
 
     /// A place on the device. Errors: out of memory.
@@ -73,7 +80,12 @@ impl Gpu {
 
     /// PTX instructions that all threads of the emulated device have executed; `None` on a real one.
     pub fn instructions(&self) -> Option<u64> {
-        self.driver.instructions()
+        self.counts().map(|counts| counts.instructions)
+    }
+
+    /// What kernels have done on the emulated device; `None` on a real one.
+    pub fn counts(&self) -> Option<Counts> {
+        self.driver.counts()
     }
 
     /// What the device is.

@@ -111,32 +111,38 @@
 //! every budget and from run to run, and the planned peak to the byte. The tests of the kernels compare states and every
 //! gradient of every kernel with the CPU engine's in double precision, run each twice for equal bits, and hold the PTX to
 //! the hash of its sources; `cuda/kernels/check` compiles it again and assembles it for three generations of chips. It
-//! does the same with what the engine writes for every cell (on 2026-11-30: 64 programs of 1870 kernels for sm_80, sm_90 and
-//! sm_100, at most 128 registers, between 38 and 56 of the kernels with a few bytes spilled).
+//! does the same with what the engine writes for every cell (on 2026-11-30: 68 programs of 2054 kernels of 256 threads, at
+//! most 216 registers; 57 of the kernels spill on sm_80, 22 on sm_90 and on sm_100).
 //!
 //! # What has never run on a device
 //!
-//! **All of it.** No figure of speed is known, neither of the kernels nor of programs. The tests that want a device are ignored, with that reason;
-//! `cuda/device-check` runs them where there is one. What only a device can show: that a driver loads the PTX, that the
-//! forwarded calls of a driver newer than the bindings (CUDA 11.4) behave, that errors of a kernel arrive as
-//! [`Error::Fault`], and how fast it is.
+//! **All of it.** No figure of speed is known, neither of the kernels nor of programs. The tests that want a device are
+//! ignored, with that reason; `cuda/device-check` runs them where there is one. What only a device can show: that a driver
+//! loads the PTX, that the forwarded calls of a driver newer than the bindings (CUDA 11.4) behave, that errors of a kernel
+//! arrive as [`Error::Fault`], and how fast it is.
 //!
 //! # What is not here yet
 //!
-//! *Of programs.* Powers with exponents that are values (`pow`), a rounded stash, streams and profiles are the
-//! processor's: an error when the program is made names what does not run. Each element of a result is computed by one
-//! thread in a fixed order: sums over all rows and steps outside a scan (a bias's gradient, a loss) are therefore chains,
-//! and so are reductions within a row, which is right but slow where they are long. Products read their matrix through the
-//! caches, four rows at a time: no shared memory, no tensor cores, nothing spread over several blocks. An FFT is a product
-//! with the matrix of roots. A scatter of gradients into a table looks at every index for every element of the table.
-//! Bound values are copied to the device at every run. The engine's estimates of time, by which it chooses among plans
-//! that fit a budget, are those of the processor. The updates of an optimizer run on the processor.
+//! *Of programs.* A rounded stash, states that are walked back, streams and profiles are the processor's: an error when the
+//! program is made names what does not run. Reductions within a row are chains of one thread, which is right but slow where
+//! they are long. Products outside of loops have four rows and four columns a thread and read through the caches, without
+//! tensor cores. Matrices of a loop that do not fit into the shared memory of one block (227 KiB on an H100: an LSTM of more
+//! than 120 states in single precision) are read through the caches at every step; nothing is spread over several blocks,
+//! and the states themselves go through the device's memory. An FFT whose length is no power of two, or whose row does not
+//! fit, is a product with the matrix of roots. A scatter of gradients into a table looks at every index for every element of
+//! the table. The engine's estimates of time, by which it chooses among plans that fit a budget, are those of the processor,
+//! as if it had as many threads as a device may have blocks.
+//!
+//! *Of training.* Parameters, gradients and the optimizer's state stay on the device where the optimizer treats every
+//! component alike (`sgd`, `rmsprop`, `adam`, `adamw`), gradients are clipped by their norm or not at all, and there are
+//! neither penalties nor constraints nor noise; otherwise updates run on the processor, and what they change is copied.
+//! Inputs are copied through two halves of pinned memory without waiting, on the stream of the kernels, so behind them.
 //!
 //! *Of the kernels.* No tensor cores, no double precision, no peepholes, no reset after the product; no full matrix that is
 //! spread over several blocks (an H of more than about 230 for one gate is read through the caches); no checkpoints inside
 //! a sequence.
 //!
-//! *Of both.* No graphs, and copies wait.
+//! *Of both.* No graphs. A failure is given to the kernels that were launched since the device was last waited for.
 //!
 //! # How to add a kernel
 //!

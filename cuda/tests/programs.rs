@@ -6,6 +6,7 @@ mod on_device;
 
 use on_device::{compare, numbers, sum_all};
 use retrograd_engine::core_ops::add;
+use retrograd_engine::device::{Left, Resident};
 use retrograd_engine::{
     DType, Error, Params, Program, RunOptions, Scan, Shape, Stash, Tape, Tensor, Var, grad, matmul,
 };
@@ -86,6 +87,144 @@ fn a_scan_and_its_adjoint() {
     }
 }
 
+/// Sums over many steps and rows go in parts: of products, of values, of values at every step, of the rows of a table, of
+/// what blocks form in phases.
+#[test]
+fn sums_in_parts() {
+    let _alone = on_device::alone();
+    // Few rows and many; a number of entries that is no multiple of the parts.
+    for (dtype, steps, rows) in [(DType::F64, 23, 17), (DType::C32, 2, 99)] {
+        let mut tape = Tape::new();
+        let x = tape.input("x", dtype, Shape::sequence([5])).unwrap();
+        let w = tape.param("w", dtype, [5, 6]).unwrap();
+        let b = tape.param("b", dtype, [6]).unwrap();
+        let factors = [tape.param("f0", dtype, [2, 2]).unwrap(), tape.param("f1", dtype, [3, 3]).unwrap()];
+        let table = tape.param("table", dtype, [4, 6]).unwrap();
+        let symbols = tape.input("symbols", DType::I32, Shape::sequence([])).unwrap();
+        let y = matmul(&mut tape, x, w).unwrap();
+        let y = add(&mut tape, y, b).unwrap();
+        let y = ops::kron_apply(&mut tape, y, &factors).unwrap();
+        let looked = ops::gather(&mut tape, table, symbols).unwrap();
+        let y = ops::mul(&mut tape, y, looked).unwrap();
+        let y = ops::tanh(&mut tape, y).unwrap();
+        let of_steps = retrograd_engine::core_ops::sum_rows(&mut tape, y).unwrap();
+        let of_rows = retrograd_engine::core_ops::sum_steps(&mut tape, y).unwrap();
+        let square = ops::abs2(&mut tape, y).unwrap();
+        let loss = sum_all(&mut tape, square).unwrap();
+        let bars = grad(&mut tape, loss, &[w, b, factors[0], factors[1], table]).unwrap();
+        let mut values = Params::new();
+        values.insert("x", numbers(dtype, &[steps, rows, 5], 1));
+        values.insert("w", numbers(dtype, &[5, 6], 2));
+        values.insert("b", numbers(dtype, &[6], 3));
+        values.insert("f0", numbers(dtype, &[2, 2], 4));
+        values.insert("f1", numbers(dtype, &[3, 3], 5));
+        values.insert("table", numbers(dtype, &[4, 6], 6));
+        let symbols: Vec<i32> = (0..steps * rows).map(|i| (i * 7 % 11 % 4) as i32).collect();
+        values.insert("symbols", Tensor::from_slice([steps, rows], &symbols).unwrap());
+        let outputs: Vec<Var> = [of_steps, of_rows, loss].into_iter().chain(bars).collect();
+        compare(&format!("{dtype}"), &tape, &outputs, &values, (steps, rows), 300.0);
+        let plan = Program::new(&tape, &outputs, on_device::on(&on_device::device(), None)).unwrap();
+        let text = plan.plan(steps, rows).unwrap().explain();
+        assert!(text.contains(" parts"), "{text}");
+    }
+}
+
+/// Loops read matrices and leave values in shared memory where it is large enough, and otherwise in that of the device: with
+/// the same bits.
+#[test]
+fn with_little_shared_memory() {
+    let _alone = on_device::alone();
+    if on_device::REAL.load(std::sync::atomic::Ordering::Relaxed) {
+        return;
+    }
+    for dtype in [DType::F32, DType::C64] {
+        let mut tape = Tape::new();
+        let x = tape.input("x", dtype, Shape::sequence([6])).unwrap();
+        let w = tape.param("w", dtype, [6, 6]).unwrap();
+        let h0 = tape.param("h0", dtype, [6]).unwrap();
+        let (h, ()) = retrograd_engine::scan(&mut tape, h0, x, |tape, h, x| {
+            let wh = matmul(tape, h, w)?;
+            let y = add(tape, wh, x)?;
+            Ok((ops::tanh(tape, y)?, ()))
+        })
+        .unwrap();
+        let square = ops::abs2(&mut tape, h).unwrap();
+        let loss = sum_all(&mut tape, square).unwrap();
+        let outputs: Vec<Var> =
+            std::iter::once(loss).chain(grad(&mut tape, loss, &[w, h0]).unwrap()).collect();
+        let mut values = Params::new();
+        values.insert("x", numbers(dtype, &[3, 5, 6], 1));
+        values.insert("w", numbers(dtype, &[6, 6], 2));
+        values.insert("h0", numbers(dtype, &[6], 3));
+        let run = |gpu: retrograd_cuda::Gpu| {
+            let device: std::sync::Arc<dyn retrograd_engine::device::Device> =
+                std::sync::Arc::new(gpu.clone());
+            let mut program = Program::new(&tape, &outputs, on_device::on(&device, None)).unwrap();
+            (program.run(&[&values]).unwrap(), gpu.counts().unwrap().shared_accesses)
+        };
+        let (all, used) = run(retrograd_cuda::Gpu::emulated());
+        let (none, unused) = run(retrograd_cuda::Gpu::emulated_with(32));
+        assert!(all.iter().zip(&none).all(|(a, b)| a.bit_eq(b)), "{dtype}");
+        assert!(used > 0 && unused == 0, "{dtype}: {used} and {unused} accesses of shared memory");
+    }
+}
+
+/// Values without steps and rows are copied once, and again when they have changed; a program reads those that are on the
+/// device where they are, and leaves its last outputs there.
+#[test]
+fn values_that_stay() {
+    let _alone = on_device::alone();
+    let gpu = retrograd_cuda::Gpu::emulated();
+    let device: std::sync::Arc<dyn retrograd_engine::device::Device> = std::sync::Arc::new(gpu.clone());
+    for dtype in [DType::F32, DType::C64] {
+        let mut tape = Tape::new();
+        let x = tape.input("x", dtype, Shape::rows([3])).unwrap();
+        let w = tape.param("w", dtype, [3, 2]).unwrap();
+        let y = matmul(&mut tape, x, w).unwrap();
+        let square = ops::abs2(&mut tape, y).unwrap();
+        let loss = sum_all(&mut tape, square).unwrap();
+        let w_bar = grad(&mut tape, loss, &[w]).unwrap()[0];
+        let mut program = Program::new(&tape, &[loss, w_bar], on_device::on(&device, None)).unwrap();
+        let mut here = Program::new(&tape, &[loss, w_bar], RunOptions::default()).unwrap();
+        let mut params = Params::new();
+        params.insert("w", numbers(dtype, &[3, 2], 1));
+        let mut batch = Params::new();
+        batch.insert("x", numbers(dtype, &[4, 3], 2));
+        let batch_bytes = (12 * dtype.size()) as u64;
+        let first = program.run(&[&params, &batch]).unwrap();
+        for changed in [false, true, false] {
+            if changed {
+                let w = params.get_mut("w").unwrap();
+                let half = numbers(dtype, &[3, 2], 3);
+                w.fill_with(|i| half.get(i));
+            }
+            let before = gpu.written_bytes();
+            let out = program.run(&[&params, &batch]).unwrap();
+            let expected = batch_bytes + if changed { (6 * dtype.size()) as u64 } else { 0 };
+            assert_eq!(gpu.written_bytes() - before, expected, "{dtype}, changed {changed}");
+            assert_eq!(program.last_peak_bytes(), program.plan(1, 4).unwrap().peak_bytes());
+            let found = here.run(&[&params, &batch]).unwrap();
+            assert!(out.iter().zip(&found).all(|(a, b)| on_device::ratio(a, b) < 30.0));
+            if !changed {
+                let held = Resident::of(&device, &params).unwrap();
+                let (mut read, left) = program.run_with(&held, &[&batch], 1).unwrap();
+                assert!(matches!(left[..], [Left::At(array)] if array.len == 6 && array.dtype == dtype));
+                read.push(program.run(&[&params, &batch]).unwrap().remove(1));
+                assert!(read.iter().zip(&out).all(|(a, b)| a.bit_eq(b)));
+                assert!(held.get("w").unwrap().bit_eq(params.require("w").unwrap()));
+                // Its own copy has gone meanwhile.
+                program.run(&[&params, &batch]).unwrap();
+            }
+        }
+        assert_eq!(first.len(), 2);
+        let other = Resident::of(&device, &batch).unwrap();
+        assert!(
+            matches!(program.run_with(&other, &[&params], 2), Err(Error::Binding { name, .. }) if name == "x")
+        );
+        assert!(matches!(program.run_with(&other, &[&params], 0), Err(Error::Binding { .. })));
+    }
+}
+
 /// What does not run there is said when the program is made; a budget and a memory too small are named as ever.
 #[test]
 fn what_does_not_run_is_named() {
@@ -93,14 +232,8 @@ fn what_does_not_run_is_named() {
     let device = on_device::device();
     let mut tape = Tape::new();
     let x = tape.input("x", DType::F64, Shape::rows([4])).unwrap();
-    let p = tape.param("p", DType::F64, [4]).unwrap();
-    let power = ops::pow(&mut tape, x, p).unwrap();
     let sum = sum_all(&mut tape, x).unwrap();
     let made = |outputs: &[Var], options: RunOptions| Program::new(&tape, outputs, options);
-    match made(&[power], on_device::on(&device, None)) {
-        Err(Error::NoDeviceKernel { op, .. }) => assert!(op.contains("pow"), "{op}"),
-        other => panic!("{other:?}"),
-    }
     let rounded = RunOptions { stash: Stash::Bf16, ..on_device::on(&device, None) };
     assert!(matches!(made(&[sum], rounded), Err(Error::NoDeviceKernel { .. })));
     let mut values = Params::new();
@@ -122,4 +255,13 @@ fn what_does_not_run_is_named() {
         Err(Error::OutOfMemory { what, .. }) => assert!(what.contains("emulated device"), "{what}"),
         other => panic!("{:?}", other.map(|o| o.len())),
     }
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn all_of_it_on_a_device() {
+    on_device::REAL.store(true, std::sync::atomic::Ordering::Relaxed);
+    calls_without_a_loop();
+    a_scan_and_its_adjoint();
+    sums_in_parts();
 }

@@ -183,6 +183,11 @@ impl Tensor {
         self.len() * self.dtype.size()
     }
 
+    /// What holds the elements: another one once they have changed.
+    pub(crate) fn storage(&self) -> &Arc<Storage> {
+        &self.storage
+    }
+
     fn check<E: Element>(&self) -> Result<()> {
         if E::DTYPE == self.dtype {
             return Ok(());

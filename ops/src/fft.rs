@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use num_complex::Complex;
 use retrograd_engine::cpu::{Isa, Real};
-use retrograd_engine::device::{Building, Code, DeviceKernel, Entry, Piece, Type, Value};
+use retrograd_engine::device::{Building, Code, DeviceKernel, Entry, Op as Machine, Piece, Type, Value};
 use retrograd_engine::expr::Unary;
 use retrograd_engine::kernel::{Args, Structured};
 use retrograd_engine::op::{Class, Cotangents, Io};
@@ -165,31 +165,124 @@ impl Structured for Transform {
     }
 }
 
+/// Numbers of shared memory that butterflies of a row may take; beyond, a line is multiplied by the matrix of roots.
+const MOST_SHARED: usize = 24 << 10;
+
+/// Stages of butterflies for lines of a power of two, half of the roots and the row in shared memory.
+fn stages(x: &Entry) -> Option<usize> {
+    let n = x.line();
+    let fits = n + 2 * x.width() <= MOST_SHARED;
+    (n >= 4 && n.is_power_of_two() && fits).then(|| n.ilog2() as usize)
+}
+
 impl DeviceKernel for Transform {
     fn phases(&self, inputs: &[Entry], output: &Entry) -> Vec<usize> {
         let n = inputs[0].line();
-        vec![n, output.width()]
+        match stages(&inputs[0]) {
+            // Roots, the row by reversed bits, butterflies.
+            Some(stages) => {
+                let butterflies = std::iter::repeat_n(output.width() / 2, stages);
+                [n / 2, output.width()].into_iter().chain(butterflies).collect()
+            }
+            None => vec![n, output.width()],
+        }
     }
 
     fn shared(&self, inputs: &[Entry], _: &Entry) -> usize {
-        2 * inputs[0].dims.last().copied().unwrap_or(1)
+        let n = inputs[0].line();
+        match stages(&inputs[0]) {
+            Some(_) => n + 2 * inputs[0].width(),
+            None => 2 * n,
+        }
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, phase: usize, piece: Value) {
         let n = k.inputs[0].line();
-        if phase == 0 {
-            // The roots of one, in double precision before they are rounded.
-            let ty = k.ty();
-            let angle = k.code().convert(piece, Type::F64);
-            let angle = k.code().mul(angle, Code::real(Type::F64, std::f64::consts::TAU / n as f64));
-            for (plane, op) in [Unary::Cos, Unary::Sin].into_iter().enumerate() {
-                let value = k.unary(op, angle);
-                let value = k.code().convert(value, ty);
-                let at = k.code().add(piece, plane * n);
-                k.store_shared(at, value);
-            }
-            return;
+        match (stages(&k.inputs[0]), phase) {
+            (Some(_), 0) => roots(k, piece, n / 2),
+            (Some(stages), 1) => reversed(k, piece, stages),
+            (Some(stages), _) => self.butterfly(k, piece, phase - 2, stages),
+            (None, 0) => roots(k, piece, n),
+            (None, _) => self.product(k, piece),
         }
+    }
+}
+
+/// Root number `piece` of the first `count` ones, in double precision before it is rounded.
+fn roots(k: &mut Piece<'_, '_>, piece: Value, count: usize) {
+    let (n, ty) = (k.inputs[0].line(), k.ty());
+    let angle = k.code().convert(piece, Type::F64);
+    let angle = k.code().mul(angle, Code::real(Type::F64, std::f64::consts::TAU / n as f64));
+    for (plane, op) in [Unary::Cos, Unary::Sin].into_iter().enumerate() {
+        let value = k.unary(op, angle);
+        let value = k.code().convert(value, ty);
+        let at = k.code().add(piece, plane * count);
+        k.store_shared(at, value);
+    }
+}
+
+/// Element `piece` of the row, to where its bits read backwards say.
+fn reversed(k: &mut Piece<'_, '_>, piece: Value, stages: usize) {
+    let (n, width) = (k.inputs[0].line(), k.inputs[0].width());
+    let own = k.code().rem(piece, n);
+    let line = k.code().sub(piece, own);
+    let mut to = line;
+    for bit in 0..stages {
+        let from = k.code().op(Machine::Shr, Type::Int, &[own, Value::from(bit)]);
+        let from = k.code().op(Machine::And, Type::Int, &[from, Value::Int(1)]);
+        let weight = k.code().mul(from, 1usize << (stages - 1 - bit));
+        to = k.code().add(to, weight);
+    }
+    for plane in 0..2 {
+        let x = k.input(0, plane, piece);
+        let at = k.code().add(to, n + plane * width);
+        k.store_shared(at, x);
+    }
+}
+
+impl Transform {
+    /// Butterfly `piece` of a stage; those of the last one write the result.
+    fn butterfly(&self, k: &mut Piece<'_, '_>, piece: Value, stage: usize, stages: usize) {
+        let (n, width, half) = (k.inputs[0].line(), k.inputs[0].width(), 1usize << stage);
+        // Pairs `half` apart, in groups of `half` pairs; each line is a whole number of groups.
+        let (group, own) = (k.code().div(piece, half), k.code().rem(piece, half));
+        let start = k.code().mul(group, 2 * half);
+        let first = k.code().add(start, own);
+        let second = k.code().add(first, half);
+        let root = k.code().mul(own, n / 2 / half);
+        let c = k.shared(root);
+        let at = k.code().add(root, n / 2);
+        let s = k.shared(at);
+        // The root is c ∓ i s.
+        let s = if self.direction == FftDirection::Forward { k.code().neg(s) } else { s };
+        let read = |k: &mut Piece<'_, '_>, at: Value, plane: usize| {
+            let at = k.code().add(at, n + plane * width);
+            k.shared(at)
+        };
+        let (a, b) = ([0, 1].map(|plane| read(k, first, plane)), [0, 1].map(|plane| read(k, second, plane)));
+        let minus = k.code().neg(s);
+        let re = k.code().mul(c, b[0]);
+        let re = k.code().fma(minus, b[1], re);
+        let im = k.code().mul(c, b[1]);
+        let im = k.code().fma(s, b[0], im);
+        let scale = k.number(1.0 / (n as f64).sqrt());
+        for (plane, turned) in [re, im].into_iter().enumerate() {
+            let (sum, rest) = (k.code().add(a[plane], turned), k.code().sub(a[plane], turned));
+            for (at, value) in [(first, sum), (second, rest)] {
+                if stage + 1 == stages {
+                    let value = k.code().mul(scale, value);
+                    k.store(plane, at, value);
+                } else {
+                    let at = k.code().add(at, n + plane * width);
+                    k.store_shared(at, value);
+                }
+            }
+        }
+    }
+
+    /// Element `piece` as a row of the matrix of roots times its line.
+    fn product(&self, k: &mut Piece<'_, '_>, piece: Value) {
+        let n = k.inputs[0].line();
         let (row, own) = (k.code().div(piece, n), k.code().rem(piece, n));
         let base = k.code().mul(row, n);
         let zero = k.number(0.0);

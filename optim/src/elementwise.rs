@@ -1,8 +1,11 @@
-//! Updates that treat every real component alike: one slice of numbers at a time, `f32` or `f64`.
+//! Updates that treat every real component alike: what happens to one is said once, and runs on the processor and on
+//! devices.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 
 use num_traits::Float;
+use retrograd_engine::device::{Code, Op, Type, Value};
 use retrograd_engine::{DType, Element, Params, Tensor};
 
 use crate::error::{Error, Result};
@@ -57,27 +60,172 @@ pub(crate) fn not_differentiable(name: &str, got: DType) -> Error {
     Error::Mismatch { what, expected: "f32, f64, c32 or c64".into(), got: got.to_string() }
 }
 
-/// The slots of one parameter during an update.
-pub struct Slots<'a, R> {
-    name: &'a str,
-    slots: Vec<(&'static str, &'a mut [R])>,
+/// Arithmetic on real components: on the processor's numbers, or written down for a device. Every operation is rounded
+/// once, so both give the same bits.
+pub trait Arith {
+    /// A number.
+    type Number: Copy;
+    /// The nearest number.
+    fn number(&mut self, x: f64) -> Self::Number;
+    /// `a + b`.
+    fn add(&mut self, a: Self::Number, b: Self::Number) -> Self::Number;
+    /// `a − b`.
+    fn sub(&mut self, a: Self::Number, b: Self::Number) -> Self::Number;
+    /// `a b`.
+    fn mul(&mut self, a: Self::Number, b: Self::Number) -> Self::Number;
+    /// `a / b`.
+    fn div(&mut self, a: Self::Number, b: Self::Number) -> Self::Number;
+    /// `√a`.
+    fn sqrt(&mut self, a: Self::Number) -> Self::Number;
+    /// `a` where it is larger, else `b`.
+    fn larger(&mut self, a: Self::Number, b: Self::Number) -> Self::Number;
+    /// `zero` where `x` is 0, else `other`.
+    fn at_zero(&mut self, x: Self::Number, zero: Self::Number, other: Self::Number) -> Self::Number;
 }
 
-impl<'a, R> Slots<'a, R> {
-    /// The components of the slot `suffix`. Errors: no such slot, or taken before.
-    pub fn take(&mut self, suffix: &'static str) -> Result<&'a mut [R]> {
-        let at = self.slots.iter().position(|(s, _)| *s == suffix);
-        let at =
-            at.ok_or_else(|| Error::Missing { what: format!("optimiser state `{}/{suffix}`", self.name) })?;
-        Ok(self.slots.swap_remove(at).1)
+/// The processor's numbers.
+struct Host<R>(PhantomData<R>);
+
+impl<R: Real> Arith for Host<R> {
+    type Number = R;
+    #[inline(always)]
+    fn number(&mut self, x: f64) -> R {
+        R::of(x)
+    }
+    #[inline(always)]
+    fn add(&mut self, a: R, b: R) -> R {
+        a + b
+    }
+    #[inline(always)]
+    fn sub(&mut self, a: R, b: R) -> R {
+        a - b
+    }
+    #[inline(always)]
+    fn mul(&mut self, a: R, b: R) -> R {
+        a * b
+    }
+    #[inline(always)]
+    fn div(&mut self, a: R, b: R) -> R {
+        a / b
+    }
+    #[inline(always)]
+    fn sqrt(&mut self, a: R) -> R {
+        a.sqrt()
+    }
+    #[inline(always)]
+    fn larger(&mut self, a: R, b: R) -> R {
+        if a > b { a } else { b }
+    }
+    #[inline(always)]
+    fn at_zero(&mut self, x: R, zero: R, other: R) -> R {
+        if x == R::zero() { zero } else { other }
     }
 }
 
-/// What one update does to one parameter, component by component. Complex numbers come as pairs of reals, so a
-/// second moment is kept per real component.
+/// The kernel of a device, in numbers of one type.
+struct Written<'c> {
+    code: &'c mut Code,
+    ty: Type,
+}
+
+impl Arith for Written<'_> {
+    type Number = Value;
+    fn number(&mut self, x: f64) -> Value {
+        Code::real(self.ty, x)
+    }
+    fn add(&mut self, a: Value, b: Value) -> Value {
+        self.code.op(Op::Add, self.ty, &[a, b])
+    }
+    fn sub(&mut self, a: Value, b: Value) -> Value {
+        self.code.op(Op::Sub, self.ty, &[a, b])
+    }
+    fn mul(&mut self, a: Value, b: Value) -> Value {
+        self.code.op(Op::Mul, self.ty, &[a, b])
+    }
+    fn div(&mut self, a: Value, b: Value) -> Value {
+        self.code.op(Op::Div, self.ty, &[a, b])
+    }
+    fn sqrt(&mut self, a: Value) -> Value {
+        self.code.op(Op::Sqrt, self.ty, &[a])
+    }
+    fn larger(&mut self, a: Value, b: Value) -> Value {
+        let larger = self.code.lt(b, a);
+        self.code.select(larger, a, b)
+    }
+    fn at_zero(&mut self, x: Value, zero: Value, other: Value) -> Value {
+        let nothing = Code::real(self.ty, 0.0);
+        let is = self.code.eq(x, nothing);
+        self.code.select(is, zero, other)
+    }
+}
+
+/// Most numbers that the components of an update share.
+pub const SHARED: usize = 8;
+/// Most slots of a parameter.
+pub const MOST_SLOTS: usize = 4;
+
+/// One real component of a parameter during an update.
+pub struct Component<'s, N> {
+    /// The parameter.
+    pub p: N,
+    /// Its gradient.
+    pub g: N,
+    /// The slots, in the order in which the optimiser declares them; what they hold afterwards is kept.
+    pub slots: &'s mut [N],
+}
+
+/// What one update does to one component of a parameter; it says so once, for the processor and for devices. Complex
+/// numbers come as two components, so a second moment is kept per real component.
 pub trait Rule {
-    /// Moves `p` along the gradient `g` of the same length, with the slots that the optimiser declared.
-    fn apply<R: Real>(&self, p: &mut [R], g: &[R], slots: Slots<'_, R>) -> Result<()>;
+    /// Numbers of this update that all components share, as rates: what changes from update to update.
+    fn numbers(&self) -> [f64; SHARED];
+
+    /// The parameter afterwards. `n`: [`Rule::numbers`], rounded to the component's type. Which operations it asks for
+    /// depends on the configuration alone.
+    fn apply<A: Arith>(&self, a: &mut A, n: &[A::Number; SHARED], c: Component<'_, A::Number>) -> A::Number;
+}
+
+/// A [`Rule`] as kernels are made of it.
+pub trait Elementwise {
+    /// [`Rule::numbers`].
+    fn numbers(&self) -> [f64; SHARED];
+    /// Writes [`Rule::apply`] in numbers of a type.
+    fn write(&self, code: &mut Code, ty: Type, n: &[Value; SHARED], c: Component<'_, Value>) -> Value;
+}
+
+impl<T: Rule> Elementwise for T {
+    fn numbers(&self) -> [f64; SHARED] {
+        Rule::numbers(self)
+    }
+    fn write(&self, code: &mut Code, ty: Type, n: &[Value; SHARED], c: Component<'_, Value>) -> Value {
+        self.apply(&mut Written { code, ty }, n, c)
+    }
+}
+
+/// One parameter on the processor.
+fn run<R: Real>(rule: &impl Rule, p: &mut [R], g: &[R], slots: Vec<&mut [R]>) {
+    // As many slots as there are, known when it is compiled: so that the loop is one over registers.
+    fn of<R: Real, const K: usize>(rule: &impl Rule, p: &mut [R], g: &[R], mut slots: [&mut [R]; K]) {
+        let n = rule.numbers().map(R::of);
+        let len = p.len().min(g.len()).min(slots.iter().map(|s| s.len()).min().unwrap_or(usize::MAX));
+        let (p, g) = (&mut p[..len], &g[..len]);
+        let slots = slots.each_mut().map(|s| &mut s[..len]);
+        for i in 0..len {
+            let mut mine: [R; K] = std::array::from_fn(|k| slots[k][i]);
+            let c = Component { p: p[i], g: g[i], slots: &mut mine };
+            p[i] = rule.apply(&mut Host(PhantomData), &n, c);
+            for k in 0..K {
+                slots[k][i] = mine[k];
+            }
+        }
+    }
+    match slots.len() {
+        0 => of::<R, 0>(rule, p, g, []),
+        1 => slots.try_into().map_or((), |slots| of::<R, 1>(rule, p, g, slots)),
+        2 => slots.try_into().map_or((), |slots| of::<R, 2>(rule, p, g, slots)),
+        3 => slots.try_into().map_or((), |slots| of::<R, 3>(rule, p, g, slots)),
+        _ => slots.try_into().map_or((), |slots| of::<R, MOST_SLOTS>(rule, p, g, slots)),
+    }
 }
 
 /// Applies `rule` to every parameter that has a gradient, and counts the step.
@@ -105,11 +253,12 @@ pub fn for_each(
         let Some(grad) = grads.get(name) else { continue };
         let mut mine = Vec::with_capacity(slots.len());
         for slot in slots {
-            mine.extend(tensors.remove(slot_name(name, slot).as_str()).map(|t| (slot.suffix, t)));
+            mine.extend(tensors.remove(slot_name(name, slot).as_str()));
         }
         with_real!(param, name, R => {
-            let slots = mine.into_iter().map(|(s, t)| Ok((s, t.components_mut::<R>()?))).collect::<Result<_>>()?;
-            rule.apply::<R>(param.components_mut()?, grad.components()?, Slots { name, slots })
+            let slots = mine.into_iter().map(|t| Ok(t.components_mut::<R>()?)).collect::<Result<_>>()?;
+            run::<R>(rule, param.components_mut()?, grad.components()?, slots);
+            Ok::<_, Error>(())
         })?;
     }
     state.count_step();

@@ -7,7 +7,7 @@
 //! - [`LrSchedule`]: the factor on the rate; [`ReduceOnPlateau`] looks at the validation metric.
 //! - [`Penalty`] (a term of the loss in the parameters, as KRU's [`SoftUnitary`]) and [`Constraint`] (a set the
 //!   parameters must stay in).
-//! - [`Recipe`]: all of them, in order.
+//! - [`Recipe`]: all of them, in order. [`DeviceUpdate`]: updates where the parameters are on a device.
 //!
 //! Complex parameters are pairs of reals: gradients are ∂L/∂x + i ∂L/∂y for z = x + iy, a step subtracts them
 //! without conjugation, and there is one second moment per real component.
@@ -38,7 +38,7 @@
 //!
 //! ```
 //! use retrograd_engine::{Params, Tensor};
-//! use retrograd_optim::elementwise::{Real, Rule, Slots, for_each};
+//! use retrograd_optim::elementwise::{Arith, Component, Elementwise, Rule, SHARED, for_each};
 //! use retrograd_optim::{Entry, OptionSpec, Optimizer, Range, Result, Settings, Slot, State, scaled_lr};
 //!
 //! /// Sign descent: `m ← μ m + (1−μ) g`, `θ ← θ − η sign(m)`.
@@ -68,6 +68,10 @@
 //!         let rule = Step { lr: scaled_lr(self, lr_scale)?, momentum: self.momentum };
 //!         for_each(&self.slots(), grads, state, params, &rule)
 //!     }
+//!     // The same on a device.
+//!     fn elementwise(&self, _: u64, lr_scale: f64) -> Result<Option<Box<dyn Elementwise + '_>>> {
+//!         Ok(Some(Box::new(Step { lr: scaled_lr(self, lr_scale)?, momentum: self.momentum })))
+//!     }
 //! }
 //!
 //! struct Step {
@@ -76,13 +80,20 @@
 //! }
 //!
 //! impl Rule for Step {
-//!     fn apply<R: Real>(&self, p: &mut [R], g: &[R], mut slots: Slots<'_, R>) -> Result<()> {
-//!         let (lr, mu, rest) = (R::of(self.lr), R::of(self.momentum), R::of(1.0 - self.momentum));
-//!         for ((p, &g), m) in p.iter_mut().zip(g).zip(slots.take("m")?) {
-//!             *m = mu * *m + rest * g;
-//!             *p = *p - lr * m.signum();
-//!         }
-//!         Ok(())
+//!     fn numbers(&self) -> [f64; SHARED] {
+//!         [self.lr, self.momentum, 1.0 - self.momentum, 0.0, 0.0, 0.0, 0.0, 0.0]
+//!     }
+//!     fn apply<A: Arith>(&self, a: &mut A, n: &[A::Number; SHARED], c: Component<'_, A::Number>) -> A::Number {
+//!         let ([lr, mu, rest, ..], [m]) = (*n, c.slots) else { return c.p };
+//!         let (before, now) = (a.mul(mu, *m), a.mul(rest, c.g));
+//!         *m = a.add(before, now);
+//!         let zero = a.number(0.0);
+//!         let other = a.sub(zero, *m);
+//!         let size = a.larger(*m, other);
+//!         let sign = a.div(*m, size);
+//!         let sign = a.at_zero(size, zero, sign);
+//!         let step = a.mul(lr, sign);
+//!         a.sub(c.p, step)
 //!     }
 //! }
 //!
@@ -114,6 +125,7 @@
 #![forbid(unsafe_code)]
 
 mod constraint;
+mod device;
 mod divided;
 pub mod elementwise;
 mod error;
@@ -129,6 +141,7 @@ mod state;
 mod table;
 
 pub use constraint::{Constraint, Support};
+pub use device::DeviceUpdate;
 pub use divided::Divided;
 pub use error::{Error, Result};
 pub use gradients::{

@@ -2,7 +2,7 @@
 
 use retrograd_engine::{Params, Tensor};
 
-use crate::elementwise::{check_slots, not_differentiable, slot_name, with_real};
+use crate::elementwise::{Elementwise, check_slots, not_differentiable, slot_name, with_real};
 use crate::error::{Error, Result};
 use crate::kfac::{Curvature, Structure, Wanted};
 use crate::settings::{Range, Settings};
@@ -56,6 +56,14 @@ pub trait Optimizer: Send + Sync {
     /// the schedule). Errors: a factor that is negative or not finite; a gradient or a state tensor that is
     /// missing, belongs to nothing, or has another type or sizes. After an error nothing has changed.
     fn update(&self, grads: &Params, state: &mut State, params: &mut Params, lr_scale: f64) -> Result<()>;
+
+    /// What update number `step`, counted from 1, does to every real component alike, so that a device can do it
+    /// ([`DeviceUpdate`](crate::DeviceUpdate)); `None` if it is no such optimiser. Errors: a factor that is negative or
+    /// not finite.
+    fn elementwise(&self, step: u64, lr_scale: f64) -> Result<Option<Box<dyn Elementwise + '_>>> {
+        let _ = (step, lr_scale);
+        Ok(None)
+    }
 
     /// Learns what the parameters do in their network, before [`Optimizer::init`]. Only optimisers that use curvature
     /// look.

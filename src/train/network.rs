@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use retrograd_cells::{Mode, Model, ModelSpec, Recorded, StateSlot};
 use retrograd_datasets::{At, Batch, Loss, Pieces, Request, Task};
+use retrograd_engine::device::{Left, Resident};
 use retrograd_engine::{Params, Plan, Program, RunOptions, StreamPlan, Tensor, grad};
 
 use crate::run::{Error, Result};
@@ -59,6 +60,14 @@ struct Compiled {
     /// Whether the number of steps that were not solved is an output.
     unconverged: bool,
     states: Vec<StateSlot>,
+    /// Outputs before the gradients; the states are the last of them.
+    before_gradients: usize,
+}
+
+impl Compiled {
+    fn states_at(&self) -> usize {
+        self.before_gradients.saturating_sub(self.states.len())
+    }
 }
 
 /// Sums over scored positions.
@@ -81,6 +90,19 @@ impl Totals {
     }
 }
 
+/// Parameters: here, or on the device that programs run on.
+#[derive(Clone, Copy)]
+pub(super) enum Values<'a> {
+    Here(&'a Params),
+    There(&'a Resident),
+}
+
+/// Gradients of the parameters that are trained: here, or on the device until the next batch.
+pub(super) enum Gradients {
+    Here(Params),
+    There(Vec<Left>),
+}
+
 /// What a training batch gave.
 pub(super) struct Trained {
     /// Mean loss of a position.
@@ -89,8 +111,8 @@ pub(super) struct Trained {
     pub(super) totals: Totals,
     /// Rows and steps whose inner equation was not solved, of networks that solve one.
     pub(super) unconverged: Option<f64>,
-    /// Gradients of the parameters that are trained.
-    pub(super) grads: Params,
+    /// Gradients, where the parameters were.
+    pub(super) grads: Gradients,
 }
 
 /// Programs of a network, its state from batch to batch, and what they take.
@@ -165,7 +187,7 @@ impl Network {
     /// Loss and gradients of a batch; the state goes on from `carry` and is left there.
     pub(super) fn train(
         &mut self,
-        params: &Params,
+        params: Values<'_>,
         feed: &Feed<'_>,
         carry: &mut Params,
         dropout_seed: i32,
@@ -173,7 +195,8 @@ impl Network {
         let form = self.form_of(feed, true);
         let mut beside = Params::new();
         beside.insert("dropout_seed", Tensor::scalar(dropout_seed));
-        let mut out = self.run(form, params, &beside, feed, carry)?.into_iter();
+        let (out, left) = self.run(form, params, &beside, feed, carry)?;
+        let mut out = out.into_iter();
         let mut next = |wanted: bool| -> Result<f64> {
             match wanted.then(|| out.next()).flatten() {
                 Some(tensor) => Ok(tensor.item()?),
@@ -185,19 +208,22 @@ impl Network {
         let (loss, hits) = (next(true)? * self.loss_scale, next(hits)?);
         let unconverged = if unconverged { Some(next(true)?) } else { None };
         let count = feed.count(self.at);
-        let grads = self.trainable.iter().cloned().zip(out).collect();
+        let grads = match params {
+            Values::Here(_) => Gradients::Here(self.trainable.iter().cloned().zip(out).collect()),
+            Values::There(_) => Gradients::There(left),
+        };
         Ok(Trained { loss, totals: Totals { loss: loss * count, hits, count }, unconverged, grads })
     }
 
     /// Sums over a batch; the state goes on from `carry` and is left there.
     pub(super) fn evaluate(
         &mut self,
-        params: &Params,
+        params: Values<'_>,
         feed: &Feed<'_>,
         carry: &mut Params,
     ) -> Result<Totals> {
         let form = self.form_of(feed, false);
-        let out = self.run(form, params, &Params::new(), feed, carry)?;
+        let (out, _) = self.run(form, params, &Params::new(), feed, carry)?;
         let item = |i: usize| out.get(i).map_or(Ok(0.0), Tensor::item);
         let count = feed.count(self.at);
         Ok(Totals { loss: item(0)? * self.loss_scale, hits: item(1)?, count })
@@ -252,34 +278,48 @@ impl Network {
         Ok(inputs)
     }
 
-    /// Outputs but the states, which go into `carry`.
+    /// Outputs but the states, which go into `carry`; gradients stay on the device with the parameters.
     fn run(
         &mut self,
         form: Form,
-        params: &Params,
+        params: Values<'_>,
         beside: &Params,
         feed: &Feed<'_>,
         carry: &mut Params,
-    ) -> Result<Vec<Tensor>> {
+    ) -> Result<(Vec<Tensor>, Vec<Left>)> {
         let rows = feed.rows();
         for slot in &self.compiled(form)?.states {
             if carry.get(&slot.input).is_none() {
                 carry.insert(slot.input.clone(), Tensor::zeros(slot.dtype, [rows, slot.width])?);
             }
         }
-        let shared = [params, beside, &*carry];
-        let mut out = match feed {
-            Feed::Whole(batch) => {
+        let (mut out, left) = match (feed, params) {
+            (Feed::Whole(batch), params) => {
                 let inputs = self.inputs(batch, form)?;
-                self.compiled(form)?.program.run(&[params, &inputs, beside, carry])?
+                let compiled = self.compiled(form)?;
+                match params {
+                    Values::Here(params) => {
+                        (compiled.program.run(&[params, &inputs, beside, carry])?, Vec::new())
+                    }
+                    Values::There(values) => {
+                        let first = compiled.before_gradients;
+                        compiled.program.run_with(values, &[&inputs, beside, carry], first)?
+                    }
+                }
             }
-            &Feed::Pieces { reader, request, steps, rows } => {
+            (&Feed::Pieces { reader, request, steps, rows }, Values::Here(params)) => {
                 let plan = self.stream_plan(form, steps, rows)?;
-                self.read_and_run(form, &shared, (reader, &request, steps), &plan)?
+                let shared = [params, beside, &*carry];
+                (self.read_and_run(form, &shared, (reader, &request, steps), &plan)?, Vec::new())
+            }
+            (Feed::Pieces { .. }, Values::There(_)) => {
+                let reason = "a batch that is read piece by piece does not run on a device";
+                return Err(Error::config("device", reason));
             }
         };
         let compiled = self.compiled(form)?;
-        let states = out.split_off(out.len().saturating_sub(compiled.states.len()));
+        let states: Vec<Tensor> =
+            out.drain(compiled.states_at()..compiled.before_gradients.min(out.len())).collect();
         for (slot, state) in compiled.states.iter().zip(states) {
             carry.insert(slot.input.clone(), state);
         }
@@ -293,7 +333,7 @@ impl Network {
             };
             self.peak = Peak { planned_bytes: planned, measured_bytes: measured };
         }
-        Ok(out)
+        Ok((out, left))
     }
 
     /// Runs a program over pieces.
@@ -356,11 +396,13 @@ impl Network {
         let mut outputs = vec![if form.train { loss } else { loss_sum }];
         outputs.extend(correct);
         outputs.extend(unconverged);
+        outputs.extend(states.iter().map(|slot| slot.last));
+        let before_gradients = outputs.len();
         if form.train {
             outputs.extend(grad(&mut tape, loss, &wrt)?);
         }
-        outputs.extend(states.iter().map(|slot| slot.last));
         let program = Program::new(&tape, &outputs, self.options.clone())?;
-        Ok(Compiled { program, hits: correct.is_some(), unconverged: unconverged.is_some(), states })
+        let (hits, unconverged) = (correct.is_some(), unconverged.is_some());
+        Ok(Compiled { program, hits, unconverged, states, before_gradients })
     }
 }

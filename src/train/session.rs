@@ -287,6 +287,7 @@ impl Session {
 
     /// The newest checkpoint. Errors: a parameter that is not finite, so that what was good stays.
     fn save(&mut self) -> Result<()> {
+        self.trainer.fetch()?;
         if let Some(name) = self.trainer.not_finite() {
             let (step, what) = (self.trainer.position().step, format!("parameter `{name}` is not finite"));
             return Err(self.explained(Error::NonFinite { step, what, kept: String::new() }));
@@ -308,7 +309,8 @@ impl Session {
     }
 
     /// The network as it stands, kept under the number of its step. A run that is resumed before it writes it again.
-    fn save_snapshot(&self, step: u64) -> Result<()> {
+    fn save_snapshot(&mut self, step: u64) -> Result<()> {
+        self.trainer.fetch()?;
         let folder = self.folder.file(SNAPSHOTS);
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let metadata = Metadata::from([("step".to_string(), step.to_string())]);

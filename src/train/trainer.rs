@@ -8,11 +8,11 @@ use retrograd_cells::ModelSpec;
 use retrograd_datasets::{Request, Split, Task, TaskSpec};
 use retrograd_engine::device::Device;
 use retrograd_engine::{Params, Plan, RunOptions, Tensor};
-use retrograd_optim::{Clock, LrState, NonFinite, Recipe, State, Verdict};
+use retrograd_optim::{Clock, DeviceUpdate, LrState, NonFinite, Recipe, State, Update, Verdict};
 
 use super::config::{Length, TrainConfig};
 use super::curvature::{BatchCurvature, Questions};
-use super::network::{Declared, Feed, Network, Peak, Totals, Trained};
+use super::network::{Declared, Feed, Gradients, Network, Peak, Totals, Trained, Values};
 use super::noise::with_noise;
 use super::parts::{Parts, model_spec, recipe};
 use super::position::{Best, Position};
@@ -53,6 +53,10 @@ pub struct Trainer {
     carry: Params,
     /// What an optimiser that uses curvature may ask.
     questions: Option<Questions>,
+    /// Parameters and optimiser on the device, where all of an update happens there.
+    there: Option<DeviceUpdate>,
+    /// Whether `params` and `optimizer` are behind those.
+    behind: bool,
     cost: Cost,
 }
 
@@ -195,6 +199,17 @@ impl Trainer {
             recipe.optimizer.bind(questions.structure(), &trained)?;
         }
         let optimizer = recipe.optimizer.init(&trained)?;
+        let alone = recipe.penalties.is_empty()
+            && recipe.constraints.is_empty()
+            && questions.is_none()
+            && task.as_pieces().is_none();
+        let there = match network.options.device.clone().filter(|_| alone && config.weight_noise == 0.0) {
+            Some(device) => {
+                let values = (&params, network.trainable());
+                DeviceUpdate::new(&device, &*recipe.optimizer, &recipe.gradients, values, &optimizer)?
+            }
+            None => None,
+        };
         for (split, size) in [(Split::Train, config.batch), (Split::Valid, config.eval_batch)] {
             if task.batches(split, size) == 0 {
                 return Err(Error::config(
@@ -215,6 +230,8 @@ impl Trainer {
             position: Position::default(),
             carry: Params::new(),
             questions,
+            there,
+            behind: false,
             cost: Cost::default(),
         })
     }
@@ -249,9 +266,25 @@ impl Trainer {
         &self.model
     }
 
-    /// The parameters, frozen ones too.
+    /// The parameters, frozen ones too. Where updates happen on a device they are as [`Trainer::fetch`] found them last.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Whether updates happen on the device, with the parameters and what the optimiser remembers there from step to step:
+    /// an optimiser with a rule for components, gradients clipped by their norm or not at all, nothing else around it.
+    pub fn updates_on_device(&self) -> bool {
+        self.there.is_some()
+    }
+
+    /// Copies parameters and the optimiser's state from the device if updates have happened there. An evaluation on
+    /// validation does so too. Errors: the device's.
+    pub fn fetch(&mut self) -> Result<()> {
+        if let Some(there) = self.there.as_ref().filter(|_| self.behind) {
+            there.fetch(&mut self.params, &mut self.optimizer)?;
+            self.behind = false;
+        }
+        Ok(())
     }
 
     /// Number of real numbers that are trained (a complex parameter counts two).
@@ -360,8 +393,12 @@ impl Trainer {
         };
         let mut before = (at.clone(), carry.clone());
         let started = Instant::now();
-        let Trained { loss, totals, unconverged, mut grads } =
-            self.network.train(at, &feed, &mut carry, dropout)?;
+        let values = match &self.there {
+            Some(there) => Values::There(there.values()),
+            None => Values::Here(at),
+        };
+        let Trained { loss, totals, unconverged, grads } =
+            self.network.train(values, &feed, &mut carry, dropout)?;
         let first_order = started.elapsed();
         // The first batch of a stream comes with no state: it begins at 0.
         for (name, after) in carry.iter() {
@@ -383,9 +420,34 @@ impl Trainer {
         let clock = Clock { step: position.step, epoch: position.epoch };
         let started = Instant::now();
         let mut asked = Duration::ZERO;
+        // Where all of it happens there; unless gradients are not finite, which is for the recipe to judge.
+        let mut done = None;
+        let mut grads = match (grads, &mut self.there) {
+            (Gradients::Here(grads), _) => grads,
+            (Gradients::There(_), None) => Params::new(),
+            (Gradients::There(left), Some(there)) => {
+                let factor = self.recipe.schedule.factor(clock, &self.lr);
+                let optimizer = &*self.recipe.optimizer;
+                let processed = there.update(optimizer, &mut self.optimizer, &left, factor)?;
+                if processed.verdict == Verdict::Skip {
+                    if self.behind {
+                        there.fetch(&mut self.params, &mut self.optimizer)?;
+                        self.behind = false;
+                    }
+                    there.gradients(&left)?
+                } else {
+                    let (lr, penalty) = (optimizer.learning_rate() * factor, 0.0);
+                    let (norm, verdict) = (processed.norm, processed.verdict);
+                    done = Some(Update { lr, penalty, norm, verdict });
+                    self.behind = true;
+                    Params::new()
+                }
+            }
+        };
         let (optimizer, params) = (&mut self.optimizer, &mut self.params);
-        let update = match (&mut self.questions, &feed) {
-            (Some(questions), Feed::Whole(batch)) => {
+        let update = match (done, &mut self.questions, &feed) {
+            (Some(done), ..) => Ok(done),
+            (None, Some(questions), Feed::Whole(batch)) => {
                 let mut curvature = BatchCurvature {
                     network: &self.network,
                     questions,
@@ -408,6 +470,9 @@ impl Trainer {
         self.cost.first_order += first_order;
         self.cost.curvature += asked;
         self.cost.optimizer += started.elapsed();
+        if let Some(there) = self.there.as_mut().filter(|_| !self.behind) {
+            there.put(&self.params, &self.optimizer)?;
+        }
         let update = update.map_err(|error| match error {
             retrograd_optim::Error::NotFinite { .. } => stop(error.to_string()),
             error => error.into(),
@@ -454,7 +519,11 @@ impl Trainer {
         let mut carry = Params::new();
         for index in 0..batches.map_or(all, |n| n.min(all)) {
             let feed = Feed::new(&*self.task, self.request(split, 0, index))?;
-            totals.add(self.network.evaluate(&self.params, &feed, &mut carry)?);
+            let values = match &self.there {
+                Some(there) => Values::There(there.values()),
+                None => Values::Here(&self.params),
+            };
+            totals.add(self.network.evaluate(values, &feed, &mut carry)?);
         }
         let metric = self.task.spec().metric.from_totals(totals.loss, totals.hits, totals.count);
         Ok(Evaluation { split, metric, loss: totals.loss / totals.count, count: totals.count })
@@ -463,6 +532,7 @@ impl Trainer {
     /// Evaluates on validation, and draws the conclusions: a new best, patience, the learning rate.
     pub fn evaluate_and_learn(&mut self) -> Result<Milestone> {
         let valid = self.evaluate(Split::Valid, self.config.eval_batches)?;
+        self.fetch()?;
         let metric = self.task.spec().metric;
         let p = &mut self.position;
         let is_best = match p.best {
@@ -496,7 +566,8 @@ impl Trainer {
     }
 
     /// Groups of tensors and metadata from which [`Trainer::restore`] goes on to the same bits.
-    pub(super) fn snapshot(&self) -> Result<Snapshot> {
+    pub(super) fn snapshot(&mut self) -> Result<Snapshot> {
+        self.fetch()?;
         let position = serde_json::to_string(&self.position).map_err(|e| Error::config("position", e))?;
         let mut metadata = Metadata::new();
         metadata.insert(POSITION.into(), position);
@@ -525,7 +596,16 @@ impl Trainer {
         let carry = take(&mut groups, CARRY)?;
         (self.params, self.optimizer, self.lr, self.carry) = (params, optimizer, lr, carry);
         self.position = position;
-        Ok(())
+        self.restored()
+    }
+
+    /// Takes what was restored to the device.
+    fn restored(&mut self) -> Result<(), String> {
+        self.behind = false;
+        match &mut self.there {
+            Some(there) => there.put(&self.params, &self.optimizer).map_err(|e| e.to_string()),
+            None => Ok(()),
+        }
     }
 
     /// Takes over the parameters of a checkpoint, and nothing else. Errors: the reason why they do not fit.
@@ -533,7 +613,7 @@ impl Trainer {
         let params = take(&mut checkpoint.groups, MODEL)?;
         check_like(&self.params, &params)?;
         self.params = params;
-        Ok(())
+        self.restored()
     }
 }
 

@@ -6,6 +6,8 @@
 #[cfg(target_os = "linux")]
 pub(crate) mod real;
 #[cfg(target_os = "linux")]
+mod staging;
+#[cfg(target_os = "linux")]
 mod symbols;
 
 use std::borrow::Cow;
@@ -109,8 +111,19 @@ pub struct Description {
     pub emulated: bool,
 }
 
-/// What a device does. Everything happens in the order of the calls; a launch may return before its kernel has run,
-/// everything else waits.
+/// What kernels have done on the emulated device, of all threads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Kernels launched.
+    pub launches: u64,
+    /// PTX instructions executed.
+    pub instructions: u64,
+    /// Those that read or wrote shared memory.
+    pub shared_accesses: u64,
+}
+
+/// What a device does. Everything happens in the order of the calls; launches and copies to the device may return before
+/// they have happened, everything else waits.
 pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     /// What the device is.
     fn describe(&self) -> &Description;
@@ -120,7 +133,7 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     fn allocate(&self, bytes: u64) -> Result<u64>;
     /// Gives a place back.
     fn release(&self, address: u64);
-    /// Copies to the device.
+    /// Copies to the device; the bytes may change when it returns.
     fn write(&self, address: u64, bytes: &[u8]) -> Result<()>;
     /// Copies from the device.
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()>;
@@ -132,8 +145,8 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     fn unload(&self, module: &Module);
     /// Waits for everything that was started.
     fn synchronize(&self) -> Result<()>;
-    /// Instructions of all threads so far, where they are counted.
-    fn instructions(&self) -> Option<u64> {
+    /// What kernels have done so far, where it is counted.
+    fn counts(&self) -> Option<Counts> {
         None
     }
 }

@@ -13,6 +13,7 @@ use cust::memory::{DevicePointer, cuda_free, cuda_malloc, mem_get_info};
 use cust::stream::{Stream, StreamFlags};
 use cust::sys::{self, CUresult, cudaError_enum};
 
+use super::staging::Staging;
 use super::symbols;
 use super::{Arg, Description, Driver, Grid, Kernel, Module};
 use crate::error::{Error, Result};
@@ -33,11 +34,12 @@ pub(crate) struct Real {
     /// Largest dynamic shared memory asked for so far, by kernel.
     shared: Mutex<HashMap<(String, &'static str), u32>>,
     modules: Mutex<HashMap<String, cust::module::Module>>,
+    staging: Mutex<Staging>,
     stream: Stream,
     context: Context,
 }
 
-fn failed(call: &'static str) -> impl Fn(CudaError) -> Error {
+pub(super) fn failed(call: &'static str) -> impl Fn(CudaError) -> Error {
     move |code| Error::Driver { call, code: format!("{code:?}") }
 }
 
@@ -47,7 +49,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The raw code as a result.
-fn check(call: &'static str, code: CUresult) -> Result<()> {
+pub(super) fn check(call: &'static str, code: CUresult) -> Result<()> {
     match code {
         cudaError_enum::CUDA_SUCCESS => Ok(()),
         code => Err(Error::Driver { call, code: format!("{code:?}") }),
@@ -91,6 +93,7 @@ impl Real {
             lost: Mutex::default(),
             shared: Mutex::default(),
             modules: Mutex::default(),
+            staging: Mutex::new(Staging::new()?),
             stream,
             context,
         })
@@ -239,12 +242,11 @@ impl Driver for Real {
 
     fn write(&self, address: u64, bytes: &[u8]) -> Result<()> {
         self.enter()?;
-        // SAFETY: the buffer that owns the address has room for `bytes`, which outlive the wait.
-        let code = unsafe {
-            sys::cuMemcpyHtoDAsync_v2(address, bytes.as_ptr().cast(), bytes.len(), self.stream.as_inner())
-        };
-        check("copying to the device", code)?;
-        self.wait()
+        lock(&self.staging).copy(&self.stream, address, bytes).or_else(|error| {
+            // A kernel that was started before may be what failed.
+            self.wait()?;
+            Err(error)
+        })
     }
 
     fn read(&self, address: u64, bytes: &mut [u8]) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::fault::{Cause, Fault};
 use super::memory::{Access, Buffers, Watched, Who, read, write};
 use super::program::{Instruction, LOCAL_WINDOW, Lanes, NO_GUARD, Program, Run, SHARED_WINDOW, Space};
-use crate::driver::Grid;
+use crate::driver::{Counts, Grid};
 
 const WARP: usize = 32;
 /// A thread that has run for so long is taken to be caught in a loop.
@@ -42,8 +42,8 @@ pub(super) struct Blocks<'a> {
     epoch: u32,
     block: u32,
     threads: Vec<Thread>,
-    /// Instructions of all blocks.
-    pub(super) instructions: u64,
+    /// Of all blocks.
+    pub(super) counts: Counts,
 }
 
 impl<'a> Blocks<'a> {
@@ -67,7 +67,7 @@ impl<'a> Blocks<'a> {
             epoch: 0,
             block: 0,
             threads,
-            instructions: 0,
+            counts: Counts::default(),
         }
     }
 
@@ -259,7 +259,7 @@ impl<'a> Blocks<'a> {
             }
             at += 1;
         }
-        self.instructions += run;
+        self.counts.instructions += run;
         Ok(())
     }
 
@@ -285,6 +285,7 @@ impl<'a> Blocks<'a> {
             Space::Shared => {
                 let access = within("shared", address, width, count, self.shared.bytes().len(), "reads")?;
                 self.shared.check_written(access)?;
+                self.counts.shared_accesses += 1;
                 self.shared.load(access, who, &mut values)?;
             }
             Space::Local => {
@@ -336,6 +337,7 @@ impl<'a> Blocks<'a> {
             }
             Space::Shared => {
                 let access = within("shared", address, width, count, self.shared.bytes().len(), "writes")?;
+                self.counts.shared_accesses += 1;
                 self.shared.store(access, who, &values)
             }
             Space::Local => {

@@ -26,7 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use fault::{Cause, Fault};
 
-use crate::driver::{Arg, Description, Driver, Grid, Kernel, Module};
+use crate::driver::{Arg, Counts, Description, Driver, Grid, Kernel, Module};
 use crate::error::{Error, Result};
 use block::Blocks;
 use memory::Buffers;
@@ -44,7 +44,7 @@ struct State {
     buffers: Buffers,
     modules: HashMap<String, HashMap<String, Program>>,
     launches: u64,
-    instructions: u64,
+    counts: Counts,
 }
 
 impl Emulator {
@@ -59,7 +59,8 @@ impl Emulator {
             multiprocessors: 1,
             emulated: true,
         };
-        let state = State { buffers: Buffers::new(), modules: HashMap::new(), launches: 0, instructions: 0 };
+        let (buffers, counts) = (Buffers::new(), Counts::default());
+        let state = State { buffers, modules: HashMap::new(), launches: 0, counts };
         Emulator { description, state: Mutex::new(state) }
     }
 
@@ -161,13 +162,15 @@ impl Driver for Emulator {
         for block in 0..grid.blocks.0 * grid.blocks.1 {
             blocks.run(block)?;
         }
-        let instructions = blocks.instructions;
-        state.instructions += instructions;
+        let Counts { instructions, shared_accesses, .. } = blocks.counts;
+        state.counts.instructions += instructions;
+        state.counts.shared_accesses += shared_accesses;
         Ok(())
     }
 
-    fn instructions(&self) -> Option<u64> {
-        Some(self.state().instructions)
+    fn counts(&self) -> Option<Counts> {
+        let state = self.state();
+        Some(Counts { launches: state.launches, ..state.counts })
     }
 
     fn unload(&self, module: &Module) {

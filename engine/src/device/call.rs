@@ -3,6 +3,7 @@
 use super::code::{Building, Code, Op, Type, Value};
 use super::emit::{At, Emit, type_of};
 use super::functions::{play, recorded};
+use super::sums::each_entry;
 use super::{kernel, without};
 use crate::error::Result;
 use crate::matmul::{MatMul, RowContract};
@@ -12,20 +13,28 @@ use crate::plan::ir::{Call, Instr, Operand, Over, Spread};
 const TOGETHER: usize = 4;
 /// Terms of a sum written out one after the other.
 const UNROLLED: usize = 4;
+/// Elements of each side of a sum of products that a thread has: their values are read once for all their products.
+const TILE: usize = 4;
 
 /// How many things a call has to do for every step and row, for as many threads; `None`: one block does it all.
 pub(super) fn units(call: &Call) -> Option<(Over, usize)> {
     let once = Over { steps: false, rows: false };
     match &call.instr {
         Instr::Pointwise { width, .. } => Some((call.over, *width)),
-        Instr::RowContract { out, .. } => Some((once, out.width())),
+        Instr::RowContract { l, r, .. } => {
+            let of = |o: &Operand| {
+                let n = *o.dims.last().unwrap_or(&1);
+                n.div_ceil(n.clamp(1, TILE))
+            };
+            Some((once, of(l) * of(r)))
+        }
         Instr::Accumulate { out, .. } => Some((Over { steps: false, ..call.over }, out.width())),
         Instr::Pack { k, m, .. } => Some((call.over, k * m)),
         Instr::Structured { .. } => None,
-        Instr::MatMul { out, .. }
-        | Instr::Move { out, .. }
-        | Instr::Fill { out, .. }
-        | Instr::Cast { out, .. } => Some((call.over, out.width())),
+        Instr::MatMul { out, .. } => Some((call.over, out.width().div_ceil(TILE))),
+        Instr::Move { out, .. } | Instr::Fill { out, .. } | Instr::Cast { out, .. } => {
+            Some((call.over, out.width()))
+        }
     }
 }
 
@@ -171,19 +180,19 @@ impl Emit<'_> {
                 let (steps, rows) = self.counts(over);
                 let own = Emit::has_rows(&to);
                 let (outer, inner) = if own { (rows, Value::Int(1)) } else { (Value::Int(1), rows) };
-                self.domain((Value::Int(1), outer), out.width(), |s, (_, row), unit| {
+                let parts = self.parts();
+                let all = self.code.mul(outer, parts);
+                self.domain((Value::Int(1), all), out.width(), |s, (_, e), unit| {
+                    let (row, part) = (s.code.div(e, parts), s.code.rem(e, parts));
                     for plane in 0..s.planes(&to) {
-                        let entry = s.entry(&to, plane, (s.span.from, row));
-                        let first = s.code.load(to.ty, entry, unit);
-                        let sum = s.code.variable(first);
-                        s.each(0, steps, |s, i| {
+                        let entry = s.sum_entry(&to, plane, (s.span.from, row), part);
+                        let sum = s.sum_start(entry, to.ty, unit, true);
+                        each_entry(s, (steps, inner), (part, parts), |s, i, r| {
                             let step = s.walked(i, steps);
-                            s.each(0, inner, |s, r| {
-                                let row = if own { row } else { r };
-                                let entry = s.entry(&from, plane, (step, row));
-                                let value = s.code.load(from.ty, entry, unit);
-                                s.code.op_into(sum, Op::Add, &[sum, value]);
-                            });
+                            let row = if own { row } else { r };
+                            let entry = s.entry(&from, plane, (step, row));
+                            let value = s.code.load(from.ty, entry, unit);
+                            s.code.op_into(sum, Op::Add, &[sum, value]);
                         });
                         s.code.store(entry, unit, sum);
                     }
@@ -243,8 +252,12 @@ impl Emit<'_> {
         let groups = self.code.div(groups, together);
         let size = a.ty.bytes();
         let sub = if k == 0 { out.width() / m.max(1) } else { sub };
-        self.domain((steps, groups), sub * m, |s, (step, group), unit| {
-            let (part, column) = (s.code.div(unit, m), s.code.rem(unit, m));
+        // Several columns read the same rows; so far apart that threads beside each other have columns beside each other.
+        let each = if self.many_rows { m.clamp(1, TILE) } else { 1 };
+        let apart = m.div_ceil(each);
+        self.domain((steps, groups), sub * apart, |s, (step, group), unit| {
+            let (part, first_column) = (s.code.div(unit, apart), s.code.rem(unit, apart));
+            let columns = s.side(first_column, apart, each, m);
             let first = s.code.mul(group, together);
             let rows_of: Vec<Value> = (0..together).map(|i| s.code.add(first, i)).collect();
             let last = s.code.sub(rows, 1);
@@ -257,38 +270,39 @@ impl Emit<'_> {
                     starts.push(s.code.variable(start));
                 }
             }
+            let (planes, b_planes) = (s.planes(&a), s.planes(&b));
             let mut weights = Vec::new();
-            for plane in 0..s.planes(&b) {
-                let entry = s.entry(&b, plane, (step, Value::Int(0)));
-                let start = s.code.offset(entry, column, size);
-                weights.push(s.code.variable(start));
+            for (column, _) in &columns {
+                for plane in 0..b_planes {
+                    let entry = s.entry(&b, plane, (step, Value::Int(0)));
+                    let start = s.code.offset(entry, *column, size);
+                    weights.push(s.code.variable(start));
+                }
             }
-            let sums: Vec<Vec<Value>> = (0..together)
-                .map(|_| terms.iter().map(|_| s.code.variable(Code::real(a.ty, 0.0))).collect())
-                .collect();
-            let planes = s.planes(&a);
+            let mut sums: Vec<Vec<Value>> = Vec::new();
+            for _ in 0..together * each {
+                sums.push(terms.iter().map(|_| s.code.variable(Code::real(a.ty, 0.0))).collect());
+            }
             let block = |s: &mut Self, count: usize| {
                 for u in 0..count {
                     let w: Vec<Value> = weights.iter().map(|w| s.code.load(a.ty, *w, u * m)).collect();
-                    for (i, sums) in sums.iter().enumerate() {
+                    for (i, sums) in sums.chunks(each).enumerate() {
                         let x: Vec<Value> = (0..planes)
                             .map(|plane| s.code.load(a.ty, starts[i * planes + plane], u))
                             .collect();
-                        for (sum, terms) in sums.iter().zip(&terms) {
-                            for &(subtract, pa, pb) in terms {
-                                s.term(*sum, subtract, x[pa], w[pb]);
+                        for (j, sums) in sums.iter().enumerate() {
+                            for (sum, terms) in sums.iter().zip(&terms) {
+                                for &(subtract, pa, pb) in terms {
+                                    s.term(*sum, subtract, x[pa], w[j * b_planes + pb]);
+                                }
                             }
                         }
                     }
                 }
             };
             let forward = |s: &mut Self, count: usize| {
-                for start in &starts {
-                    s.code.op_into(*start, Op::Add, &[*start, Value::Address((count * size) as u64)]);
-                }
-                for weight in &weights {
-                    s.code.op_into(*weight, Op::Add, &[*weight, Value::Address((count * m * size) as u64)]);
-                }
+                starts.iter().for_each(|start| s.code.advance(*start, count * size));
+                weights.iter().for_each(|weight| s.code.advance(*weight, count * m * size));
             };
             let (whole, rest) = (k / UNROLLED, k % UNROLLED);
             if whole == 1 {
@@ -300,21 +314,44 @@ impl Emit<'_> {
                 });
                 block(s, rest);
             }
-            for (i, (row, sums)) in rows_of.iter().zip(&sums).enumerate() {
-                let store = |s: &mut Self| {
-                    for (plane, sum) in sums.iter().enumerate() {
-                        let entry = s.entry(&y, plane, (step, *row));
-                        s.code.store(entry, unit, *sum);
-                    }
-                };
-                if i == 0 {
-                    store(s);
-                } else {
-                    let there = s.code.lt(*row, rows);
-                    s.when(there, store);
+            for (i, (row, sums)) in rows_of.iter().zip(sums.chunks(each)).enumerate() {
+                for ((column, sure), sums) in columns.iter().zip(sums) {
+                    let store = |s: &mut Self| {
+                        let start = s.code.mul(part, m);
+                        let unit = s.code.add(start, *column);
+                        for (plane, sum) in sums.iter().enumerate() {
+                            let entry = s.entry(&y, plane, (step, *row));
+                            s.code.store(entry, unit, *sum);
+                        }
+                    };
+                    let there = (i > 0).then(|| s.code.lt(*row, rows));
+                    s.where_all([there, *sure], store);
                 }
             }
         });
+    }
+
+    /// `count` of `all` indices, so far apart: each, and whether it is there where the last may not be.
+    fn side(&mut self, first: Value, apart: usize, count: usize, all: usize) -> Vec<(Value, Option<Value>)> {
+        let mut side = Vec::new();
+        for k in 0..count {
+            let index = self.code.add(first, k * apart);
+            side.push(if (k + 1) * apart <= all {
+                (index, None)
+            } else {
+                (self.code.min(index, all - 1), Some(self.code.lt(index, all)))
+            });
+        }
+        side
+    }
+
+    /// `body` where both hold that there are.
+    fn where_all(&mut self, truths: [Option<Value>; 2], body: impl FnOnce(&mut Self)) {
+        match truths {
+            [None, None] => body(self),
+            [Some(one), None] | [None, Some(one)] => self.when(one, body),
+            [Some(one), Some(other)] => self.when(one, |s| s.when(other, body)),
+        }
     }
 
     fn row_contract(
@@ -334,51 +371,75 @@ impl Emit<'_> {
         let (steps, rows) = self.counts(over);
         let (outer, inner) = if per_step { (steps, Value::Int(1)) } else { (Value::Int(1), steps) };
         let size = a.ty.bytes();
-        self.domain((outer, Value::Int(1)), out.width(), |s, (own, _), unit| {
-            let (left, right) = (s.code.div(unit, j), s.code.rem(unit, j));
-            let mut sums = Vec::new();
-            for plane in 0..terms.len() {
-                let first = if accumulate && !per_step {
-                    let entry = s.entry(&y, plane, (own, Value::Int(0)));
-                    s.code.load(y.ty, entry, unit)
-                } else {
-                    zero(y.ty)
-                };
-                sums.push(s.code.variable(first));
+        let parts = self.parts();
+        // A thread has a few elements of the left and of the right side, and all their products. They lie so far apart
+        // that threads beside each other read what lies beside each other.
+        let (of_left, of_right) = (i.clamp(1, TILE), j.clamp(1, TILE));
+        let (lefts, rights) = (i.div_ceil(of_left), j.div_ceil(of_right));
+        self.domain((outer, parts), lefts * rights, |s, (own, part), unit| {
+            let to: Vec<Value> =
+                (0..terms.len()).map(|plane| s.sum_entry(&y, plane, (own, Value::Int(0)), part)).collect();
+            let (left, right) = (s.code.div(unit, rights), s.code.rem(unit, rights));
+            let left = s.side(left, lefts, of_left, i);
+            let right = s.side(right, rights, of_right, j);
+            let (mut indices, mut sums) = (Vec::new(), Vec::new());
+            for l in &left {
+                for r in &right {
+                    let row = s.code.mul(l.0, j);
+                    let index = s.code.add(row, r.0);
+                    let goes_on = accumulate && !per_step;
+                    let of_planes: Vec<Value> = (to.iter())
+                        .map(|to| match [l.1, r.1] {
+                            // What is not there is another thread's.
+                            there @ ([Some(_), _] | [_, Some(_)]) if goes_on => {
+                                let sum = s.code.variable(zero(y.ty));
+                                s.where_all(there, |s| {
+                                    let first = s.sum_start(*to, y.ty, index, true);
+                                    s.code.set(sum, first);
+                                });
+                                sum
+                            }
+                            _ => s.sum_start(*to, y.ty, index, goes_on),
+                        })
+                        .collect();
+                    indices.push((index, [l.1, r.1]));
+                    sums.push(of_planes);
+                }
             }
-            s.each(0, inner, |s, t| {
+            each_entry(s, (inner, rows), (part, parts), |s, t, row| {
                 let step = s.code.add(own, t);
-                s.each(0, rows, |s, row| {
-                    let start = |s: &mut Self, at: &At, index: Value| -> Vec<Value> {
-                        (0..s.planes(at))
-                            .map(|plane| {
-                                let entry = s.entry(at, plane, (step, row));
-                                s.code.offset(entry, index, size)
-                            })
-                            .collect()
-                    };
-                    let (x, z) = (start(s, &a, left), start(s, &b, right));
-                    s.each(0, sub, |s, part| {
-                        let read = |s: &mut Self, from: &[Value], width: usize| -> Vec<Value> {
-                            (from.iter())
-                                .map(|start| {
-                                    let at = s.code.offset(*start, part, width * size);
-                                    s.code.load(a.ty, at, 0)
-                                })
-                                .collect()
+                let start = |s: &mut Self, at: &At| -> Vec<Value> {
+                    (0..s.planes(at)).map(|plane| s.entry(at, plane, (step, row))).collect()
+                };
+                let (x, z) = (start(s, &a), start(s, &b));
+                s.each(0, sub, |s, piece| {
+                    let read =
+                        |s: &mut Self, from: &[Value], width: usize, side: &[(Value, Option<Value>)]| {
+                            let starts: Vec<Value> =
+                                from.iter().map(|start| s.code.offset(*start, piece, width * size)).collect();
+                            let of = |s: &mut Self, index: Value| -> Vec<Value> {
+                                starts.iter().map(|start| s.code.load(a.ty, *start, index)).collect()
+                            };
+                            side.iter().map(|(index, _)| of(s, *index)).collect::<Vec<_>>()
                         };
-                        let (x, z) = (read(s, &x, i), read(s, &z, j));
+                    let (x, z) = (read(s, &x, i, &left), read(s, &z, j, &right));
+                    for (n, sums) in sums.iter().enumerate() {
+                        let (x, z) = (&x[n / of_right], &z[n % of_right]);
                         for (sum, terms) in sums.iter().zip(&terms) {
                             for &(subtract, pa, pb) in terms {
                                 s.term(*sum, subtract, x[pa], z[pb]);
                             }
                         }
-                    });
+                    }
                 });
             });
-            for (plane, sum) in sums.iter().enumerate() {
-                let entry = s.entry(&y, plane, (own, Value::Int(0)));
-                s.code.store(entry, unit, *sum);
+            for ((index, there), sums) in indices.into_iter().zip(&sums) {
+                let store = |s: &mut Self| {
+                    for (to, sum) in to.iter().zip(sums) {
+                        s.code.store(*to, index, *sum);
+                    }
+                };
+                s.where_all(there, store);
             }
         });
     }

@@ -140,6 +140,13 @@ pub enum Space {
     Shared,
 }
 
+impl Space {
+    /// Which one an address is of.
+    fn of(address: Value) -> Space {
+        if address.ty() == Type::Int { Space::Shared } else { Space::Global }
+    }
+}
+
 /// A step of a kernel.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Statement {
@@ -389,9 +396,13 @@ impl Code {
         }
     }
 
-    /// The address `index` elements of `size` bytes further on.
+    /// The address `index` elements of `size` bytes further on. An address of type `Int` is one in shared memory.
     pub fn offset(&mut self, address: Value, index: impl Into<Value>, size: usize) -> Value {
         let index = index.into();
+        if address.ty() == Type::Int {
+            let skip = self.mul(index, size);
+            return self.add(address, skip);
+        }
         match known(index) {
             Some(0) => address,
             Some(i) => self.add(address, Value::Address((i * size as i64) as u64)),
@@ -409,18 +420,27 @@ impl Code {
         self.op_into(variable, Op::Copy, &[value]);
     }
 
-    /// Element `index` at an address.
+    /// Moves a variable that is an address by so many bytes.
+    pub fn advance(&mut self, address: Value, bytes: usize) {
+        let by = match address.ty() {
+            Type::Int => Value::from(bytes),
+            _ => Value::Address(bytes as u64),
+        };
+        self.op_into(address, Op::Add, &[address, by]);
+    }
+
+    /// Element `index` at an address; in shared memory if that is of type `Int`.
     pub fn load(&mut self, ty: Type, address: Value, index: impl Into<Value>) -> Value {
         let (address, offset) = self.place(address, index.into(), ty.bytes());
         let to = self.register(ty);
-        self.push(Statement::Load { to, space: Space::Global, address, offset });
+        self.push(Statement::Load { to, space: Space::of(address), address, offset });
         to
     }
 
-    /// Writes element `index` at an address.
+    /// Writes element `index` at an address; in shared memory if that is of type `Int`.
     pub fn store(&mut self, address: Value, index: impl Into<Value>, value: Value) {
         let (address, offset) = self.place(address, index.into(), value.ty().bytes());
-        self.push(Statement::Store { value, space: Space::Global, address, offset });
+        self.push(Statement::Store { value, space: Space::of(address), address, offset });
     }
 
     fn place(&mut self, address: Value, index: Value, size: usize) -> (Value, i32) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::code::{Building, Code, Kernel, Op, Type, Value};
+use super::sums::Partial;
 use super::table::{Ref, Word};
 use crate::dtype::DType;
 use crate::plan::ir::{Buf, Operand, Over};
@@ -97,6 +98,10 @@ pub(super) struct Emit<'a> {
     pub(super) batch: Value,
     pub(super) steps: Value,
     table: Value,
+    /// Whether there are many rows, so that a thread of a product has several columns.
+    pub(super) many_rows: bool,
+    /// The partial sums of a sum outside of scans.
+    pub(super) partial: Option<Partial>,
     /// Bytes of shared memory that a block may have, and has.
     pub(super) shared_limit: usize,
     pub(super) shared_bytes: usize,
@@ -140,6 +145,8 @@ impl<'a> Emit<'a> {
             batch: zero,
             steps: zero,
             table,
+            many_rows: false,
+            partial: None,
             shared_limit,
             shared_bytes: 0,
         };
@@ -209,12 +216,19 @@ impl<'a> Emit<'a> {
         };
         debug_assert!(place.is_some(), "bug: an operand without a place");
         let place = place.unwrap_or(nowhere);
+        let complex = dtype.is_complex();
+        let Where { step, row, origin, .. } = place;
+        if let Ref::OnChip(offset, plane) = place.what {
+            let size = ty.bytes();
+            let base = offset + (place.col + col) * size;
+            let planes = [base, base + if complex { plane * size } else { 0 }].map(Value::from);
+            return At { planes, complex, ty, step, row, shift, origin };
+        }
         let mut base = self.address(Word::Base(place.what));
         if let Some(beyond) = place.beyond {
             base = self.code.add(base, beyond);
         }
         let base = self.code.offset(base, place.col + col, ty.bytes());
-        let complex = dtype.is_complex();
         let second = if complex {
             let plane = self.address(Word::Plane(place.what));
             let bytes = self.code.mul(plane, Value::Address(ty.bytes() as u64));
@@ -222,7 +236,6 @@ impl<'a> Emit<'a> {
         } else {
             base
         };
-        let Where { step, row, origin, .. } = place;
         At { planes: [base, second], complex, ty, step, row, shift, origin }
     }
 

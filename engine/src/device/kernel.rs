@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::code::{Building, Code, Type, Value};
-use super::emit::{At, Emit, Share};
+use super::emit::{At, Emit, Share, type_of};
 use super::functions::{binary, play, unary};
+use super::sums::each_entry;
 use super::without;
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::expr::{Binary, Unary};
 use crate::op::{Class, Op};
-use crate::plan::ir::{Operand, Over};
+use crate::plan::ir::{Buf, Call, Instr, Operand, Over};
 use crate::shape::Dims;
 
 /// An input or output of an operation: one entry of it.
@@ -70,10 +71,13 @@ pub struct Piece<'e, 'a> {
     at: (Value, Value),
     /// Where the output's entry is.
     to: (Value, Value),
-    /// What a reduction goes over.
+    /// What a reduction goes over, and which part of it.
     over: (Value, Value),
+    part: Value,
     /// Whether [`Piece::add`] adds to what is there.
     adds: bool,
+    /// Whether what is there was cleared by an earlier phase.
+    in_phases: bool,
     shared: usize,
 }
 
@@ -123,25 +127,36 @@ impl Piece<'_, '_> {
     /// Writes an element of the output.
     pub fn store(&mut self, plane: usize, index: impl Into<Value>, value: Value) {
         let out = self.out;
-        let entry = self.emit.entry(&out, plane, self.to);
+        let entry = self.emit.sum_entry(&out, plane, self.to, self.part);
         self.emit.code.store(entry, index, value);
     }
 
     /// An element of the output that an earlier phase, or this piece, has written.
     pub fn written(&mut self, plane: usize, index: impl Into<Value>) -> Value {
         let out = self.out;
-        let entry = self.emit.entry(&out, plane, self.to);
+        let entry = self.emit.sum_entry(&out, plane, self.to, self.part);
         self.emit.code.load(out.ty, entry, index)
     }
 
     /// Adds to an element of a sum.
     pub fn add(&mut self, plane: usize, index: impl Into<Value>, value: Value) {
         let index = index.into();
-        let value = if self.adds {
-            let there = self.written(plane, index);
-            self.emit.code.add(there, value)
-        } else {
-            value
+        let value = match (self.adds, self.emit.partial) {
+            (false, _) => value,
+            (true, None) => {
+                let there = self.written(plane, index);
+                self.emit.code.add(there, value)
+            }
+            (true, Some(_)) => {
+                let out = self.out;
+                let entry = self.emit.sum_entry(&out, plane, self.to, self.part);
+                let there = if self.in_phases {
+                    self.emit.code.load(out.ty, entry, index)
+                } else {
+                    self.emit.sum_start(entry, out.ty, index, true)
+                };
+                self.emit.code.add(there, value)
+            }
         };
         self.store(plane, index, value);
     }
@@ -191,16 +206,13 @@ impl Piece<'_, '_> {
         (self.emit.steps, self.emit.batch)
     }
 
-    /// In a reduction: `body` for every step and row of the call, in their order.
+    /// In a reduction: `body` for every step and row of the call, or those of its part, in their order.
     pub fn each_row(&mut self, body: impl FnOnce(&mut Self)) {
-        let (steps, rows) = self.over;
-        let (start, to) = (self.at, self.to);
-        self.each(0, steps, |k, t| {
+        let (start, to, parts) = (self.at, self.to, self.emit.parts());
+        each_entry(self, self.over, (self.part, parts), |k, t, row| {
             let step = k.emit.code.add(start.0, t);
-            k.each(0, rows, |k, row| {
-                k.at = (step, row);
-                body(k);
-            });
+            k.at = (step, row);
+            body(k);
         });
         (self.at, self.to) = (start, to);
     }
@@ -253,7 +265,8 @@ pub(super) fn structured(
     let (steps, rows) = s.counts(over);
     let per_step = Emit::moves(&to);
     let none = Value::Int(0);
-    let piece = |s: &mut Emit<'_>, at, to_at, over, adds, phase: usize, unit: Value| {
+    let in_phases = in_phases(device, &inputs, &output);
+    let piece = |s: &mut Emit<'_>, at, to_at, (over, part), adds, phase: usize, unit: Value| {
         let mut k = Piece {
             emit: s,
             inputs: &inputs,
@@ -263,58 +276,92 @@ pub(super) fn structured(
             at,
             to: to_at,
             over,
+            part,
             adds,
+            in_phases,
             shared: 0,
         };
         device.piece(&mut k, phase, unit);
     };
-    if phases.len() == 1 && bytes == 0 {
+    if !in_phases {
         if reduce {
             let (outer, inner) = if per_step { (steps, Value::Int(1)) } else { (Value::Int(1), steps) };
             let adds = accumulate && !per_step;
-            s.domain((outer, Value::Int(1)), phases[0], |s, (step, _), unit| {
-                piece(s, (step, none), (step, none), (inner, rows), adds, 0, unit);
+            let parts = s.parts();
+            s.domain((outer, parts), phases[0], |s, (step, part), unit| {
+                piece(s, (step, none), (step, none), ((inner, rows), part), adds, 0, unit);
             });
         } else {
             s.domain((steps, rows), phases[0], |s, at, unit| {
-                piece(s, at, at, (Value::Int(1), Value::Int(1)), false, 0, unit);
+                piece(s, at, at, ((Value::Int(1), Value::Int(1)), none), false, 0, unit);
             });
         }
         return Ok(());
     }
-    // A block goes through the phases of row after row; a sum is one block's, or every block has its own.
+    // A block goes through the phases of row after row. Of a sum it has a part of its own, or all of it.
     let one = Share { first: none, apart: Value::Int(1) };
-    let (threads, blocks) = (s.threads, if reduce || s.is_tile { one } else { s.blocks });
-    if reduce && (per_step || !accumulate) {
-        let places = if per_step { steps } else { Value::Int(1) };
-        let (all, width) = (s.share, output.width());
-        s.share = threads;
-        s.domain((places, Value::Int(1)), width, |s, (step, _), unit| {
-            for plane in 0..output.dtype.planes() {
-                let entry = s.entry(&to, plane, (step, none));
-                s.code.store(entry, unit, super::call::zero(to.ty));
+    let (threads, blocks) = (s.threads, if s.is_tile { one } else { s.blocks });
+    let entries = s.code.mul(steps, rows);
+    let walk = |s: &mut Emit<'_>, (first, apart): (Value, Value), part: Value| {
+        s.each_by(first, entries, apart, |s, e| {
+            let (step, row) = match (rows, steps) {
+                (Value::Int(1), _) => (e, none),
+                (_, Value::Int(1)) => (none, e),
+                _ => (s.code.div(e, rows), s.code.rem(e, rows)),
+            };
+            let step = s.code.add(s.span.from, step);
+            let to_at = if reduce { (step, none) } else { (step, row) };
+            for (phase, pieces) in phases.iter().enumerate() {
+                s.each_by(threads.first, *pieces, threads.apart, |s, unit| {
+                    piece(s, (step, row), to_at, ((none, none), part), true, phase, unit);
+                });
+                s.meet();
             }
         });
-        s.share = all;
-        s.meet();
+    };
+    if !reduce {
+        walk(s, (blocks.first, blocks.apart), none);
+        return Ok(());
     }
-    let entries = s.code.mul(steps, rows);
-    s.each_by(blocks.first, entries, blocks.apart, |s, e| {
-        let (step, row) = match (rows, steps) {
-            (Value::Int(1), _) => (e, none),
-            (_, Value::Int(1)) => (none, e),
-            _ => (s.code.div(e, rows), s.code.rem(e, rows)),
-        };
-        let step = s.code.add(s.span.from, step);
-        let to_at = if reduce { (step, none) } else { (step, row) };
-        for (phase, pieces) in phases.iter().enumerate() {
-            s.each_by(threads.first, *pieces, threads.apart, |s, unit| {
-                piece(s, (step, row), to_at, (none, none), true, phase, unit);
+    let (parts, of_sum) = (s.parts(), if s.partial.is_some() { blocks } else { one });
+    s.each_by(of_sum.first, parts, of_sum.apart, |s, part| {
+        let clear = |s: &mut Emit<'_>| {
+            let places = if per_step { steps } else { Value::Int(1) };
+            let (all, width) = (s.share, output.width());
+            s.share = threads;
+            s.domain((places, Value::Int(1)), width, |s, (step, _), unit| {
+                for plane in 0..output.dtype.planes() {
+                    let entry = s.sum_entry(&to, plane, (step, none), part);
+                    s.code.store(entry, unit, super::call::zero(to.ty));
+                }
             });
-            s.meet();
+            s.share = all;
+        };
+        match s.partial {
+            _ if per_step || !accumulate => clear(s),
+            // Parts start from 0; who puts them together adds what is there.
+            Some(partial) => s.when(partial.split, clear),
+            None => {}
         }
+        s.meet();
+        walk(s, (part, parts), part);
     });
     Ok(())
+}
+
+/// Bytes of shared memory that a call needs for a row.
+pub(super) fn shared_bytes(bufs: &[Buf], call: &Call) -> usize {
+    let Instr::Structured { op, ins, out, .. } = &call.instr else { return 0 };
+    let Class::Structured(kernel) = op.class() else { return 0 };
+    let entry = |o: &Operand| Entry { dtype: bufs[o.buf].dtype, dims: o.dims.clone() };
+    let inputs: Vec<Entry> = ins.iter().map(entry).collect();
+    let numbers = kernel.device().map_or(0, |device| device.shared(&inputs, &entry(out)));
+    numbers * type_of(bufs[out.buf].dtype).bytes()
+}
+
+/// Whether an operation goes through phases or shared memory, block by block.
+pub(super) fn in_phases(device: &dyn DeviceKernel, inputs: &[Entry], output: &Entry) -> bool {
+    device.phases(inputs, output).len() != 1 || device.shared(inputs, output) > 0
 }
 
 /// How many pieces a structured operation outside a step has for every entry, for as many threads; `None`: blocks take
@@ -327,9 +374,8 @@ pub(super) fn outside(
 ) -> (Option<usize>, bool) {
     let Class::Structured(kernel) = op.class() else { return (None, true) };
     let Some(device) = kernel.device() else { return (None, true) };
-    let phases = device.phases(inputs, output);
-    match phases.len() == 1 && device.shared(inputs, output) == 0 {
-        true => (Some(phases[0]), false),
-        false => (None, reduce),
+    match in_phases(device, inputs, output) {
+        false => (device.phases(inputs, output).first().copied(), false),
+        true => (None, reduce),
     }
 }

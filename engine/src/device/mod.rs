@@ -15,18 +15,23 @@
 //!   of steps) is **one launch** of a kernel made from the recorded step. A block takes a tile of rows, goes through the
 //!   chunks and runs batched stages and loops by itself; its threads meet after every call. Blocks wait for nobody.
 //! * Tiles are of [`ROWS`] rows, since a device has more blocks than the processor has threads.
-//! * Bound values and constants have places in the arena, so [`Plan::peak_bytes`](crate::Plan::peak_bytes) counts them.
-//! * Every element of a result is computed by one thread in a fixed order, so neither the number of threads nor plans nor
-//!   budgets change a bit. Elementary functions are recorded from the processor's own code and have its bits, but for what
-//!   it starts from estimates or leaves to scalar code: beyond 10⁵ `sin` and `cos` are NaN here, and denormal numbers are
-//!   kept.
+//! * Bound values and constants have places there, so [`Plan::peak_bytes`](crate::Plan::peak_bytes) counts them. Those
+//!   without an entry for every step or row stay from run to run beside the arena and are copied when they have changed;
+//!   [`Resident`] ones belong to the caller, who may change them there ([`Program::run_with`](crate::Program::run_with)).
+//! * What a loop over steps reads at every step, as matrices, and values that never leave it lie in the block's shared
+//!   memory as far as they fit.
+//! * Every element of a result is computed in an order that depends on the problem alone, so neither the number of threads
+//!   nor plans nor budgets change a bit. It is one thread's, but for sums over many steps and rows outside of scans, which
+//!   go in parts. Elementary functions are recorded from the processor's own code and have its bits, but for what
+//!   it starts from estimates or leaves to scalar code: beyond 10⁵ `sin` and `cos` are NaN here, powers are within two
+//!   units of the last place, and denormal numbers are kept.
 //!
 //! A structured operation brings a [`DeviceKernel`] in its own file
 //! ([`Structured::device`](crate::kernel::Structured::device)). One that does not is [`Error::NoDeviceKernel`] when the
 //! program is made.
 //!
 //! Not here: a rounded [`Stash`](crate::Stash), states that are walked back
-//! ([`Scan::walk_back`](crate::Scan::walk_back)), powers with exponents that are values, streams, profiles.
+//! ([`Scan::walk_back`](crate::Scan::walk_back)), streams, profiles.
 
 mod call;
 mod code;
@@ -34,14 +39,21 @@ mod emit;
 mod functions;
 mod kernel;
 mod program;
+mod region;
+mod resident;
 mod run;
 mod scan;
+mod sums;
 mod table;
 
 pub use code::{Building, Code, Kernel, Op, Space, Statement, Type, Value};
 pub use kernel::{DeviceKernel, Entry, Piece};
 pub(crate) use program::{Compiled, compile};
-pub(crate) use run::{Arena, run};
+pub use region::Region;
+pub use resident::{Array, Resident};
+pub use run::Left;
+pub(crate) use run::{Arena, Given, run, staying};
+pub(crate) use sums::Sum;
 
 use crate::error::{Error, Result};
 

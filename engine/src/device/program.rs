@@ -8,6 +8,7 @@ use super::code::{Kernel, Op};
 use super::emit::{Emit, Span};
 use super::kernel::{Entry, outside};
 use super::scan::{Scan, Written, outer_place};
+use super::sums::{Partial, Sum, put_together};
 use super::table::{Form, Word};
 use crate::error::Result;
 use crate::plan::ir::{Call, Instr, Over};
@@ -27,7 +28,7 @@ pub(super) enum Grid {
 /// The kernels of an item, by number.
 #[derive(Clone, Debug)]
 pub(super) enum Launches {
-    Call { kernel: usize, grid: Grid, by_steps: bool },
+    Call { kernel: usize, grid: Grid, by_steps: bool, sum: Option<(Sum, usize)> },
     Scan(Box<ScanLaunches>),
 }
 
@@ -88,9 +89,13 @@ pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>) -> Result<Compile
     for (at, item) in outer.items.iter().enumerate() {
         items.push(match item {
             Item::Call(call) => {
-                let kernel = all.push(alone(outer, call, &mut maps, shared_limit)?);
+                let kernel = all.push(alone(outer, (call, at), &mut maps, shared_limit)?);
                 let (grid, by_steps) = grid_of(outer, call);
-                Launches::Call { kernel, grid, by_steps }
+                let sum = Sum::of(outer, call).map(|sum| {
+                    let written = put_together(outer, call, sum, at, (&mut maps, shared_limit));
+                    (sum, all.push(written))
+                });
+                Launches::Call { kernel, grid, by_steps, sum }
             }
             Item::Scan(item) => {
                 let scan = Scan { outer, at, item, shared_limit };
@@ -125,8 +130,14 @@ pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>) -> Result<Compile
     Ok(Compiled { device, handle, items, words: words_of, maps, table_bytes: words * 8 + lists })
 }
 
-/// A call outside a step, over the steps from the first argument to before the second.
-fn alone(outer: &Outer, call: &Call, maps: &mut Vec<Arc<[i32]>>, shared_limit: usize) -> Result<Written> {
+/// A call outside a step, over the steps from the first argument to before the second. Of a sum over many entries it
+/// forms the parts.
+fn alone(
+    outer: &Outer,
+    (call, at): (&Call, usize),
+    maps: &mut Vec<Arc<[i32]>>,
+    shared_limit: usize,
+) -> Result<Written> {
     let (mut e, [from, to]) = Emit::new(maps, &outer.bufs, shared_limit);
     for (i, buf) in outer.bufs.iter().enumerate() {
         e.places[i] = Some(outer_place(buf, i));
@@ -134,6 +145,8 @@ fn alone(outer: &Outer, call: &Call, maps: &mut Vec<Arc<[i32]>>, shared_limit: u
     let count = e.code.op(Op::Sub, super::Type::Int, &[to, from]);
     e.span = Span { from, count, rows: e.batch, reverse: false };
     e.share_grid();
+    e.many_rows = true;
+    e.partial = Sum::of(outer, call).map(|sum| Partial::new(&mut e, sum, at));
     e.call(call)?;
     Ok(e.finish("call"))
 }

@@ -1,15 +1,18 @@
 //! A run on a device: the host walks the items of the program and the actions of the schedules.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::program::{Compiled, Grid, Launches, ScanLaunches};
+use super::region::Region;
+use super::resident::Array;
+use super::sums::{ELEMENTS, Sum};
 use super::table::resolve;
 use super::{Argument, Device};
-use crate::dtype::{DType, Element};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Ty;
 use crate::plan::ir::{BufKind, Operand, Over, Place};
-use crate::plan::memory::{Memory, Slot};
+use crate::plan::memory::{Memory, stays};
 use crate::plan::outer::{Item, Outer, Role, ScanItem};
 use crate::schedule::Action;
 use crate::tensor::Tensor;
@@ -22,28 +25,28 @@ const MOST_THINGS: usize = 1 << 30;
 /// The arena of a program, on its device.
 #[derive(Debug)]
 pub(crate) struct Arena {
-    device: Arc<dyn Device>,
-    address: u64,
-    bytes: usize,
+    region: Region,
+    /// The run whose tables it holds.
+    written: Option<Written>,
+}
+
+/// What the tables of a run depend on, and where they are.
+#[derive(Debug)]
+struct Written {
+    memory: Weak<Memory>,
+    fixed: Vec<Option<Array>>,
+    /// Address of each kernel's table.
+    tables: Vec<u64>,
 }
 
 impl Arena {
     /// So many bytes. Errors: the device has not as many.
     pub(crate) fn new(device: &Arc<dyn Device>, bytes: usize) -> Result<Arena> {
-        let address = if bytes == 0 { 0 } else { device.allocate(bytes)? };
-        Ok(Arena { device: device.clone(), address, bytes })
+        Ok(Arena { region: Region::new(device, bytes)?, written: None })
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.bytes
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        if self.bytes > 0 {
-            self.device.release(self.address);
-        }
+        self.region.len()
     }
 }
 
@@ -52,93 +55,163 @@ struct Run<'a> {
     program: &'a Compiled,
     outer: &'a Outer,
     memory: &'a Memory,
-    arena: &'a Arena,
-    /// Address of each kernel's table.
-    tables: Vec<u64>,
+    arena: &'a Region,
+    /// Where the values are that stay on the device, by buffer.
+    fixed: &'a [Option<Array>],
+    tables: &'a [u64],
 }
 
-/// Runs a program from bound values to outputs.
+/// What a run is given, beside its program.
+pub(crate) struct Given<'a> {
+    pub(crate) memory: &'a Arc<Memory>,
+    /// Bound values by number; `None` for those that stay on the device.
+    pub(crate) bound: &'a [Option<&'a Tensor>],
+    /// Where these are, by buffer.
+    pub(crate) fixed: Vec<Option<Array>>,
+    /// Outputs from this one on stay on the device.
+    pub(crate) left: usize,
+}
+
+/// The buffers whose values stay on a device, and what those are called.
+pub(crate) fn staying(outer: &Outer) -> Vec<(usize, String)> {
+    let of = |(i, buf): (usize, &crate::plan::ir::Buf)| {
+        let name = match buf.kind {
+            _ if !stays(outer, i) => return None,
+            BufKind::Bound(b) => outer.bound[b].0.clone(),
+            // No parameter has an empty name.
+            BufKind::Constant(c) => format!("/constant {c}"),
+            _ => return None,
+        };
+        Some((i, name))
+    };
+    outer.bufs.iter().enumerate().filter_map(of).collect()
+}
+
+/// Runs a program from bound values to outputs, of which the last ones may stay.
 pub(crate) fn run(
     program: &Compiled,
     outer: &Outer,
-    memory: &Memory,
-    arena: &Arena,
-    bound: &[&Tensor],
-) -> Result<Vec<Tensor>> {
-    let mut run = Run { program, outer, memory, arena, tables: Vec::new() };
-    run.write_tables()?;
-    run.write_values(bound)?;
+    arena: &mut Arena,
+    given: Given<'_>,
+) -> Result<(Vec<Tensor>, Vec<Left>)> {
+    let same = |w: &Written| {
+        w.fixed == given.fixed && w.memory.upgrade().is_some_and(|m| Arc::ptr_eq(&m, given.memory))
+    };
+    if !arena.written.as_ref().is_some_and(same) {
+        arena.written = None;
+        let tables = write_tables(program, given.memory, &arena.region, &given.fixed)?;
+        let memory = Arc::downgrade(given.memory);
+        arena.written = Some(Written { memory, fixed: given.fixed, tables });
+    }
+    let Some(written) = &arena.written else {
+        return Err(Error::argument("device", "bug: a run without tables"));
+    };
+    let run = Run {
+        program,
+        outer,
+        memory: given.memory,
+        arena: &arena.region,
+        fixed: &written.fixed,
+        tables: &written.tables,
+    };
+    run.write_values(given.bound)?;
     for (at, item) in outer.items.iter().enumerate() {
         match (item, &program.items[at]) {
-            (Item::Call(call), Launches::Call { kernel, grid, by_steps }) => {
-                run.call(*kernel, *grid, if call.over.steps { *by_steps } else { false })?;
+            (Item::Call(call), Launches::Call { kernel, grid, by_steps, sum }) => {
+                let parts = run.memory.partials.get(&at).map_or(1, |p| p.parts);
+                run.call(*kernel, (*grid, parts), if call.over.steps { *by_steps } else { false })?;
+                if let Some((sum, kernel)) = sum.filter(|_| parts > 1) {
+                    run.put_together(sum, kernel)?;
+                }
             }
             (Item::Scan(item), Launches::Scan(launches)) => run.scan(at, item, launches)?,
             _ => return Err(Error::argument("device", "bug: the kernels of another program")),
         }
     }
-    outer.outputs.iter().map(|(place, ty)| run.output(place, ty)).collect()
+    let (read, left) = outer.outputs.split_at(given.left.min(outer.outputs.len()));
+    let outputs = read.iter().map(|(place, ty)| run.output(place, ty)).collect::<Result<_>>()?;
+    Ok((outputs, left.iter().map(|(place, ty)| run.left(place, ty)).collect::<Result<_>>()?))
+}
+
+/// Writes what the kernels find their operands by. Returns the address of each one's table.
+fn write_tables(
+    program: &Compiled,
+    memory: &Memory,
+    arena: &Region,
+    fixed: &[Option<Array>],
+) -> Result<Vec<u64>> {
+    let start = arena.address() + memory.tables as u64;
+    let words: usize = program.words.iter().map(Vec::len).sum();
+    let mut at = start + 8 * words as u64;
+    let mut lists = Vec::new();
+    for map in &program.maps {
+        lists.push(at);
+        at += (map.len() * 4).next_multiple_of(8) as u64;
+    }
+    let mut tables = Vec::new();
+    let mut bytes: Vec<u8> = Vec::with_capacity(program.table_bytes);
+    for words in &program.words {
+        tables.push(start + bytes.len() as u64);
+        for &word in words {
+            bytes.extend(resolve(word, memory, (arena.address(), fixed), &lists).to_le_bytes());
+        }
+    }
+    for map in &program.maps {
+        map.iter().for_each(|i| bytes.extend(i.to_le_bytes()));
+        bytes.resize(bytes.len().next_multiple_of(8), 0);
+    }
+    arena.write(memory.tables, &bytes)?;
+    Ok(tables)
+}
+
+/// An output that stayed on the device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Left {
+    /// There, until the next run of its program.
+    At(Array),
+    /// Nowhere: every element is this number (real and imaginary part).
+    Number(f64, f64),
 }
 
 impl Run<'_> {
-    fn write_tables(&mut self) -> Result<()> {
-        let start = self.arena.address + self.memory.tables as u64;
-        let words: usize = self.program.words.iter().map(Vec::len).sum();
-        let mut at = start + 8 * words as u64;
-        let mut lists = Vec::new();
-        for map in &self.program.maps {
-            lists.push(at);
-            at += (map.len() * 4).next_multiple_of(8) as u64;
-        }
-        let mut bytes: Vec<u8> = Vec::with_capacity(self.program.table_bytes);
-        for words in &self.program.words {
-            self.tables.push(start + bytes.len() as u64);
-            for &word in words {
-                let value = resolve(word, self.memory, self.arena.address, &lists);
-                bytes.extend(value.to_le_bytes());
-            }
-        }
-        for map in &self.program.maps {
-            map.iter().for_each(|i| bytes.extend(i.to_le_bytes()));
-            bytes.resize(bytes.len().next_multiple_of(8), 0);
-        }
-        self.write(self.memory.tables, &bytes)
-    }
-
-    /// Copies to the arena.
-    fn write(&self, offset: usize, bytes: &[u8]) -> Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.program.device.write(self.arena.address + offset as u64, bytes)
-    }
-
-    /// Bound values and constants; complex ones are taken apart into planes.
-    fn write_values(&self, bound: &[&Tensor]) -> Result<()> {
+    /// Bound values with an entry for every step or row.
+    fn write_values(&self, bound: &[Option<&Tensor>]) -> Result<()> {
         for (i, buf) in self.outer.bufs.iter().enumerate() {
-            let tensor = match buf.kind {
-                BufKind::Bound(b) => bound[b],
-                BufKind::Constant(c) => &self.outer.constants[c],
-                _ => continue,
+            let (BufKind::Bound(b), Some(slot), None) = (&buf.kind, &self.memory.outer[i], self.fixed[i])
+            else {
+                continue;
             };
-            let Some(slot) = &self.memory.outer[i] else { continue };
-            match buf.dtype {
-                DType::C32 => self.write_planes::<f32>(slot, tensor)?,
-                DType::C64 => self.write_planes::<f64>(slot, tensor)?,
-                _ => self.write(slot.offset, tensor.as_bytes())?,
-            }
+            let missing = || Error::argument("device", "bug: a value that is nowhere");
+            self.arena.write_tensor(slot.offset, slot.plane, bound[*b].ok_or_else(missing)?)?;
         }
         Ok(())
     }
 
-    fn write_planes<R: Element + bytemuck::Pod>(&self, slot: &Slot, tensor: &Tensor) -> Result<()> {
-        let pairs: &[R] = tensor.components()?;
-        for plane in 0..2 {
-            let part: Vec<R> = pairs.iter().skip(plane).step_by(2).copied().collect();
-            let offset = slot.offset + plane * slot.plane * size_of::<R>();
-            self.write(offset, bytemuck::cast_slice(&part))?;
+    /// Where an output is that stays.
+    fn left(&self, place: &Place, ty: &Ty) -> Result<Left> {
+        let o = match place {
+            Place::At(o) => o,
+            Place::Scalar { re, im } => return Ok(Left::Number(*re, *im)),
+        };
+        let lead = ty.shape.lead;
+        if lead.has_t() || lead.has_n() {
+            let what = "an output with an entry for every step or row does not stay on the device";
+            return Err(Error::argument("run", what));
         }
-        Ok(())
+        let [first, second] = [0, 1].map(|plane| self.plane_of(o, plane, ty.dtype));
+        let second = if ty.dtype.is_complex() { second? } else { 0 };
+        Ok(Left::At(Array { dtype: ty.dtype, len: o.width(), planes: [first?, second] }))
+    }
+
+    /// Address of an operand's first element in a plane.
+    fn plane_of(&self, o: &Operand, plane: usize, dtype: DType) -> Result<u64> {
+        let size = dtype.size() / dtype.planes();
+        let base = match (self.fixed[o.buf], &self.memory.outer[o.buf]) {
+            (Some(array), _) => array.planes[plane],
+            (None, Some(slot)) => self.arena.address() + (slot.offset + plane * slot.plane * size) as u64,
+            (None, None) => return Err(Error::argument("device", "bug: an output without a place")),
+        };
+        Ok(base + (o.col * size) as u64)
     }
 
     fn launch(&self, kernel: usize, blocks: usize, a: usize, b: usize) -> Result<()> {
@@ -147,7 +220,7 @@ impl Run<'_> {
     }
 
     /// A call outside a step.
-    fn call(&self, kernel: usize, grid: Grid, by_steps: bool) -> Result<()> {
+    fn call(&self, kernel: usize, (grid, parts): (Grid, usize), by_steps: bool) -> Result<()> {
         let (steps, rows) = (self.memory.steps, self.memory.rows);
         let threads = self.program.device.threads() as usize;
         let of = |over: bool, n: usize| if over { n } else { 1 };
@@ -160,30 +233,40 @@ impl Run<'_> {
         };
         let (all, blocks) = match grid {
             Grid::Things(over, each) => {
-                let all = things(over, each)?;
+                let all = things(over, each)?.saturating_mul(parts);
                 (all, all.div_ceil(threads))
             }
             Grid::Entries(over) => (things(over, 1)?, things(over, 1)?),
-            Grid::One => (1, 1),
+            Grid::One => (1, parts),
         };
         if all == 0 {
             return Ok(());
         }
-        let parts = all.div_ceil(MOST_THINGS);
-        if parts > 1 && (!by_steps || parts > steps) {
+        let turns = all.div_ceil(MOST_THINGS);
+        if turns > 1 && (!by_steps || turns > steps) {
             let sizes = format!("{all}, more than {MOST_THINGS} for one launch");
             return Err(Error::Overflow { what: "a call on a device".into(), sizes });
         }
-        let blocks = blocks.div_ceil(parts).clamp(1, MOST_BLOCKS);
-        for part in 0..parts {
-            self.launch(kernel, blocks, part * steps / parts, (part + 1) * steps / parts)?;
+        let blocks = blocks.div_ceil(turns).clamp(1, MOST_BLOCKS);
+        for turn in 0..turns {
+            self.launch(kernel, blocks, turn * steps / turns, (turn + 1) * steps / turns)?;
         }
         Ok(())
+    }
+
+    /// Puts the parts of a sum together.
+    fn put_together(&self, sum: Sum, kernel: usize) -> Result<()> {
+        let elements = sum.elements(self.memory.steps, self.memory.rows);
+        self.launch(kernel, elements.div_ceil(ELEMENTS).clamp(1, MOST_BLOCKS), 0, 0)
     }
 
     /// A scan: each action of its schedule is a launch.
     fn scan(&self, at: usize, item: &ScanItem, launches: &ScanLaunches) -> Result<()> {
         let tiles = self.memory.scans[&at].tiles;
+        if !item.mixes_rows && self.memory.rows.div_ceil(tiles) > super::ROWS {
+            let sizes = format!("{} rows, {tiles} blocks of {} at most", self.memory.rows, super::ROWS);
+            return Err(Error::Overflow { what: "the rows of a scan on a device".into(), sizes });
+        }
         let launch = |kernel: Option<usize>, a: usize, b: usize| match kernel {
             Some(kernel) => self.launch(kernel, tiles, a, b),
             None => Ok(()),
@@ -251,7 +334,9 @@ impl Run<'_> {
         let rows = if lead.has_n() { self.memory.rows } else { 1 };
         for plane in 0..planes {
             let mut values = vec![R::zeroed(); slot.plane];
-            let address = self.arena.address + (slot.offset + plane * slot.plane * size_of::<R>()) as u64;
+            let mut start = o.clone();
+            start.col = 0;
+            let address = self.plane_of(&start, plane, ty.dtype)?;
             self.program.device.read(address, bytemuck::cast_slice_mut(&mut values))?;
             for t in 0..steps {
                 for r in 0..rows {

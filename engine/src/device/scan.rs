@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::code::{Building, Kernel, Op, Type, Value};
 use super::emit::{Emit, Share, Span, Stride, Where};
+use super::kernel::shared_bytes;
 use super::table::{Form, Ref, Word};
 use crate::error::{Error, Result};
 use crate::plan::ir::{Buf, BufKind, Call, Instr, Operand};
@@ -298,6 +299,7 @@ impl Scan<'_> {
             let place = self.place(&mut e, (form, program), i, &regions, (a, chunk_start), &in_segment)?;
             e.places[i] = place;
         }
+        self.on_chip(&mut e, program);
         let reverse = program.reverse;
         let ends = |len: Value| if reverse { (len, Value::Int(0)) } else { (Value::Int(0), len) };
         let states: Vec<(&Buf, Where, Where, bool)> = (program.states.iter())
@@ -356,6 +358,63 @@ impl Scan<'_> {
             Form::Advance => "scan_advance",
             Form::Record => "scan_record",
         }))
+    }
+
+    /// Puts into shared memory what the loops over steps use again and again, as far as it fits: first the values that never
+    /// leave their loop, then what all steps read, as matrices, which is copied there once. What operations in phases need
+    /// lies before it.
+    fn on_chip(&self, e: &mut Emit<'_>, program: &StepProgram) {
+        let calls = || {
+            program.stages.iter().flat_map(|s| match s {
+                Stage::Batched(calls) | Stage::Loop(calls) => calls,
+            })
+        };
+        let loops = || {
+            program.stages.iter().flat_map(|s| match s {
+                Stage::Batched(_) => &[][..],
+                Stage::Loop(calls) => calls,
+            })
+        };
+        let mut end = calls().map(|call| shared_bytes(&program.bufs, call)).max().unwrap_or(0);
+        let mut take = |e: &mut Emit<'_>, buf: &Buf, rows: usize| {
+            let (start, plane) = (end.next_multiple_of(16), rows * buf.width);
+            let bytes = plane * buf.dtype.size();
+            if bytes == 0 || start + bytes > self.shared_limit {
+                return None;
+            }
+            end = start + bytes;
+            e.shared_bytes = e.shared_bytes.max(end);
+            let row = if buf.lead.has_n() { buf.width } else { 0 };
+            let (step, origin) = (Stride::None, Value::Int(0));
+            Some(Where { what: Ref::OnChip(start, plane), beyond: None, col: 0, step, row, origin })
+        };
+        // A tile of a scan that mixes rows has all of them.
+        for (i, buf) in program.bufs.iter().enumerate() {
+            let inside = buf.kind == BufKind::Temp && program.lives[i].is_some() && !buf.lead.has_t();
+            if inside && !(self.item.mixes_rows && buf.lead.has_n()) {
+                let rows = if buf.lead.has_n() { super::ROWS } else { 1 };
+                e.places[i] = take(e, buf, rows).or(e.places[i]);
+            }
+        }
+        let mut copied = Vec::new();
+        for operand in loops().flat_map(|call| call.instr.reads().into_iter().cloned().collect::<Vec<_>>()) {
+            let buf = &program.bufs[operand.buf];
+            let shared = matches!(buf.kind, BufKind::External(_)) && !buf.lead.has_t() && !buf.lead.has_n();
+            if !shared || copied.contains(&operand.buf) {
+                continue;
+            }
+            copied.push(operand.buf);
+            let (from, Some(to)) = (e.places[operand.buf], take(e, buf, 1)) else { continue };
+            e.places[operand.buf] = Some(to);
+            let from = e.open_at(from, buf.dtype, 0, 0);
+            let to = e.open_at(Some(to), buf.dtype, 0, 0);
+            let Share { first, apart } = e.threads;
+            e.each_by(first, buf.width, apart, |e, i| {
+                let none = (Value::Int(0), Value::Int(0));
+                e.copy_element(&from, &to, none, i, i);
+            });
+        }
+        e.meet();
     }
 
     /// Where a buffer of a step is.
@@ -417,6 +476,7 @@ fn stage_of(
     let last_of = |e: &mut Emit<'_>| if reverse { start } else { e.code.sub(end, 1) };
     match stage {
         Stage::Batched(calls) => {
+            e.many_rows = true;
             for call in calls {
                 e.span = if overwrites(call, e.bufs) {
                     let from = last_of(e);
@@ -429,6 +489,7 @@ fn stage_of(
             }
         }
         Stage::Loop(calls) => {
+            e.many_rows = false;
             let mut failed = Ok(());
             e.each(0, len, |e, i| {
                 let from = if reverse {

@@ -3,6 +3,7 @@
 //! The code of a kernel depends on the program alone. Addresses, distances and sizes are words of a table in the arena,
 //! which is written before a run.
 
+use super::resident::Array;
 use crate::plan::memory::{Memory, Slot};
 
 /// A form of a scan's step.
@@ -14,7 +15,7 @@ pub(super) enum Form {
     Record,
 }
 
-/// Something that has a place in the arena. Scans by their item.
+/// Something that has a place. Scans by their item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ref {
     Outer(usize),
@@ -26,6 +27,8 @@ pub(super) enum Ref {
     Replayed(usize, usize),
     Sum(usize, usize),
     Shared(usize, usize),
+    /// Not in the arena but in the shared memory of a block, so many bytes from its start; elements from plane to plane.
+    OnChip(usize, usize),
 }
 
 /// A word of a table.
@@ -47,10 +50,22 @@ pub(super) enum Word {
     Sums(usize),
     /// Address of a list of indices.
     Map(usize),
+    /// Parts that the sum of an item is formed in, and the address of the partial sums.
+    Parts(usize),
+    Partial(usize),
 }
 
-/// The value of a word. `maps`: where the lists lie.
-pub(super) fn resolve(word: Word, memory: &Memory, arena: u64, maps: &[u64]) -> u64 {
+/// The value of a word. `fixed`: what stays on the device, by outer buffer; `maps`: where the lists lie.
+pub(super) fn resolve(
+    word: Word,
+    memory: &Memory,
+    (arena, fixed): (u64, &[Option<Array>]),
+    maps: &[u64],
+) -> u64 {
+    let stays = |what: Ref| match what {
+        Ref::Outer(buf) => fixed[buf],
+        _ => None,
+    };
     let scan = |item: usize| memory.scans.get(&item);
     let number = match word {
         Word::Steps => memory.steps,
@@ -61,11 +76,19 @@ pub(super) fn resolve(word: Word, memory: &Memory, arena: u64, maps: &[u64]) -> 
         Word::SumTile(item) => scan(item).map_or(0, |s| s.tile),
         Word::PairTile(pair) => memory.pairs[pair].tile,
         Word::Base(what) => {
+            if let Some(array) = stays(what) {
+                return array.planes[0];
+            }
             return slot(what, memory).map_or(0, |(base, s)| arena + (base + s.offset) as u64);
         }
-        Word::Plane(what) => slot(what, memory).map_or(0, |(_, s)| s.plane),
+        // The planes of what stays follow each other.
+        Word::Plane(what) => {
+            stays(what).map_or_else(|| slot(what, memory).map_or(0, |(_, s)| s.plane), |array| array.len)
+        }
         Word::Sums(item) => return arena + scan(item).map_or(0, |s| s.tile_base) as u64,
         Word::Map(map) => return maps[map],
+        Word::Parts(item) => memory.partials.get(&item).map_or(1, |p| p.parts),
+        Word::Partial(item) => return arena + memory.partials.get(&item).map_or(0, |p| p.offset) as u64,
     };
     number as u64
 }
@@ -92,5 +115,6 @@ pub(super) fn slot(what: Ref, memory: &Memory) -> Option<(usize, Slot)> {
         Ref::Replayed(item, k) => Some((scan(item)?.work, *scan(item)?.replayed.get(&k)?)),
         Ref::Sum(item, i) => Some((scan(item)?.tile_base, *scan(item)?.sums.get(i)?)),
         Ref::Shared(item, i) => Some((scan(item)?.tile_base, *scan(item)?.shared.get(i)?)),
+        Ref::OnChip(..) => None,
     }
 }

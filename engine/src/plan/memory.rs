@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::ir::{Buf, BufKind};
 use super::outer::{Item, Outer, Role, ScanItem};
 use super::step::StepProgram;
+use crate::device::Sum;
 use crate::error::{Error, Result};
 use crate::schedule::Schedule;
 use crate::stash::Stash;
@@ -50,7 +51,7 @@ const ROWS: usize = 32;
 const LARGE_ROWS: usize = 64;
 
 /// Most tiles on a device.
-pub(crate) const MOST_BLOCKS: usize = 1024;
+pub(crate) const MOST_BLOCKS: usize = 1 << 16;
 
 /// Number of tiles the rows are split into: on a device a fixed number of rows a tile, on the processor at least two tiles
 /// for two threads.
@@ -194,6 +195,15 @@ impl Division {
     }
 }
 
+/// Partial sums of a call on a device.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Partials {
+    pub(crate) offset: usize,
+    pub(crate) bytes: usize,
+    /// Of each element.
+    pub(crate) parts: usize,
+}
+
 /// Places of a scan's working memory.
 #[derive(Clone, Debug)]
 pub(crate) struct ScanSlots {
@@ -235,10 +245,14 @@ pub(crate) struct Memory {
     pub(crate) bytes: usize,
     /// Bytes of the tensors returned.
     pub(crate) output_bytes: usize,
+    /// Bytes of what stays on a device from run to run, beside the arena.
+    pub(crate) resident_bytes: usize,
     pub(crate) outer: Vec<Option<Slot>>,
     pub(crate) scans: BTreeMap<usize, ScanSlots>,
     pub(crate) pairs: Vec<PairSlots>,
     pub(crate) scratch: usize,
+    /// Of sums outside of scans, by item.
+    pub(crate) partials: BTreeMap<usize, Partials>,
     /// Where the tables of a device lie.
     pub(crate) tables: usize,
 }
@@ -463,6 +477,17 @@ pub(crate) struct PairBytes {
     pub(crate) rounded: usize,
 }
 
+fn is_bound(buf: &Buf) -> bool {
+    matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_))
+}
+
+/// Whether a buffer of a device's program holds a value that stays there from run to run: bound or constant, and without
+/// an entry for every step or row.
+pub(crate) fn stays(outer: &Outer, buf: usize) -> bool {
+    let b = &outer.bufs[buf];
+    outer.lives[buf].is_some() && is_bound(b) && !b.lead.has_t() && !b.lead.has_n()
+}
+
 /// What the record of `rows` rows takes.
 pub(crate) fn pair_bytes(outer: &Outer, rows: usize, stash: Stash) -> Result<PairBytes> {
     let mut all = PairBytes::default();
@@ -600,11 +625,16 @@ impl Memory {
     ) -> Result<Memory> {
         let mut blocks = Vec::new();
         let mut slots = vec![None; outer.bufs.len()];
-        let mut which = Vec::new();
+        let (mut which, mut resident) = (Vec::new(), 0);
         for (i, buf) in outer.bufs.iter().enumerate() {
             let Some((from, to)) = outer.lives[i] else { continue };
-            let bound = matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_));
-            let borrowed = bound && !buf.dtype.is_complex() && outer.tables.is_none();
+            let borrowed = match outer.tables {
+                Some(_) => stays(outer, i),
+                None => is_bound(buf) && !buf.dtype.is_complex(),
+            };
+            if borrowed && outer.tables.is_some() {
+                resident += aligned(checked("buffer", &[buf.width, buf.dtype.size()])?);
+            }
             let t = buf.lead.has_t().then_some(steps);
             let n = buf.lead.has_n().then_some(rows);
             let (slot, bytes) = Slot::new(0, buf.dtype.size(), t, n, buf.width)?;
@@ -616,8 +646,21 @@ impl Memory {
         }
         let mut scans = BTreeMap::new();
         let mut scan_blocks = Vec::new();
+        let (mut partials, mut partial_blocks) = (BTreeMap::new(), Vec::new());
         for (at, item) in outer.items.iter().enumerate() {
-            let Item::Scan(s) = item else { continue };
+            let s = match item {
+                Item::Scan(s) => s,
+                Item::Call(call) => {
+                    let sum = outer.tables.and_then(|_| Sum::of(outer, call));
+                    if let Some(sum) = sum.filter(|s| s.bytes(steps, rows) > 0) {
+                        let bytes = aligned(checked("partial sums", &[sum.bytes(steps, rows)])?);
+                        partials.insert(at, Partials { offset: 0, bytes, parts: sum.parts(steps, rows) });
+                        partial_blocks.push((at, blocks.len()));
+                        blocks.push(Block { bytes, from: at, to: at });
+                    }
+                    continue;
+                }
+            };
             let scan = ScanSlots::new(outer, s, (steps, rows), threads, stash, by_pieces)?;
             let work = checked("workspace", &[scan.lane, scan.lanes])?;
             let tile = checked("sums", &[scan.tile, scan.tiles])?;
@@ -655,6 +698,11 @@ impl Memory {
                 slot.offset = offsets[k];
             }
         }
+        for (at, block) in partial_blocks {
+            if let Some(partials) = partials.get_mut(&at) {
+                partials.offset = offsets[block];
+            }
+        }
         for (at, block) in scan_blocks {
             if let Some(scan) = scans.get_mut(&at) {
                 scan.work = offsets[block];
@@ -675,16 +723,18 @@ impl Memory {
             stash,
             bytes,
             output_bytes,
+            resident_bytes: resident,
             outer: slots,
             scans,
             pairs,
             scratch: offsets[scratch_block],
+            partials,
             tables: outer.tables.map_or(0, |_| offsets[tables_block]),
         })
     }
 
-    /// Most bytes alive at once: the arena and the tensors returned.
+    /// Most bytes alive at once: the arena, what stays on a device, and the tensors returned.
     pub(crate) fn peak_bytes(&self) -> usize {
-        aligned(self.bytes) + self.output_bytes
+        aligned(self.bytes) + self.resident_bytes + self.output_bytes
     }
 }

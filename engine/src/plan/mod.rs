@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cpu::{Denormals, Isa, Pool};
-use crate::device::{self, Device};
+use crate::device::{self, Device, Left, Resident};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::exec::{Arena, Context, Drifts, Frame, Loc, ScanRun, Span, run_call, run_scan};
@@ -110,6 +110,8 @@ pub struct Program {
     /// With a device: the kernels of each variant, and the arena there.
     compiled: Vec<device::Compiled>,
     device_arena: Option<device::Arena>,
+    /// With a device: what stays there of a variant.
+    resident: Option<(usize, Resident)>,
     last_peak: usize,
     last_drift: Option<f64>,
     last_profile: Option<Profile>,
@@ -182,6 +184,7 @@ impl Program {
             arena: None,
             compiled,
             device_arena: None,
+            resident: None,
             last_peak: 0,
             last_drift: None,
             last_profile: None,
@@ -204,6 +207,7 @@ impl Program {
         self.cached.clear();
         self.arena = None;
         self.device_arena = None;
+        self.resident = None;
     }
 
     /// The plan for `steps` and `rows`. Errors: a budget too small (with the smallest that works), sizes that
@@ -284,9 +288,37 @@ impl Program {
     /// Errors: a value that is missing or of another type or shape, numbers of steps or rows that disagree, a
     /// budget too small; states that were walked back to and are off by more than the bound.
     pub fn run(&mut self, bindings: &[&Params]) -> Result<Vec<Tensor>> {
-        let bound = find_bound(&self.variants[0].1, bindings)?;
+        Ok(self.run_from(None, bindings, usize::MAX)?.0)
+    }
+
+    /// Runs the program on its device with values that are there: what `values` has by name is read from there, the rest
+    /// is bound as in [`Program::run`]. Outputs from number `left` on stay on the device, until the next run; they may not
+    /// have an entry for every step or row.
+    ///
+    /// Errors: as there; a program without a device, or on another one than the values; a value that is there in another
+    /// type or shape.
+    pub fn run_with(
+        &mut self,
+        values: &Resident,
+        bindings: &[&Params],
+        left: usize,
+    ) -> Result<(Vec<Tensor>, Vec<Left>)> {
+        match &self.options.device {
+            Some(device) if values.is_on(device) => self.run_from(Some(values), bindings, left),
+            Some(_) => Err(Error::argument("run_with", "the values are on another device than the program")),
+            None => Err(Error::argument("run_with", "the program has no device")),
+        }
+    }
+
+    fn run_from(
+        &mut self,
+        values: Option<&Resident>,
+        bindings: &[&Params],
+        left: usize,
+    ) -> Result<(Vec<Tensor>, Vec<Left>)> {
+        let bound = bind(&self.variants[0].1, values, bindings)?;
         let outer = &self.variants[0].1;
-        let needed = outer.bound.iter().zip(bound.iter().copied());
+        let needed = outer.bound.iter().zip(bound.iter().copied()).filter_map(|(b, t)| Some((b, t?)));
         let unused = self.unused.iter().filter_map(|u| Some((u, find(&u.0, bindings)?)));
         let (steps, rows) = extents(needed.chain(unused))?;
         let loops = || outer.items.iter().any(|item| matches!(item, Item::Scan(_)));
@@ -306,11 +338,13 @@ impl Program {
             }
         };
         let outer = self.variants[decision.variant].1.clone();
-        let bound = if decision.variant == 0 { bound } else { find_bound(&outer, bindings)? };
+        let bound = if decision.variant == 0 { bound } else { bind(&outer, values, bindings)? };
         let memory = &decision.memory;
         if let Some(on) = &self.options.device.clone() {
-            return self.run_on(on, decision.variant, memory, &bound);
+            return self.run_on(on, decision.variant, memory, (values, &bound), left);
         }
+        // Without a device every value was found among the bindings.
+        let bound: Vec<&Tensor> = bound.into_iter().flatten().collect();
         let needed = memory.bytes;
         // An arena that is much too large is given back, so that the run takes what the plan says.
         let fits =
@@ -345,7 +379,7 @@ impl Program {
             let tallies = totals.into_tallies();
             self.last_profile = Some(profile(&outer, memory, self.pool.threads(), wall, &sites, &tallies));
         }
-        outputs
+        Ok((outputs?, Vec::new()))
     }
 }
 
@@ -369,39 +403,100 @@ impl Program {
         &mut self,
         on: &Arc<dyn Device>,
         variant: usize,
-        memory: &Memory,
-        bound: &[&Tensor],
-    ) -> Result<Vec<Tensor>> {
+        memory: &Arc<Memory>,
+        (values, bound): (Option<&Resident>, &[Option<&Tensor>]),
+        left: usize,
+    ) -> Result<(Vec<Tensor>, Vec<Left>)> {
         let needed = memory.bytes;
         let held = self.device_arena.take();
         let held = held.filter(|a| a.len() >= needed && a.len() - needed <= needed / 64 + 4096);
-        let before = (meter::reset_peak(), on.used_bytes() - held.as_ref().map_or(0, device::Arena::len));
-        let arena = match held {
+        let own = self.resident.take_if(|(of, _)| *of == variant).map(|(_, own)| own);
+        self.resident = None;
+        let before = held.as_ref().map_or(0, device::Arena::len) + own.as_ref().map_or(0, Resident::bytes);
+        let before = (meter::reset_peak(), on.used_bytes() - before);
+        let mut arena = match held {
             Some(arena) => arena,
             None => device::Arena::new(on, needed)?,
         };
-        let there = on.used_bytes().saturating_sub(before.1);
+        let outer = &self.variants[variant].1;
+        let (own, fixed, theirs) = stay(on, outer, own, (values, bound))?;
+        let there = on.used_bytes().saturating_sub(before.1) + theirs;
         self.last_profile = None;
-        let outputs = device::run(&self.compiled[variant], &self.variants[variant].1, memory, &arena, bound);
+        let given = device::Given { memory, bound, fixed, left };
+        let outputs = device::run(&self.compiled[variant], outer, &mut arena, given);
         self.last_peak = there + meter::peak_bytes().saturating_sub(before.0);
         self.device_arena = Some(arena);
+        self.resident = Some((variant, own));
         outputs
     }
+}
+
+/// The program's own values that stay on the device, as they are bound now; where each buffer's value is that stays; bytes
+/// of those that are the caller's.
+fn stay(
+    on: &Arc<dyn Device>,
+    outer: &Outer,
+    own: Option<Resident>,
+    (values, bound): (Option<&Resident>, &[Option<&Tensor>]),
+) -> Result<(Resident, Vec<Option<device::Array>>, usize)> {
+    let all = device::staying(outer);
+    let theirs = |name: &str| values.filter(|v| v.ty(name).is_some());
+    let tensor = |buf: usize| match outer.bufs[buf].kind {
+        BufKind::Bound(b) => bound[b],
+        BufKind::Constant(c) => Some(&outer.constants[c]),
+        _ => None,
+    };
+    let mine: Vec<(&str, &Tensor)> = (all.iter())
+        .filter(|(_, name)| theirs(name).is_none())
+        .filter_map(|(buf, name)| Some((&**name, tensor(*buf)?)))
+        .collect();
+    let fits = |own: &Resident| own.names().eq(mine.iter().map(|(name, _)| *name));
+    let mut own = match own.filter(fits) {
+        Some(own) => own,
+        None => Resident::new(on, mine.iter().map(|(name, t)| (*name, t.dtype(), t.dims())))?,
+    };
+    for (name, tensor) in mine {
+        own.set(name, tensor)?;
+    }
+    let (mut fixed, mut bytes) = (vec![None; outer.bufs.len()], 0);
+    for (buf, name) in &all {
+        let array = theirs(name).unwrap_or(&own).array(name)?;
+        if theirs(name).is_some() {
+            bytes += memory::aligned(array.len * array.dtype.size());
+        }
+        fixed[*buf] = Some(array);
+    }
+    Ok((own, fixed, bytes))
 }
 
 fn find<'a>(name: &str, bindings: &[&'a Params]) -> Option<&'a Tensor> {
     bindings.iter().find_map(|p| p.get(name))
 }
 
+/// The value of each bound name; `None` where it stays on the device.
+fn bind<'a>(
+    outer: &Outer,
+    values: Option<&Resident>,
+    bindings: &[&'a Params],
+) -> Result<Vec<Option<&'a Tensor>>> {
+    let of = |(name, ty): &(String, Ty)| {
+        if let Some((dtype, dims)) = values.and_then(|v| v.ty(name)) {
+            let lead = ty.shape.lead;
+            if dtype != ty.dtype || lead.has_t() || lead.has_n() || *dims != ty.shape.dims[..] {
+                let what = format!("on the device, expected {} {}, got {dtype} {dims:?}", ty.dtype, ty.shape);
+                return Err(Error::Binding { name: name.clone(), what });
+            }
+            return Ok(None);
+        }
+        let missing = || Error::Binding { name: name.clone(), what: "no value is bound to it".into() };
+        find(name, bindings).ok_or_else(missing).map(Some)
+    };
+    outer.bound.iter().map(of).collect()
+}
+
+/// The value of each bound name.
 fn find_bound<'a>(outer: &Outer, bindings: &[&'a Params]) -> Result<Vec<&'a Tensor>> {
-    outer
-        .bound
-        .iter()
-        .map(|(name, _)| {
-            find(name, bindings)
-                .ok_or_else(|| Error::Binding { name: name.clone(), what: "no value is bound to it".into() })
-        })
-        .collect()
+    Ok(bind(outer, None, bindings)?.into_iter().flatten().collect())
 }
 
 /// Numbers of steps and rows, from the bound values; also checks every type and shape.

@@ -2,7 +2,7 @@
 
 use retrograd_engine::Params;
 
-use crate::elementwise::{Real, Rule, Slots, for_each};
+use crate::elementwise::{Arith, Component, Elementwise, Rule, SHARED, for_each};
 use crate::error::Result;
 use crate::optimizer::{Optimizer, scaled_lr};
 use crate::settings::{OptionSpec, Range, Settings};
@@ -68,16 +68,9 @@ impl Adam {
         Range::NonNegative.check(owner, "weight_decay", self.weight_decay)
     }
 
-    /// The update that Adam and AdamW share.
-    pub(super) fn step(
-        &self,
-        lr: f64,
-        decoupled: bool,
-        grads: &Params,
-        state: &mut State,
-        params: &mut Params,
-    ) -> Result<()> {
-        let t = (state.step() + 1) as f64;
+    /// Update number `t`, counted from 1, that Adam and AdamW share.
+    pub(super) fn step(&self, lr: f64, decoupled: bool, t: u64) -> Step<'_> {
+        let t = t as f64;
         let root2 = (1.0 - self.beta2.powf(t)).sqrt();
         let mut rule =
             Step { adam: self, scale: lr / (1.0 - self.beta1.powf(t)), root2, shrink: 1.0, l2: 0.0 };
@@ -90,7 +83,7 @@ impl Adam {
         } else {
             rule.l2 = self.weight_decay;
         }
-        for_each(&self.slots(), grads, state, params, &rule)
+        rule
     }
 }
 
@@ -124,11 +117,17 @@ impl Optimizer for Adam {
     }
 
     fn update(&self, grads: &Params, state: &mut State, params: &mut Params, lr_scale: f64) -> Result<()> {
-        self.step(scaled_lr(self, lr_scale)?, false, grads, state, params)
+        let rule = self.step(scaled_lr(self, lr_scale)?, false, state.step() + 1);
+        for_each(&self.slots(), grads, state, params, &rule)
+    }
+
+    fn elementwise(&self, step: u64, lr_scale: f64) -> Result<Option<Box<dyn Elementwise + '_>>> {
+        Ok(Some(Box::new(self.step(scaled_lr(self, lr_scale)?, false, step))))
     }
 }
 
-struct Step<'a> {
+/// One update.
+pub(super) struct Step<'a> {
     adam: &'a Adam,
     /// η over the bias correction of the mean.
     scale: f64,
@@ -141,37 +140,49 @@ struct Step<'a> {
 }
 
 impl Rule for Step<'_> {
-    fn apply<R: Real>(&self, p: &mut [R], g: &[R], mut slots: Slots<'_, R>) -> Result<()> {
-        let (b1, b2) = (R::of(self.adam.beta1), R::of(self.adam.beta2));
-        let (c1, c2) = (R::of(1.0 - self.adam.beta1), R::of(1.0 - self.adam.beta2));
-        let (scale, root2, eps) = (R::of(self.scale), R::of(self.root2), R::of(self.adam.eps));
-        let (shrink, l2) = (R::of(self.shrink), R::of(self.l2));
-        let (m, v) = (slots.take("m")?, slots.take("v")?);
-        // With ε = 0 a component that never had a gradient is 0/0: it stays.
-        let direction = |m: R, w: R| {
-            let under = w.sqrt() / root2 + eps;
-            if under == R::zero() { R::zero() } else { m / under }
+    fn numbers(&self) -> [f64; SHARED] {
+        let adam = self.adam;
+        [
+            adam.beta1,
+            1.0 - adam.beta1,
+            adam.beta2,
+            1.0 - adam.beta2,
+            self.scale,
+            self.root2,
+            self.shrink,
+            self.l2,
+        ]
+    }
+
+    #[inline(always)]
+    fn apply<A: Arith>(&self, a: &mut A, n: &[A::Number; SHARED], c: Component<'_, A::Number>) -> A::Number {
+        let [b1, c1, b2, c2, scale, root2, shrink, l2] = *n;
+        let (eps, zero) = (a.number(self.adam.eps), a.number(0.0));
+        let (m, v, more) = match c.slots {
+            [m, v, more @ ..] => (m, v, more),
+            _ => return c.p,
         };
-        let moments = |p: &mut R, g: R, m: &mut R, v: &mut R| {
-            let g = g + l2 * *p;
-            *p *= shrink;
-            *m = b1 * *m + c1 * g;
-            *v = b2 * *v + c2 * (g * g);
-        };
-        let all = p.iter_mut().zip(g).zip(m.iter_mut().zip(v));
-        if self.adam.amsgrad {
-            for (((p, &g), (m, v)), w) in all.zip(slots.take("w")?) {
-                moments(p, g, m, v);
-                *w = if *v > *w { *v } else { *w };
-                *p = *p - scale * direction(*m, *w);
-            }
-        } else {
-            for ((p, &g), (m, v)) in all {
-                moments(p, g, m, v);
-                *p = *p - scale * direction(*m, *v);
-            }
+        let decay = a.mul(l2, c.p);
+        let g = a.add(c.g, decay);
+        let p = a.mul(c.p, shrink);
+        let (before, now) = (a.mul(b1, *m), a.mul(c1, g));
+        *m = a.add(before, now);
+        let square = a.mul(g, g);
+        let (before, now) = (a.mul(b2, *v), a.mul(c2, square));
+        *v = a.add(before, now);
+        let mut under = *v;
+        if let [w] = more {
+            *w = a.larger(*v, *w);
+            under = *w;
         }
-        Ok(())
+        let under = a.sqrt(under);
+        let under = a.div(under, root2);
+        let under = a.add(under, eps);
+        // With ε = 0 a component that never had a gradient is 0/0: it stays.
+        let direction = a.div(*m, under);
+        let direction = a.at_zero(under, zero, direction);
+        let step = a.mul(scale, direction);
+        a.sub(p, step)
     }
 }
 

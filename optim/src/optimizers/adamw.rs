@@ -3,6 +3,7 @@
 use retrograd_engine::Params;
 
 use super::Adam;
+use crate::elementwise::{Elementwise, for_each};
 use crate::error::Result;
 use crate::optimizer::{Optimizer, scaled_lr};
 use crate::settings::{OptionSpec, Settings};
@@ -57,7 +58,12 @@ impl Optimizer for AdamW {
     }
 
     fn update(&self, grads: &Params, state: &mut State, params: &mut Params, lr_scale: f64) -> Result<()> {
-        self.adam.step(scaled_lr(self, lr_scale)?, true, grads, state, params)
+        let rule = self.adam.step(scaled_lr(self, lr_scale)?, true, state.step() + 1);
+        for_each(&self.slots(), grads, state, params, &rule)
+    }
+
+    fn elementwise(&self, step: u64, lr_scale: f64) -> Result<Option<Box<dyn Elementwise + '_>>> {
+        Ok(Some(Box::new(self.adam.step(scaled_lr(self, lr_scale)?, true, step))))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use retrograd_engine::Params;
 
-use crate::elementwise::{Real, Rule, Slots, for_each};
+use crate::elementwise::{Arith, Component, Elementwise, Rule, SHARED, for_each};
 use crate::error::Result;
 use crate::optimizer::{Optimizer, scaled_lr};
 use crate::settings::{OptionSpec, Range, Settings};
@@ -156,6 +156,10 @@ impl Optimizer for RmsProp {
         let lr = scaled_lr(self, lr_scale)?;
         for_each(&self.slots(), grads, state, params, &Step { rms: self, lr })
     }
+
+    fn elementwise(&self, _: u64, lr_scale: f64) -> Result<Option<Box<dyn Elementwise + '_>>> {
+        Ok(Some(Box::new(Step { rms: self, lr: scaled_lr(self, lr_scale)? })))
+    }
 }
 
 struct Step<'a> {
@@ -164,48 +168,56 @@ struct Step<'a> {
 }
 
 impl Rule for Step<'_> {
-    fn apply<R: Real>(&self, p: &mut [R], g: &[R], mut slots: Slots<'_, R>) -> Result<()> {
+    fn numbers(&self) -> [f64; SHARED] {
         let rms = self.rms;
-        let (lr, rho, mu, decay) =
-            (R::of(self.lr), R::of(rms.decay), R::of(rms.momentum), R::of(rms.weight_decay));
-        let rest = R::of(1.0 - rms.decay);
         let (inside, outside) = match rms.epsilon {
-            Epsilon::None => (R::zero(), R::zero()),
-            Epsilon::Inside(eps) => (R::of(eps), R::zero()),
-            Epsilon::Outside(eps) => (R::zero(), R::of(eps)),
+            Epsilon::None => (0.0, 0.0),
+            Epsilon::Inside(eps) => (eps, 0.0),
+            Epsilon::Outside(eps) => (0.0, eps),
         };
-        let direction = |g: R, v: R| {
-            let under = (v + inside).sqrt() + outside;
-            if under == R::zero() { R::zero() } else { g / under }
+        [self.lr, rms.decay, 1.0 - rms.decay, rms.momentum, rms.weight_decay, inside, outside, 0.0]
+    }
+
+    #[inline(always)]
+    fn apply<A: Arith>(&self, a: &mut A, n: &[A::Number; SHARED], c: Component<'_, A::Number>) -> A::Number {
+        let [lr, rho, rest, mu, decay, inside, outside, _] = *n;
+        let zero = a.number(0.0);
+        let (r, more) = match c.slots {
+            [r, more @ ..] => (r, more),
+            [] => return c.p,
         };
-        let r = slots.take("r")?;
-        // The plain form is what the papers use; momentum and centering take the general loop.
-        if rms.momentum == 0.0 && !rms.centered {
-            for ((p, &g), r) in p.iter_mut().zip(g).zip(r) {
-                let g = g + decay * *p;
-                *r = rho * *r + rest * (g * g);
-                *p = *p - lr * direction(g, *r);
-            }
-            return Ok(());
+        // `⟨x⟩ ← ρ ⟨x⟩ + (1−ρ) x`
+        let mean = |a: &mut A, before: A::Number, x: A::Number| {
+            let (before, x) = (a.mul(rho, before), a.mul(rest, x));
+            a.add(before, x)
+        };
+        let shrinking = a.mul(decay, c.p);
+        let g = a.add(c.g, shrinking);
+        let square = a.mul(g, g);
+        *r = mean(a, *r, square);
+        let mut v = *r;
+        if self.rms.centered
+            && let Some(of_g) = more.last_mut()
+        {
+            *of_g = mean(a, *of_g, g);
+            let square = a.mul(*of_g, *of_g);
+            v = a.sub(v, square);
+            v = a.larger(v, zero);
         }
-        let mut m = if rms.momentum > 0.0 { Some(slots.take("m")?) } else { None };
-        let mut a = if rms.centered { Some(slots.take("a")?) } else { None };
-        for (i, ((p, &g), r)) in p.iter_mut().zip(g).zip(r).enumerate() {
-            let g = g + decay * *p;
-            *r = rho * *r + rest * (g * g);
-            let mut v = *r;
-            if let Some(a) = &mut a {
-                a[i] = rho * a[i] + rest * g;
-                v = (v - a[i] * a[i]).max(R::zero());
-            }
-            let mut d = direction(g, v);
-            if let Some(m) = &mut m {
-                m[i] = mu * m[i] + d;
-                d = m[i];
-            }
-            *p = *p - lr * d;
+        let under = a.add(v, inside);
+        let under = a.sqrt(under);
+        let under = a.add(under, outside);
+        let d = a.div(g, under);
+        let mut d = a.at_zero(under, zero, d);
+        if self.rms.momentum > 0.0
+            && let Some(m) = more.first_mut()
+        {
+            let before = a.mul(mu, *m);
+            *m = a.add(before, d);
+            d = *m;
         }
-        Ok(())
+        let step = a.mul(lr, d);
+        a.sub(c.p, step)
     }
 }
 

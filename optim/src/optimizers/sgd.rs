@@ -2,7 +2,7 @@
 
 use retrograd_engine::Params;
 
-use crate::elementwise::{Real, Rule, Slots, for_each};
+use crate::elementwise::{Arith, Component, Elementwise, Rule, SHARED, for_each};
 use crate::error::{Error, Result};
 use crate::optimizer::{Optimizer, scaled_lr};
 use crate::settings::{OptionSpec, Range, Settings};
@@ -81,6 +81,10 @@ impl Optimizer for Sgd {
         let lr = scaled_lr(self, lr_scale)?;
         for_each(&self.slots(), grads, state, params, &Step { sgd: self, lr })
     }
+
+    fn elementwise(&self, _: u64, lr_scale: f64) -> Result<Option<Box<dyn Elementwise + '_>>> {
+        Ok(Some(Box::new(Step { sgd: self, lr: scaled_lr(self, lr_scale)? })))
+    }
 }
 
 struct Step<'a> {
@@ -89,21 +93,27 @@ struct Step<'a> {
 }
 
 impl Rule for Step<'_> {
-    fn apply<R: Real>(&self, p: &mut [R], g: &[R], mut slots: Slots<'_, R>) -> Result<()> {
-        let (lr, mu, decay) = (R::of(self.lr), R::of(self.sgd.momentum), R::of(self.sgd.weight_decay));
-        if self.sgd.momentum == 0.0 {
-            for (p, &g) in p.iter_mut().zip(g) {
-                *p = *p - lr * (g + decay * *p);
+    fn numbers(&self) -> [f64; SHARED] {
+        [self.lr, self.sgd.momentum, self.sgd.weight_decay, 0.0, 0.0, 0.0, 0.0, 0.0]
+    }
+
+    #[inline(always)]
+    fn apply<A: Arith>(&self, a: &mut A, n: &[A::Number; SHARED], c: Component<'_, A::Number>) -> A::Number {
+        let [lr, mu, decay, ..] = *n;
+        let shrinking = a.mul(decay, c.p);
+        let g = a.add(c.g, shrinking);
+        let mut d = g;
+        if let [m] = c.slots {
+            let before = a.mul(mu, *m);
+            *m = a.add(before, g);
+            d = *m;
+            if self.sgd.nesterov {
+                let ahead = a.mul(mu, *m);
+                d = a.add(g, ahead);
             }
-            return Ok(());
         }
-        let nesterov = self.sgd.nesterov;
-        for ((p, &g), m) in p.iter_mut().zip(g).zip(slots.take(M.suffix)?) {
-            let g = g + decay * *p;
-            *m = mu * *m + g;
-            *p = *p - lr * if nesterov { g + mu * *m } else { *m };
-        }
-        Ok(())
+        let step = a.mul(lr, d);
+        a.sub(c.p, step)
     }
 }
 

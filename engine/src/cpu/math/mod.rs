@@ -231,9 +231,58 @@ pub(crate) unsafe fn cos<V: Vector>(x: V) -> V {
     v! { trig::<V, true>(x) }
 }
 
-/// `a^b`, lane by lane by the standard library.
+/// `a^b` from machine operations alone, for what has no standard library: `exp(b log |a|)`, the logarithm in two numbers,
+/// so that the result is within two units of the last place. Signs and special values are those of IEEE 754.
+#[inline(always)]
+unsafe fn pow_by_parts<V: Vector>(a: V, b: V) -> V {
+    v! {
+        let (x, zero) = (a.abs(), V::zero());
+        let small = x.lt(k!(MIN_NORMAL));
+        let (k, m) = split(V::select(small, x.mul(k!(DENORMAL_SCALE.0)), x));
+        let k = V::select(small, k.sub(k!(DENORMAL_SCALE.1)), k);
+        // log(1 + f) = 2 s + s R(s²) with s = f / (2 + f), in two numbers.
+        let f = m.sub(one());
+        let t = k!(TWO).add(f);
+        let t_low = f.sub(t.sub(k!(TWO)));
+        let s = f.div(t);
+        let s_low = s.neg_mul_add(t_low, s.neg_mul_add(t, f)).div(t);
+        let z = s.mul(s);
+        let low = s_low.add(s_low).add(s.mul(z.mul(poly(z, <V::Scalar as Consts>::LOG))));
+        // With k ln 2, whose first part is exact; what the sum loses is exact too (Knuth).
+        let (p, q) = (k.mul(k!(LN2.0)), s.add(s));
+        let high = p.add(q);
+        let of_q = high.sub(p);
+        let lost = p.sub(high.sub(of_q)).add(q.sub(of_q));
+        let low = low.add(lost).add(k.mul(k!(LN2.1)));
+        let log = high.add(low);
+        let log_low = low.sub(log.sub(high));
+        let (is_zero, is_finite) = (x.eq(zero), x.lt(k!(INF)));
+        let log = V::select(is_zero, k!(INF).neg(), V::select(is_finite, log, x));
+        let y = b.mul(log);
+        let y_low = b.mul_add(log_low, b.mul_add(log, y.neg()));
+        // The order of the arguments keeps a NaN.
+        let bounded = k!(EXP_RANGE.1).min_or(k!(EXP_RANGE.0).max_or(y));
+        let y_low = V::select(bounded.eq(y), y_low, zero);
+        let (n, p) = exp_reduced(bounded);
+        let e = one::<V>().add(p);
+        let size = e.mul_add(y_low, e).scale(n);
+        let half = b.mul(k!(HALF));
+        let other = V::select(b.floor().eq(b), size.neg(), V::select(is_finite, k!(NAN), size));
+        let other = V::select(is_zero, V::select(b.floor().eq(b), size.neg(), size), other);
+        let signed = V::select(half.floor().eq(half), size, other);
+        let y = V::select(one::<V>().with_sign_of(a).lt(zero), signed, size);
+        let y = V::select(b.abs().eq(k!(INF)), V::select(x.eq(one()), one(), y), y);
+        V::select(b.eq(zero), one(), V::select(a.eq(one()), one(), y))
+    }
+}
+
+/// `a^b`, lane by lane by the standard library where there is one.
 #[inline(always)]
 pub(crate) unsafe fn pow<V: Vector>(a: V, b: V) -> V {
+    if !V::SCALARS {
+        // SAFETY: as here.
+        return unsafe { pow_by_parts(a, b) };
+    }
     let mut x = [V::Scalar::ZERO; MAX_LANES];
     let mut y = [V::Scalar::ZERO; MAX_LANES];
     v! {

@@ -349,3 +349,75 @@ fn moduli_of_all_sizes_within_two_ulp() {
         }
     }
 }
+
+struct Powers<'a, R> {
+    a: &'a [R],
+    b: &'a [R],
+    y: &'a mut [R],
+}
+
+impl<R: Real> Kernel<R> for Powers<'_, R> {
+    type Output = ();
+    #[inline(always)]
+    unsafe fn run<V: Vector<Scalar = R>>(self) {
+        for i in (0..self.y.len()).step_by(V::LANES) {
+            let n = V::LANES.min(self.y.len() - i);
+            // SAFETY: as for `Map`.
+            unsafe {
+                let (a, b) = (V::load_n(&self.a[i], n), V::load_n(&self.b[i], n));
+                pow_by_parts(a, b).store_n(&mut self.y[i], n);
+            }
+        }
+    }
+}
+
+/// What devices use for powers, against the standard library.
+#[test]
+fn powers_by_parts() {
+    let special =
+        [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, f64::INFINITY, f64::NEG_INFINITY, f64::NAN];
+    let (mut a, mut b) = (Vec::new(), Vec::new());
+    for x in special {
+        for y in special {
+            a.push(x);
+            b.push(y);
+        }
+    }
+    for i in 0..4000 {
+        let t = i as f64 / 4000.0;
+        a.push(((((i * 7919) % 4000) as f64 / 4000.0 - 0.5) * 40.0).exp());
+        b.push((t - 0.5) * 20.0);
+    }
+    let fused = || Isa::available().into_iter().filter(|isa| *isa != Isa::Portable);
+    for isa in fused() {
+        let mut y = vec![0.0; a.len()];
+        // SAFETY: slices of equal length.
+        unsafe { dispatch_f64(isa, Powers { a: &a, b: &b, y: &mut y }) };
+        for (i, &y) in y.iter().enumerate() {
+            let expected = a[i].powf(b[i]);
+            let sign = y.is_sign_negative() == expected.is_sign_negative();
+            let same = y == expected && sign || y.is_nan() && expected.is_nan();
+            let off = ((y - expected) / expected).abs() / f64::EPSILON;
+            assert!(same || off < 2.0, "{}^{}: {y}, expected {expected}, off by {off}", a[i], b[i]);
+        }
+    }
+    let [a, b] = [&a, &b].map(|v| v.iter().map(|x| *x as f32).collect::<Vec<f32>>());
+    for isa in fused() {
+        let mut y = vec![0.0f32; a.len()];
+        // SAFETY: slices of equal length.
+        unsafe { dispatch_f32(isa, Powers { a: &a, b: &b, y: &mut y }) };
+        for (i, &y) in y.iter().enumerate() {
+            let expected = f64::from(a[i]).powf(f64::from(b[i]));
+            let off = ((f64::from(y) - expected) / expected).abs() / f64::from(f32::EPSILON);
+            let same = y == expected as f32 || y.is_nan() && expected.is_nan();
+            // Denormal results have fewer digits.
+            let normal = expected.abs() > 1.2e-38;
+            assert!(
+                same || off < 2.0 || !normal,
+                "{}^{}: {y}, expected {expected}, off by {off}",
+                a[i],
+                b[i]
+            );
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use super::summary::{MemoryKind, MemoryLine};
 use super::{names, units};
 use crate::plan::ir::BufKind;
-use crate::plan::memory::{Memory, PairSlots, aligned};
+use crate::plan::memory::{Memory, PairSlots, aligned, stays};
 use crate::plan::outer::{Item, Outer};
 use crate::stash::Stash;
 
@@ -25,6 +25,12 @@ pub(super) fn lines(outer: &Outer, m: &Memory, threads: usize) -> (Vec<MemoryLin
         push(MemoryKind::Workspaces, scan.lanes, scan.lane);
         push(MemoryKind::Sums, scan.tiles, scan.tile);
     }
+    for (&at, sum) in &m.partials {
+        let Some(Item::Call(call)) = outer.items.get(at) else { continue };
+        let name = format!("{}, in {} parts", call.instr.name(), sum.parts);
+        let (kind, bytes) = (MemoryKind::Sums, sum.bytes);
+        lines.push(MemoryLine { kind, name, entry_bytes: 0, bytes, at_peak: 0, items: (at, at) });
+    }
     let scratch = aligned(outer.scratch * 8) * threads;
     let items = (0, outer.items.len());
     let name = "calls outside the loops".to_string();
@@ -37,8 +43,12 @@ pub(super) fn lines(outer: &Outer, m: &Memory, threads: usize) -> (Vec<MemoryLin
     for (i, buf) in outer.bufs.iter().enumerate() {
         let (Some(slot), Some(items)) = (&m.outer[i], outer.lives[i]) else { continue };
         let bound = matches!(buf.kind, BufKind::Bound(_) | BufKind::Constant(_));
-        if bound && !buf.dtype.is_complex() && outer.tables.is_none() {
-            continue; // read where the caller has it
+        let elsewhere = match outer.tables {
+            Some(_) => stays(outer, i),
+            None => bound && !buf.dtype.is_complex(),
+        };
+        if elsewhere {
+            continue; // read where the caller has it, or what stays on the device
         }
         let entry_bytes = if buf.lead.has_t() && buf.lead.has_n() { buf.dtype.size() * buf.width } else { 0 };
         let label = labels[i].clone();
@@ -70,6 +80,10 @@ pub(super) fn lines(outer: &Outer, m: &Memory, threads: usize) -> (Vec<MemoryLin
     };
     let end = outer.items.len();
     rest(MemoryKind::Gaps, "between blocks of different lifetimes", aligned(m.bytes) - peak.1, (0, end));
+    if m.resident_bytes > 0 {
+        let name = "values that stay on the device";
+        rest(MemoryKind::OuterValues, name, m.resident_bytes, (0, end));
+    }
     let what = if outer.outputs.len() == 1 { "tensor returned" } else { "tensors returned" };
     let name = format!("{} {what}", outer.outputs.len());
     rest(MemoryKind::Outputs, &name, m.output_bytes, (end, end));
