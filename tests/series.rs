@@ -23,9 +23,10 @@ struct Outcome {
 
 fn train(file: &str, cell: &str, settings: &[&str], budget: Option<usize>) -> retrograd::Result<Outcome> {
     let mut config = TrainConfig::new("series", cell, None)?;
-    config.set_all([&format!("file={file}"), "channels=2", "hidden=6", "steps=3", "threads=2"])?;
+    config.set_all([&format!("file={file}"), "channels=2", "hidden=6", "steps=3"])?;
     config.set_all(settings)?;
     config.budget = budget;
+    config.threads = Some(2);
     let mut trainer = Trainer::new(config)?;
     let planned = trainer.planned_bytes()?;
     while trainer.ended().is_none() {
@@ -56,8 +57,11 @@ fn pieces_and_whole_batches_train_the_same_network() -> retrograd::Result<()> {
             assert_eq!(pieces.valid.to_bits(), whole.valid.to_bits(), "{what}");
             assert!(budget.is_none_or(|b| pieces.planned <= b), "{what}: planned {}", pieces.planned);
             let (planned, measured) = (pieces.planned as f64, pieces.measured as f64);
+            // What is planned for are pieces of the largest size, which a short file may not have; and an arena that is
+            // at most 1/64 too large is kept from one piece to the next.
+            let share = measured / planned;
             assert!(
-                (measured / planned - 1.0).abs() < 0.02,
+                (0.9..=1.0 + 1.0 / 64.0).contains(&share),
                 "{what}: planned {planned}, measured {measured}"
             );
         }
@@ -75,7 +79,7 @@ fn what_needs_whole_batches_says_so() {
             None,
             "kfac looks at whole batches, and those of series are read piece by piece",
         ),
-        (&[], Some(1000), "a budget of 1000 bytes is too small"),
+        (&[], Some(1000), "a budget of 1000 B is too small"),
         (&["batch=2000"], None, "series: no batch of split valid"),
         (&["channels=7"], None, "24000 bytes of numbers, expected a multiple of 28"),
     ] {

@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(updates(|due| !due.moves), [0, 1, 2]);
         // 16 updates with a quarter of each period, 16 with half, then whole ones.
         assert_eq!(updates(|due| due.begins), [3, 5, 7, 9, 11, 13, 15, 17, 19, 23, 27, 31, 35, 43, 51, 59]);
-        assert_eq!(updates(|due| due.takes_over), [6, 8, 10, 12, 14, 16, 18, 24, 28, 32, 44, 52]);
+        assert_eq!(updates(|due| due.takes_over), [6, 8, 10, 12, 14, 16, 18, 20, 24, 28, 32, 36, 44, 52]);
         let expected: Vec<u64> = (0..19).chain((19..35).step_by(2)).chain((35..60).step_by(4)).collect();
         assert_eq!(updates(|due| due.gathers), expected);
     }
