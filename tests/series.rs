@@ -57,9 +57,13 @@ fn pieces_and_whole_batches_train_the_same_network() -> retrograd::Result<()> {
             assert_eq!(pieces.valid.to_bits(), whole.valid.to_bits(), "{what}");
             assert!(budget.is_none_or(|b| pieces.planned <= b), "{what}: planned {}", pieces.planned);
             let (planned, measured) = (pieces.planned as f64, pieces.measured as f64);
-            // An arena that is at most 1/64 too large is kept from one piece to the next.
-            let apart = (measured / planned - 1.0).abs();
-            assert!(apart <= 1.0 / 64.0, "{what}: planned {planned}, measured {measured}");
+            // Planned for are two pieces, of which a sequence that fits in one has only that; and an arena that is at most
+            // 1/64 too large is kept from one piece to the next.
+            let share = measured / planned;
+            assert!(
+                (0.8..=1.0 + 1.0 / 64.0).contains(&share),
+                "{what}: planned {planned}, measured {measured}"
+            );
         }
     }
     Ok(())

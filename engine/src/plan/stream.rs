@@ -53,7 +53,7 @@ pub struct Stream {
 pub struct StreamPlan {
     /// Segments and checkpoints.
     pub stream: Stream,
-    /// Bytes of the arena, the outputs and the pieces of the source that are held at a time: two, or the only one.
+    /// Bytes of the arena, the outputs and the two pieces of the source that are held at a time.
     pub peak_bytes: usize,
     /// Steps of forward work beyond one pass that records everything.
     pub extra_forward_steps: u64,
@@ -188,8 +188,7 @@ impl Program {
         let planned = |segment: usize, checkpoints: usize| -> Result<StreamPlan> {
             let stream = Stream { segment, checkpoints };
             let (segment, memory) = self.stream_memory(&outer, rows, &stream)?;
-            let held = if segment < steps { 2 } else { 1 };
-            let pieces = segment.min(steps).saturating_mul(of_step).saturating_mul(held);
+            let pieces = segment.min(steps).saturating_mul(of_step).saturating_mul(2);
             let segments = steps.div_ceil(segment).max(1);
             Ok(StreamPlan {
                 stream: Stream { segment, checkpoints },
