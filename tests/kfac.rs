@@ -400,27 +400,25 @@ fn other_tasks_train() {
         "train": pieces(&[5, 9, 2, 7, 2, 2, 6]), "valid": pieces(&[6, 4]), "test": pieces(&[5, 8, 3]),
     });
     fs::write(data.path().join("music/jsb_chorales.json"), json.to_string()).unwrap();
-    for kind in ["independence", "option1", "option2"] {
+    let kinds = ["independence", "option1", "option2"];
+    let trainer = |kind: &str| {
         let mut jsb = TrainConfig::new("jsb", "kru", None).unwrap();
         jsb.data = Some(data.path().into());
         let settings =
             ["optimizer=kfac", "burn_in=1", "inverse_every=1", "first=skip", "hidden=8", "batch=3"];
         jsb.set_all(settings).unwrap();
         jsb.set("kfac", kind).unwrap();
-        assert!(moved(&mut Trainer::new(jsb).unwrap(), 5), "{kind}");
+        Trainer::new(jsb).unwrap()
+    };
+    for kind in kinds {
+        assert!(moved(&mut trainer(kind), 5), "{kind}");
     }
     // Nothing but sequences of one step: there is no step before it, and all lagged moments are 0.
     let json = serde_json::json!({ "train": pieces(&[2; 6]), "valid": pieces(&[2]), "test": pieces(&[2]) });
     fs::write(data.path().join("music/jsb_chorales.json"), json.to_string()).unwrap();
     let mut ends = Vec::new();
-    for kind in ["independence", "option1", "option2"] {
-        let mut jsb = TrainConfig::new("jsb", "kru", None).unwrap();
-        jsb.data = Some(data.path().into());
-        let settings =
-            ["optimizer=kfac", "burn_in=1", "inverse_every=1", "first=skip", "hidden=8", "batch=3"];
-        jsb.set_all(settings).unwrap();
-        jsb.set("kfac", kind).unwrap();
-        let mut trainer = Trainer::new(jsb).unwrap();
+    for kind in kinds {
+        let mut trainer = trainer(kind);
         assert!(moved(&mut trainer, 5), "{kind}");
         ends.push(trainer.params().clone());
     }
