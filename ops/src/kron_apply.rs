@@ -1,5 +1,6 @@
 //! Product of every row with a Kronecker product of small matrices, never formed.
 
+mod across;
 mod butterfly;
 mod device;
 mod kernel;

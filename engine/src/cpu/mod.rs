@@ -17,6 +17,7 @@
 //! | [`pointwise`] | a [`ScalarProgram`](crate::expr::ScalarProgram) over rows × columns |
 //! | [`gemm`] | products with packed weights; transposed products for their gradients |
 //! | [`butterfly`] | products with a Kronecker product of 2 × 2 matrices |
+//! | [`transpose`](fn@transpose) | rows into lanes and back |
 //! | [`pool`] | threads, with denormals flushed |
 //! | [`multiversion`](fn@multiversion) | plain Rust loops compiled for every instruction set |
 //!
@@ -31,6 +32,7 @@ pub mod pointwise;
 pub mod pool;
 mod real;
 mod simd;
+mod transpose;
 
 pub use gemm::{
     Accumulate, gemm_packed, gemm_packed_raw, gemm_tn, gemm_tn_raw, pack, packed_len, product_peak,
@@ -40,3 +42,4 @@ pub use multiversion::{Multiversion, fma, multiversion, multiversion_on};
 pub use pointwise::{Compiled, In, Out};
 pub use pool::{Denormals, Pool, with_denormals};
 pub use real::Real;
+pub use transpose::transpose;

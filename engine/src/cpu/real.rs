@@ -12,6 +12,7 @@ use super::pointwise::RunArgs;
 #[cfg(target_arch = "x86_64")]
 use super::pointwise::jit::{self, Recording};
 use super::simd::{self, Vector};
+use super::transpose::TransposeArgs;
 use crate::dtype::Element;
 
 /// `f32` or `f64`: a real number kernels are compiled for. Sealed.
@@ -76,6 +77,7 @@ pub(super) mod hooks {
         unsafe fn pointwise(isa: Isa, args: RunArgs<'_, Self>);
         unsafe fn butterfly(isa: Isa, args: ApplyArgs<'_, Self>);
         unsafe fn butterfly_traces(isa: Isa, args: TraceArgs<'_, Self>);
+        unsafe fn transpose(isa: Isa, args: TransposeArgs<'_, Self>);
         #[cfg(target_arch = "x86_64")]
         fn record(isa: Isa, program: &Compiled) -> Option<Recording>;
         fn lanes(isa: Isa) -> usize;
@@ -170,6 +172,10 @@ macro_rules! real {
             }
             unsafe fn butterfly_traces(isa: Isa, args: TraceArgs<'_, $ty>) {
                 // SAFETY: the caller upholds the contract of `TraceArgs`.
+                unsafe { $dispatch(isa, args) }
+            }
+            unsafe fn transpose(isa: Isa, args: TransposeArgs<'_, $ty>) {
+                // SAFETY: the caller upholds the contract of `TransposeArgs`.
                 unsafe { $dispatch(isa, args) }
             }
             #[cfg(target_arch = "x86_64")]

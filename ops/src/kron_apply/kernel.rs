@@ -8,6 +8,7 @@ use retrograd_engine::cpu::{Multiversion, Real, multiversion};
 use retrograd_engine::kernel::{Args, In};
 use smallvec::SmallVec;
 
+use super::across;
 use crate::lanes::{axpy, load, load_part, mul_acc, scaled, store, store_spread, total};
 
 /// Largest factor (in entries) that is copied to scratch memory in the order its loop reads.
@@ -40,12 +41,12 @@ pub(super) struct Chain {
 
 impl Stage {
     /// The conjugate transpose.
-    fn adjoint(self) -> Stage {
+    pub(super) fn adjoint(self) -> Stage {
         Stage { p: self.q, q: self.p, transpose: !self.transpose, conj: !self.conj, ..self }
     }
 
     /// Elements of a row before the stage.
-    fn from(&self) -> usize {
+    pub(super) fn from(&self) -> usize {
         self.outer * self.q * self.inner
     }
 
@@ -76,7 +77,7 @@ impl Stage {
 }
 
 impl Chain {
-    fn widest(&self) -> usize {
+    pub(super) fn widest(&self) -> usize {
         let before = self.stages.iter().map(Stage::from).max().unwrap_or(0);
         before.max(self.to)
     }
@@ -95,11 +96,15 @@ impl Chain {
     /// Real elements of scratch memory of [`Apply`].
     pub(super) fn apply_scratch(&self, lanes: usize) -> usize {
         let packs: usize = self.stages.iter().map(|s| self.planes * s.packed(lanes)).sum();
-        packs + 4 * self.block(lanes) * self.widest()
+        let along = packs + 4 * self.block(lanes) * self.widest();
+        if self.goes_across(lanes) { along.max(self.across_scratch(lanes)) } else { along }
     }
 
     /// Real elements of scratch memory of [`Grad`].
     pub(super) fn grad_scratch(&self, lanes: usize) -> usize {
+        if self.grads_go_across(lanes) {
+            return self.across_grad_scratch(lanes);
+        }
         let pack = |s: &Stage| self.planes * (s.packed(lanes) + s.adjoint().packed(lanes));
         let packs: usize = self.stages.iter().map(pack).sum();
         let rows = self.block(lanes);
@@ -430,6 +435,13 @@ impl<R: Real, const L: usize> Apply<'_, R, L> {
     pub(super) fn run(self) {
         let (chain, args) = (self.chain, self.args);
         let mut output = args.output;
+        let mut at = 0;
+        if chain.goes_across(L) {
+            at = across::product::<R, L>(chain, args.inputs, &mut output, args.rows, &mut *args.scratch);
+        }
+        if at == args.rows {
+            return;
+        }
         let mut pool = args.scratch;
         let mut passes = SmallVec::<[Pass<'_, R>; 8]>::new();
         for (stage, factor) in chain.stages.iter().zip(&args.inputs[1..]) {
@@ -443,7 +455,6 @@ impl<R: Real, const L: usize> Apply<'_, R, L> {
         let alone = !chain.is_thin(L);
         let source = args.inputs[0];
         let read_alone = alone && (chain.planes == 1 || source.is_complex());
-        let mut at = 0;
         while at < args.rows {
             let rows = block.min(args.rows - at);
             if !read_alone {
@@ -485,7 +496,7 @@ impl<R: Real, const L: usize> Apply<'_, R, L> {
 }
 
 /// Both planes of a row.
-fn row<'a, R: Real>(x: &In<'a, R>, r: usize) -> (&'a [R], &'a [R]) {
+pub(super) fn row<'a, R: Real>(x: &In<'a, R>, r: usize) -> (&'a [R], &'a [R]) {
     (x.row(r), if x.is_complex() { x.row_im(r) } else { &[] })
 }
 
@@ -517,6 +528,19 @@ impl<R: Real, const L: usize> Grad<'_, R, L> {
             return;
         };
         let mut output = args.output;
+        if chain.grads_go_across(L) {
+            let (inputs, rows) = (args.inputs, args.rows);
+            let wanted = self.wanted;
+            return across::gradients::<R, L>(
+                chain,
+                inputs,
+                self.first,
+                wanted,
+                &mut output,
+                rows,
+                args.scratch,
+            );
+        }
         let mut pool = args.scratch;
         let block = chain.block(L);
         let planes = |len: usize| (len, (chain.planes - 1) * len);

@@ -11,9 +11,9 @@ use retrograd_engine::cpu::{Isa, Real};
 use retrograd_engine::kernel::{Args, In, Out};
 use smallvec::SmallVec;
 
-use super::Stored;
 use super::butterfly::{Two, takes_call};
 use super::kernel::{Chain, Stage, contract_axis, read, take};
+use super::{Stored, across};
 
 /// Largest factor that goes this way.
 pub(super) const LARGEST: usize = 16;
@@ -25,7 +25,8 @@ const CONDITION: f64 = 8.0;
 pub(super) fn scratch(chain: &Chain, lanes: usize) -> usize {
     let traces = butterfly_traces_scratch(chain.stages.len().min(usize::BITS as usize - 3));
     let rows = chain.block(lanes);
-    let general = 4 * rows * chain.from + 2 * rows * chain.right(lanes) + 2 * LARGEST * LARGEST;
+    let along = 4 * rows * chain.from + 2 * rows * chain.right(lanes) + 2 * LARGEST * LARGEST;
+    let general = if chain.grads_go_across(lanes) { chain.across_trace_scratch(lanes) } else { along };
     if chain.stages.iter().all(|s| (s.p, s.q) == (2, 2)) { traces.max(general) } else { general }
 }
 
@@ -133,6 +134,17 @@ pub(super) fn run<R: Real, const L: usize>(
         return true;
     }
     let chain = chain();
+    if chain.grads_go_across(L) {
+        let (rows, scratch) = (args.rows, &mut *args.scratch);
+        let starts: SmallVec<[usize; 16]> =
+            (chain.stages.iter()).scan(0, |at, s| Some(std::mem::replace(at, *at + s.p * s.q))).collect();
+        across::traces::<R, L>(&chain, (&x, &x_bar), wanted, rows, scratch, |f, re, im| {
+            let q = |k: usize| Complex64::new(re[k].to_f64(), im.get(k).map_or(0.0, |v| v.to_f64()));
+            let (from, to) = (starts[f], starts[f] + re.len());
+            add(factors[f], &inverses[from..to], q, from, &mut args.output);
+        });
+        return true;
+    }
     let block = chain.block(L);
     for (f, stage) in chain.stages.iter().enumerate() {
         let n = stage.p;

@@ -154,6 +154,48 @@ fn a_row_does_not_depend_on_the_others() {
     }
 }
 
+/// Rows that go together in the lanes of a vector: whole vectors, most of one, and what is left for the other loops.
+#[test]
+fn rows_in_lanes_give_the_bits_of_rows_alone() {
+    let three: &[(bool, &[Size])] = &[
+        (true, &[(3, 3, true); 5]),
+        (false, &[(3, 3, false), (5, 5, false), (5, 5, false)]),
+        (false, &[(4, 3, true), (7, 6, false), (9, 10, true)]),
+        (true, &[(4, 4, false), (25, 25, true)]),
+    ];
+    let mut across = 0;
+    for (i, (x, sizes)) in CHAINS.iter().chain(three).enumerate() {
+        for real in [DType::F32, DType::F64] {
+            for rows in [8, 16, 21, 37] {
+                let s = sample(real, rows, *x, sizes, 600 + i as u64);
+                let complex = *x || sizes.iter().any(|s| s.2);
+                let dims = sizes.iter().map(|s| [s.0, s.1]).collect::<Vec<_>>();
+                let stored = vec![Stored::default(); sizes.len()];
+                let chain = chain(&stored, &s.x.dims()[1..], dims.iter().map(|d| &d[..]), complex);
+                across += usize::from(chain.goes_across(lanes(real)));
+                let all = evaluate(&s, unmerged);
+                for r in 0..rows {
+                    let cut = |t: &Tensor| {
+                        let mut part = Tensor::zeros(t.dtype(), [1, t.dims()[1]]).unwrap();
+                        part.fill_with(|j| t.get(r * t.dims()[1] + j));
+                        part
+                    };
+                    let one = Sample { x: cut(&s.x), y_bar: cut(&s.y_bar), factors: s.factors.clone() };
+                    let out = evaluate(&one, unmerged);
+                    for k in 0..2 {
+                        assert!(
+                            out[k].bit_eq(&cut(&all[k])),
+                            "{sizes:?} {real} row {r} of {rows}, output {k}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+    assert!(across > 40, "only {across} products had rows in lanes");
+}
+
+/// Where rows go in the lanes of a vector, those of a call are summed first, which is another order.
 #[test]
 fn gradients_do_not_depend_on_how_rows_are_split_into_calls() {
     for (i, (x, sizes)) in CHAINS.iter().enumerate() {
@@ -164,8 +206,21 @@ fn gradients_do_not_depend_on_how_rows_are_split_into_calls() {
             wanted: smallvec![true; sizes.len()],
         };
         let whole = call(&op, &s, &[13]);
+        let dims = sizes.iter().map(|s| [s.0, s.1]).collect::<Vec<_>>();
+        let complex = *x || sizes.iter().any(|s| s.2);
+        let chain = chain(&op.factors, &s.x.dims()[1..], dims.iter().map(|d| &d[..]), complex);
         for split in [&[1; 13][..], &[8, 5], &[3, 9, 1], &[7, 1, 5]] {
-            assert_eq!(whole, call(&op, &s, split), "{sizes:?} {split:?}");
+            let parts = call(&op, &s, split);
+            if !chain.grads_go_across(16) {
+                assert_eq!(whole, parts, "{sizes:?} {split:?}");
+                continue;
+            }
+            let all = |(re, im): &(Vec<f32>, Vec<f32>)| re.iter().chain(im).copied().collect::<Vec<f32>>();
+            let (whole, parts) = (all(&whole), all(&parts));
+            let largest = whole.iter().fold(0f32, |m, v| m.max(v.abs()));
+            for (a, b) in whole.iter().zip(&parts) {
+                assert!((a - b).abs() <= 1e-5 * largest, "{sizes:?} {split:?}: {a} {b}");
+            }
         }
     }
 }
