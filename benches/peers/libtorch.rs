@@ -354,6 +354,7 @@ pub(crate) fn side_by_side() -> Fallible<()> {
 
 fn compare(criterion: &mut Criterion, case: &Case, variant: &str, threads: usize) -> Fallible<()> {
     let mut ours = case.network(1).map_err(|e| e.map_or_else(|e| e, Into::into))?;
+    case.condition(&mut ours.params)?;
     let batch = case.batch()?;
     let wrt = ours.trainable_vars();
     let mut outputs = vec![ours.loss];

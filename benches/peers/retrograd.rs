@@ -22,7 +22,7 @@ fn main() -> Fallible<()> {
         Err(reason) => return Report { version, skipped: Some(reason?), ..Report::default() }.print(),
     };
     if std::env::args().any(|arg| arg == "--init") {
-        condition(&request.case.cell, &mut network.params)?;
+        request.case.condition(&mut network.params)?;
         let groups = [("model", &network.params), ("batch", &request.case.batch()?)];
         checkpoint::save(&request.data, &groups, &Default::default())?;
         return Report { version, ..Report::default() }.print();
@@ -64,34 +64,4 @@ fn main() -> Fallible<()> {
         denormals_flushed: true,
     }
     .print()
-}
-
-/// Changes first values with which the last bit of a number would decide about its gradient, so that gradients can be
-/// compared; the arithmetic stays the same.
-///
-/// KRU: with a positive bias modReLU jumps at 0; biases become negative. NRU: nothing in it saturates, and over
-/// hundreds of steps its memory grows until the loss is without bound; its heads become a tenth. Rounding picks the
-/// side of those of its rectified sums that are near 0 (of 15.7 million, 131 are within 1e-6 of what was added, and
-/// three are on another side in f32 than in f64); biases become -1 and 1 in turn and recurrent matrices small, so that
-/// half of the units are off and half are on, and none is nearer 0 than half of what was added.
-fn condition(cell: &str, weights: &mut Params) -> Fallible<()> {
-    type Change = fn(usize, f32) -> f32;
-    let (tenth, hundredth): (Change, Change) = (|_, w| 0.1 * w, |_, w| 0.01 * w);
-    let in_turn: Change = |unit, _| if unit % 2 == 0 { -1.0 } else { 1.0 };
-    let changes: &[(&str, Change)] = match cell {
-        "kru" => &[("layer0.b", |_, b| -b.abs())],
-        "nru" => &[
-            ("layer0.A", tenth),
-            ("layer0.a", tenth),
-            ("layer0.W", tenth),
-            ("layer0.W_m", hundredth),
-            ("layer0.b", in_turn),
-        ],
-        _ => &[],
-    };
-    for (name, change) in changes {
-        let weight = weights.get_mut(name).ok_or_else(|| format!("no parameter `{name}`"))?;
-        weight.as_mut_slice::<f32>()?.iter_mut().enumerate().for_each(|(k, w)| *w = change(k, *w));
-    }
-    Ok(())
 }
