@@ -301,6 +301,150 @@ fn drawn_targets_have_the_fisher_information() {
     }
 }
 
+/// One real component of a parameter: its name, place, and whether it is the imaginary part.
+type Component = (String, usize, bool);
+
+fn components(bound: &Params, names: &[&str]) -> Vec<Component> {
+    let mut all = Vec::new();
+    for name in names {
+        let tensor = bound.get(name).unwrap();
+        for place in 0..tensor.len() {
+            all.extend((0..tensor.dtype().planes()).map(|plane| (name.to_string(), place, plane == 1)));
+        }
+    }
+    all
+}
+
+/// The Fisher matrix of some parameters, from exact products with pairs of unit vectors.
+fn dense_fisher(model: &Model, bound: &Params, wanted: &[Component]) -> Vec<Vec<f64>> {
+    let products = model.record_products(1, 2).unwrap();
+    let mut program = Program::new(&products.tape, &products.products, RunOptions::default()).unwrap();
+    let mut bound = bound.clone();
+    let mut direct = |bound: &mut Params, k: usize, (name, place, imaginary): &Component| {
+        for (other, _) in &products.trainable {
+            let mut d = bound.get(other).unwrap().clone();
+            let unit = if *imaginary { Complex64::I } else { Complex64::ONE };
+            d.fill_with(|i| if other == name && i == *place { unit } else { Complex64::ZERO });
+            bound.insert(direction_name(k, other), d);
+        }
+    };
+    let mut fisher = vec![vec![0.0; wanted.len()]; wanted.len()];
+    for (i, a) in wanted.iter().enumerate() {
+        direct(&mut bound, 0, a);
+        for (j, b) in wanted.iter().enumerate().take(i + 1) {
+            direct(&mut bound, 1, b);
+            let product = program.run(&[&bound]).unwrap()[1].item().unwrap();
+            (fisher[i][j], fisher[j][i]) = (product, product);
+        }
+    }
+    fisher
+}
+
+/// Every entry within five standard errors of a mean of products of normal numbers.
+fn agree(what: &str, got: &[Vec<f64>], exact: &[Vec<f64>], draws: usize) {
+    let largest = (0..exact.len()).map(|i| exact[i][i]).fold(0.0, f64::max);
+    assert!(largest > 0.0, "{what}: nothing to compare");
+    for i in 0..exact.len() {
+        for j in 0..exact.len() {
+            let error = ((exact[i][i] * exact[j][j] + exact[i][j].powi(2)) / draws as f64).sqrt();
+            close(&format!("{what} ({i}, {j})"), got[i][j], exact[i][j], 5.0 * error + 1e-9 * largest);
+        }
+    }
+}
+
+/// Each kind of block against the dense Fisher matrix of a small network, entry by entry, where what the block assumes is
+/// true: linear maps with their biases and rows chosen by an input where a unit's slope depends on nothing (rectifiers that
+/// are all on, one step), the read-out of every step, and the full matrix of Kronecker factors, which assumes nothing.
+#[test]
+fn blocks_are_those_of_the_dense_fisher_matrix() {
+    const ROWS: usize = 3;
+    const DRAWS: usize = 3000;
+    let relu = |input: cells::Input, readout| {
+        let mut spec = model(("rnn", "dense"), Loss::SquaredError, readout);
+        spec.layers[0].cell = cells::cell("rnn", &cells::Settings::new().with("activation", "relu")).unwrap();
+        spec.input = input;
+        spec
+    };
+    let kru = model(("kru", "kron"), Loss::BinaryCrossEntropy, Readout::EveryStep);
+    let cases = [
+        ("input", relu(cells::Input::Dense(2), Readout::Last), 1, &["layer0.U"][..]),
+        ("bias", relu(cells::Input::Dense(2), Readout::Last), 1, &["layer0.W", "layer0.b"]),
+        ("lookup", relu(cells::Input::Symbols(3), Readout::Last), 1, &["layer0.U"]),
+        ("read-out", relu(cells::Input::Dense(2), Readout::EveryStep), 4, &["readout.V", "readout.c"]),
+        ("factors", kru, 4, &["layer0.W.0", "layer0.W.1"]),
+    ];
+    for (what, spec, steps, names) in cases {
+        let model = Model::new(spec.clone()).unwrap();
+        let statistics = model.record_statistics(1, Drawn::FromModel, false, usize::MAX).unwrap();
+        let mut random = Random(7);
+        let mut bound = model.declare(1).unwrap().into_params();
+        if what != "factors" {
+            // Every rectifier on.
+            bound.insert("layer0.b", Tensor::full(DType::F64, [4], 20.0).unwrap());
+        }
+        match spec.input {
+            cells::Input::Dense(_) => bound.insert("x", random.tensor(&[steps, ROWS, 2], 1.0)),
+            _ => bound.insert("x", Tensor::from_slice([steps, ROWS], &[0i32, 2, 0]).unwrap()),
+        };
+        let wanted = components(&bound, names);
+        let exact = dense_fisher(&model, &bound, &wanted);
+        let map = statistics.statistics.maps.iter().find(|m| {
+            let weight = statistics.trainable.iter().find(|(name, _)| name == names[0]).unwrap().1;
+            m.weight == Some(weight)
+        });
+        let mut outputs = statistics.gradients.clone();
+        if let Some(map) = map {
+            outputs.extend([map.a0.unwrap(), map.g0]);
+        }
+        let mut program = Program::new(&statistics.tape, &outputs, RunOptions::default()).unwrap();
+        let n = wanted.len();
+        let (mut got, mut g0, mut a0) = (vec![vec![0.0; n]; n], None::<Vec<f64>>, None);
+        for _ in 0..DRAWS {
+            let lead: &[usize] = if spec.readout == Readout::Last { &[ROWS] } else { &[steps, ROWS] };
+            let mut noise = Tensor::zeros(DType::F64, [lead, &[2]].concat()).unwrap();
+            noise.fill_with(|_| match spec.loss {
+                Loss::BinaryCrossEntropy => random.unit().into(),
+                _ => random.normal().into(),
+            });
+            bound.insert("noise", noise);
+            let out = program.run(&[&bound]).unwrap();
+            if let [a, g] = &out[statistics.gradients.len()..] {
+                let sum = g0.get_or_insert_with(|| vec![0.0; g.len()]);
+                (0..g.len()).for_each(|i| sum[i] += g.get(i).re / (DRAWS * steps * ROWS) as f64);
+                a0 = Some(a.clone());
+                continue;
+            }
+            let sample: Vec<f64> = (wanted.iter())
+                .map(|(name, place, imaginary)| {
+                    let at = statistics.trainable.iter().position(|(other, _)| other == name).unwrap();
+                    let g = out[at].get(*place);
+                    if *imaginary { g.im } else { g.re }
+                })
+                .collect();
+            for i in 0..n {
+                (0..n).for_each(|j| got[i][j] += sample[i] * sample[j] / (DRAWS * ROWS) as f64);
+            }
+        }
+        assert_eq!(map.is_some(), what != "factors", "{what}: which block it is");
+        if let (Some(a), Some(g)) = (a0, g0) {
+            let columns = g.len().isqrt();
+            let inputs = a.dims()[0];
+            let entry = |i: usize, j: usize| match a.dims().len() {
+                1 if i != j => 0.0,
+                1 => a.get(i).re,
+                _ => a.get(i * inputs + j).re,
+            };
+            for i in 0..n {
+                for j in 0..n {
+                    let a = entry(i / columns, j / columns) / (steps * ROWS) as f64;
+                    got[i][j] = steps as f64 * a * g[i % columns * columns + j % columns];
+                }
+            }
+        }
+        agree(what, &got, &exact, DRAWS);
+    }
+}
+
 fn config(task: &str, cell: &str, settings: &[&str]) -> TrainConfig {
     let mut config = TrainConfig::new(task, cell, None).unwrap();
     let tiny = ["T=6", "train=64", "valid=8", "test=8", "batch=8", "eval_batch=8", "hidden=4", "log_every=1"];

@@ -34,8 +34,8 @@ use kernel::{Apply, Chain, Grad, Stage};
 /// The product is a sequence of products along one axis each: `N Σ P_f` multiply-adds for square factors. The
 /// whole matrix is never formed; but small last factors are multiplied out, once a call, to a matrix of at most
 /// 16 × 16 (8 × 8 in double precision), so that its rows fill vector registers. Factors that are all 2 × 2 are
-/// applied several at a time in registers instead, and gradients of well-conditioned factors come from `x` and
-/// `x_bar` alone.
+/// applied several at a time in registers instead; where others leave vectors half empty, as many rows as a vector has
+/// lanes go together, one a lane. Gradients of well-conditioned factors come from `x` and `x_bar` alone.
 ///
 /// Source: C. Jose, M. Cisse, F. Fleuret (2018), "Kronecker recurrent units", ICML.
 pub fn kron_apply(tape: &mut Tape, x: Var, factors: &[Var]) -> Result<Var> {

@@ -109,6 +109,18 @@ impl Optimizer for Divided {
         self.update_with(grads, state, params, lr_scale, &mut NoCurvature)
     }
 
+    /// Of the others; the selected parameters stay where they are.
+    fn take_back(&self, state: &mut State, params: &mut Params) -> Result<bool> {
+        let ([_, mut rest], [_, mut others]) = (self.parts(params), self.states(state));
+        if !self.others.take_back(&mut others, &mut rest)? {
+            return Ok(false);
+        }
+        put_back(params, rest);
+        put_back(state.tensors_mut(), others.tensors().clone());
+        state.count_step();
+        Ok(true)
+    }
+
     fn update_with(
         &self,
         grads: &Params,

@@ -1082,3 +1082,31 @@ fn a_step_after_which_the_loss_is_much_worse_is_taken_back() {
     kfac.update_with(&grads, &mut state, &mut params, 1.0, &mut judged).unwrap();
     assert!(!params.get("w").unwrap().bit_eq(start.get("w").unwrap()));
 }
+
+#[test]
+fn beside_another_optimiser_a_step_is_taken_back_too() {
+    use retrograd_optim::{Divided, Select};
+    let problem = Regression::new(&mut Normal(21));
+    let others =
+        regression_kfac(&["adapt=true", "damping=0.5", "lm_every=100", "lm_decay=0.99", "damping_floor=0"]);
+    let special = optimizer("sgd", &Settings::new()).unwrap();
+    let divided = Divided { select: Select::patterns("other"), special, others };
+    let mut start = problem.at.clone();
+    start.insert("other", Tensor::full(retrograd_engine::DType::F64, [2], 1.0).unwrap());
+    let (mut grads, mut params) = (problem.gradient(), start.clone());
+    grads.insert("other", Tensor::full(retrograd_engine::DType::F64, [2], 0.5).unwrap());
+    let mut state = divided.init(&start).unwrap();
+    assert!(!divided.take_back(&mut state, &mut params).unwrap(), "there was no step");
+    let mut judged = Judged { problem, loss: 1.0 };
+    divided.update_with(&grads, &mut state, &mut params, 1.0, &mut judged).unwrap();
+    let after = params.clone();
+    assert!(!after.get("w").unwrap().bit_eq(start.get("w").unwrap()));
+    assert!(divided.take_back(&mut state, &mut params).unwrap());
+    for name in ["w", "b"] {
+        let (got, first) = (params.get(name).unwrap(), start.get(name).unwrap());
+        assert!((0..got.len()).all(|i| (got.get(i) - first.get(i)).norm() < 1e-12), "{name}");
+    }
+    assert!(params.get("other").unwrap().bit_eq(after.get("other").unwrap()), "of the other optimiser");
+    assert_eq!(state.step(), 2);
+    assert!(divided.check_state(&params, &state).is_ok());
+}
