@@ -320,7 +320,7 @@ fn dense_fisher(model: &Model, bound: &Params, wanted: &[Component]) -> Vec<Vec<
     let products = model.record_products(1, 2).unwrap();
     let mut program = Program::new(&products.tape, &products.products, RunOptions::default()).unwrap();
     let mut bound = bound.clone();
-    let mut direct = |bound: &mut Params, k: usize, (name, place, imaginary): &Component| {
+    let direct = |bound: &mut Params, k: usize, (name, place, imaginary): &Component| {
         for (other, _) in &products.trainable {
             let mut d = bound.get(other).unwrap().clone();
             let unit = if *imaginary { Complex64::I } else { Complex64::ONE };
