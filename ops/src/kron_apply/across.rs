@@ -12,8 +12,8 @@ use retrograd_engine::cpu::{Isa, Multiversion, Real, multiversion, transpose};
 use retrograd_engine::kernel::{In, Out};
 use smallvec::SmallVec;
 
-use super::kernel::{Chain, Stage, row, take};
-use crate::lanes::{axpy, load, mul_acc, scaled, store, total};
+use super::kernel::{Chain, Stage, row, step, take};
+use crate::lanes::{load, mul_acc, scaled, store, total};
 
 /// Share of a vector that has to be filled for a stage to be left to the loops along a row.
 const FILLED: f64 = 0.9;
@@ -126,21 +126,6 @@ impl<R: Real, const L: usize, const COMPLEX: bool> Multiversion for OneStage<'_,
             (5, 5) => square::<R, L, FMA, COMPLEX, 5>(pass, x, y),
             _ => any::<R, L, FMA, COMPLEX>(pass, x, y),
         }
-    }
-}
-
-/// `y += w · x`, complex or real, in the order of the loops along a row.
-#[inline(always)]
-fn step<R: Real, const L: usize, const FMA: bool, const COMPLEX: bool>(
-    y: &mut ([R; L], [R; L]),
-    w: (R, R),
-    x: &([R; L], [R; L]),
-) {
-    axpy::<R, L, FMA>(&mut y.0, w.0, &x.0);
-    if COMPLEX {
-        axpy::<R, L, FMA>(&mut y.1, w.0, &x.1);
-        axpy::<R, L, FMA>(&mut y.0, -w.1, &x.1);
-        axpy::<R, L, FMA>(&mut y.1, w.1, &x.0);
     }
 }
 

@@ -204,7 +204,7 @@ impl<R: Real, const L: usize, const COMPLEX: bool> Multiversion for OneAxis<'_, 
 
 /// One complex multiply-add of lanes, `y += w · x`, or a real one.
 #[inline(always)]
-fn step<R: Real, const L: usize, const FMA: bool, const COMPLEX: bool>(
+pub(super) fn step<R: Real, const L: usize, const FMA: bool, const COMPLEX: bool>(
     y: &mut ([R; L], [R; L]),
     w: (R, R),
     x: &([R; L], [R; L]),
