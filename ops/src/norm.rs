@@ -266,27 +266,12 @@ fn whole_roots(n: u32, x: &[f64; 16]) -> [f64; 16] {
         r[l] = f64::from_bits((one - (log * share) as i64) as u64);
     }
     for _ in 0..5 {
-        let powers = whole_powers(n, &r);
+        let power = powers::<f64, 0>(f64::from(n), r);
         for l in 0..16 {
-            r[l] += r[l] * ((1.0 - x[l] * powers[l]) * share);
+            r[l] += r[l] * ((1.0 - x[l] * power[l]) * share);
         }
     }
-    let powers = whole_powers(n - 1, &r);
-    for l in 0..16 {
-        r[l] = x[l] * powers[l];
-    }
-    r
-}
-
-#[inline(always)]
-fn whole_powers(n: u32, r: &[f64; 16]) -> [f64; 16] {
-    let mut y = *r;
-    for _ in 1..n {
-        for l in 0..16 {
-            y[l] *= r[l];
-        }
-    }
-    y
+    times(*x, powers::<f64, 0>(f64::from(n - 1), r))
 }
 
 /// Keeps the largest moduli; numbers that are none are passed over.
@@ -368,13 +353,13 @@ impl<R: Real, const P: u32> Multiversion for SumOfPowers<'_, R, P> {
 impl Norm {
     fn kernel<R: Real>(&self, mut args: Args<'_, R>) {
         let x = args.inputs[0];
-        let block = trailing(x.dims(), &self.dims);
+        let together = trailing(x.dims(), &self.dims).is_some();
         for r in 0..args.rows {
             let (re, im) = (x.row(r), if x.is_complex() { x.row_im(r) } else { &[] });
             let y = args.output.row(r);
             let len = re.len() / y.len().max(1);
-            if let Some(block) = block {
-                of_runs(self.p, block, re, im, y);
+            if together {
+                of_runs(self.p, len, re, im, y);
                 continue;
             }
             // Elements that are reduced together are brought together.

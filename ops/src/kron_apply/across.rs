@@ -45,7 +45,7 @@ impl Chain {
     }
 
     fn entries(&self) -> usize {
-        self.stages.iter().map(|s| s.p * s.q).sum()
+        self.start_of(self.stages.len())
     }
 
     /// Real elements of scratch memory of [`product`].
@@ -68,6 +68,11 @@ impl Chain {
 /// Both planes; the imaginary one is empty in a real product.
 type Planes<'a, R> = (&'a [R], &'a [R]);
 type PlanesMut<'a, R> = (&'a mut [R], &'a mut [R]);
+
+/// Scratch memory of `len` elements, with room for imaginary parts where there are two planes.
+fn take_planes<'a, R>(pool: &mut &'a mut [R], planes: usize, len: usize) -> PlanesMut<'a, R> {
+    (take(pool, len), take(pool, (planes - 1) * len))
+}
 
 /// A stage and its factor, `[p,q]`, transposed and conjugated as it is meant.
 struct Pass<'a, R> {
@@ -269,9 +274,8 @@ pub(super) fn product<R: Real, const L: usize>(
     for (stage, factor) in chain.stages.iter().zip(&inputs[1..]) {
         passes.push(Pass::new(*stage, factor, &mut pool));
     }
-    let (len, im) = (L * chain.widest(), (chain.planes - 1) * L * chain.widest());
-    let mut a = (take(&mut pool, len), take(&mut pool, im));
-    let mut b = (take(&mut pool, len), take(&mut pool, im));
+    let mut a = take_planes(&mut pool, chain.planes, L * chain.widest());
+    let mut b = take_planes(&mut pool, chain.planes, L * chain.widest());
     let mut at = 0;
     while 2 * (rows - at) >= L {
         let here = L.min(rows - at);
@@ -373,20 +377,51 @@ fn sums<R: Real, const L: usize, const FMA: bool, const COMPLEX: bool, const M: 
     }
 }
 
-fn trace<R: Real, const L: usize>(stage: &Stage, x: Planes<'_, R>, y: Planes<'_, R>, sum: PlanesMut<'_, R>) {
-    if sum.1.is_empty() {
-        multiversion(OneTrace::<R, L, false> { stage, x, y, sum });
-    } else {
-        multiversion(OneTrace::<R, L, true> { stage, x, y, sum });
-    }
+/// `Σ y x^H` of every factor, `[p,q]`, a vector of lanes an entry.
+struct Sums<'a, R: Real, const L: usize> {
+    chain: &'a Chain,
+    all: PlanesMut<'a, R>,
 }
 
-/// The part of joined sums that is stage `k`'s.
-fn part_of<'a, R>(chain: &Chain, k: usize, lanes: usize, sums: &'a mut PlanesMut<'_, R>) -> PlanesMut<'a, R> {
-    let size = |s: &Stage| s.p * s.q * lanes;
-    let start: usize = chain.stages[..k].iter().map(size).sum();
-    let end = start + size(&chain.stages[k]);
-    (&mut sums.0[start..end], if sums.1.is_empty() { &mut [] } else { &mut sums.1[start..end] })
+impl<'a, R: Real, const L: usize> Sums<'a, R, L> {
+    fn new(chain: &'a Chain, pool: &mut &'a mut [R]) -> Sums<'a, R, L> {
+        let all = take_planes(pool, chain.planes, L * chain.entries());
+        all.0.fill(R::ZERO);
+        all.1.fill(R::ZERO);
+        Sums { chain, all }
+    }
+
+    /// Those of stage `k`.
+    fn part(&mut self, k: usize) -> PlanesMut<'_, R> {
+        let (from, to) = (L * self.chain.start_of(k), L * self.chain.start_of(k + 1));
+        let im = if self.all.1.is_empty() { &mut [] } else { &mut self.all.1[from..to] };
+        (&mut self.all.0[from..to], im)
+    }
+
+    /// Adds a vector of rows to those of stage `k`.
+    fn add(&mut self, k: usize, x: Planes<'_, R>, y: Planes<'_, R>) {
+        let (stage, sum) = (&self.chain.stages[k], self.part(k));
+        if sum.1.is_empty() {
+            multiversion(OneTrace::<R, L, false> { stage, x, y, sum });
+        } else {
+            multiversion(OneTrace::<R, L, true> { stage, x, y, sum });
+        }
+    }
+
+    /// The sums over the lanes too, of every wanted factor: `each(k, re, im)`, where `im` is empty in a real product.
+    fn totals(mut self, wanted: &[bool], mut each: impl FnMut(usize, &[R], &[R])) {
+        let lanes = |sum: &[R], to: &mut SmallVec<[R; MOST_SUMS]>| {
+            to.clear();
+            to.extend(sum.chunks_exact(L).map(|lanes| total(load::<R, L>(lanes))));
+        };
+        let (mut re, mut im) = (SmallVec::new(), SmallVec::new());
+        for k in (0..wanted.len()).filter(|&k| wanted[k]) {
+            let sum = self.part(k);
+            lanes(sum.0, &mut re);
+            lanes(sum.1, &mut im);
+            each(k, &re, &im);
+        }
+    }
 }
 
 /// Gradients of the factors as [`Grad`](super::kernel::Grad) gives them: inputs `x`, `y_bar`, then from `first` on the
@@ -404,23 +439,17 @@ pub(super) fn gradients<R: Real, const L: usize>(
         return;
     };
     let mut pool = scratch;
-    let planes = |len: usize| (len, (chain.planes - 1) * len);
     let mut forward = SmallVec::<[Pass<'_, R>; 8]>::new();
     let mut backward = SmallVec::<[Pass<'_, R>; 8]>::new();
     let mut saved = SmallVec::<[PlanesMut<'_, R>; 8]>::new();
     for (stage, factor) in chain.stages.iter().zip(&inputs[factors..]) {
         forward.push(Pass::new(*stage, factor, &mut pool));
         backward.push(Pass::new(stage.adjoint(), factor, &mut pool));
-        let (re, im) = planes(L * stage.from());
-        saved.push((take(&mut pool, re), take(&mut pool, im)));
+        saved.push(take_planes(&mut pool, chain.planes, L * stage.from()));
     }
-    let (re, im) = planes(L * chain.widest());
-    let mut a = (take(&mut pool, re), take(&mut pool, im));
-    let mut b = (take(&mut pool, re), take(&mut pool, im));
-    let (re, im) = planes(L * chain.entries());
-    let mut sums = (take(&mut pool, re), take(&mut pool, im));
-    sums.0.fill(R::ZERO);
-    sums.1.fill(R::ZERO);
+    let mut a = take_planes(&mut pool, chain.planes, L * chain.widest());
+    let mut b = take_planes(&mut pool, chain.planes, L * chain.widest());
+    let mut sums = Sums::<R, L>::new(chain, &mut pool);
     let mut at = 0;
     while at < rows {
         let here = L.min(rows - at);
@@ -432,8 +461,7 @@ pub(super) fn gradients<R: Real, const L: usize>(
         gather::<R, L>(&inputs[1], at, here, &mut a);
         for k in (first..chain.stages.len()).rev() {
             if wanted[k] {
-                let x = (&*saved[k].0, &*saved[k].1);
-                trace::<R, L>(&chain.stages[k], x, (&*a.0, &*a.1), part_of(chain, k, L, &mut sums));
+                sums.add(k, (&*saved[k].0, &*saved[k].1), (&*a.0, &*a.1));
             }
             if k > first {
                 backward[k].run::<L>((&*a.0, &*a.1), (&mut *b.0, &mut *b.1));
@@ -442,22 +470,18 @@ pub(super) fn gradients<R: Real, const L: usize>(
         }
         at += here;
     }
-    let (re, im) = output.row_pair(0);
-    let mut start = 0;
-    for (k, stage) in chain.stages.iter().enumerate() {
-        let (p, q) = (stage.p, stage.q);
-        let sum = part_of(chain, k, L, &mut sums);
-        for at in (0..p * q).filter(|_| wanted[k]) {
-            let (i, j) = (at / q, at % q);
-            let to = start + if stage.transpose { j * p + i } else { at };
-            re[to] += total(load::<R, L>(&sum.0[at * L..]));
-            if !im.is_empty() {
-                let v = total(load::<R, L>(&sum.1[at * L..]));
-                im[to] += if stage.conj { -v } else { v };
+    let (to_re, to_im) = output.row_pair(0);
+    sums.totals(wanted, |k, re, im| {
+        let (stage, start) = (&chain.stages[k], chain.start_of(k));
+        for at in 0..re.len() {
+            let (i, j) = (at / stage.q, at % stage.q);
+            let to = start + if stage.transpose { j * stage.p + i } else { at };
+            to_re[to] += re[at];
+            if !to_im.is_empty() {
+                to_im[to] += if stage.conj { -im[at] } else { im[at] };
             }
         }
-        start += p * q;
-    }
+    });
 }
 
 /// `Σ x_bar x^H` of every wanted factor, `[p,q]` with `each(k, re, im)`, where `im` is empty in a real product.
@@ -467,37 +491,21 @@ pub(super) fn traces<R: Real, const L: usize>(
     wanted: &[bool],
     rows: usize,
     scratch: &mut [R],
-    mut each: impl FnMut(usize, &[R], &[R]),
+    each: impl FnMut(usize, &[R], &[R]),
 ) {
     let mut pool = scratch;
-    let planes = |len: usize| (len, (chain.planes - 1) * len);
-    let (re, im) = planes(L * chain.widest());
-    let mut a = (take(&mut pool, re), take(&mut pool, im));
-    let mut b = (take(&mut pool, re), take(&mut pool, im));
-    let (re, im) = planes(L * chain.entries());
-    let mut sums = (take(&mut pool, re), take(&mut pool, im));
-    sums.0.fill(R::ZERO);
-    sums.1.fill(R::ZERO);
+    let mut a = take_planes(&mut pool, chain.planes, L * chain.widest());
+    let mut b = take_planes(&mut pool, chain.planes, L * chain.widest());
+    let mut sums = Sums::<R, L>::new(chain, &mut pool);
     let mut at = 0;
     while at < rows {
         let here = L.min(rows - at);
         gather::<R, L>(x, at, here, &mut a);
         gather::<R, L>(x_bar, at, here, &mut b);
-        for (k, stage) in chain.stages.iter().enumerate().filter(|(k, _)| wanted[*k]) {
-            let (x, y) = ((&*a.0, &*a.1), (&*b.0, &*b.1));
-            trace::<R, L>(stage, x, y, part_of(chain, k, L, &mut sums));
+        for k in (0..wanted.len()).filter(|&k| wanted[k]) {
+            sums.add(k, (&*a.0, &*a.1), (&*b.0, &*b.1));
         }
         at += here;
     }
-    let mut totals = SmallVec::<[R; 2 * MOST_SUMS]>::new();
-    for (k, stage) in chain.stages.iter().enumerate().filter(|(k, _)| wanted[*k]) {
-        let n = stage.p * stage.q;
-        let sum = part_of(chain, k, L, &mut sums);
-        totals.clear();
-        totals.extend((0..n).map(|i| total(load::<R, L>(&sum.0[i * L..]))));
-        if !sum.1.is_empty() {
-            totals.extend((0..n).map(|i| total(load::<R, L>(&sum.1[i * L..]))));
-        }
-        each(k, &totals[..n], &totals[n..]);
-    }
+    sums.totals(wanted, each);
 }

@@ -77,6 +77,11 @@ impl Stage {
 }
 
 impl Chain {
+    /// Entries of the factors before stage `k`: where its own begin in what is joined.
+    pub(super) fn start_of(&self, k: usize) -> usize {
+        self.stages[..k].iter().map(|s| s.p * s.q).sum()
+    }
+
     pub(super) fn widest(&self) -> usize {
         let before = self.stages.iter().map(Stage::from).max().unwrap_or(0);
         before.max(self.to)
@@ -571,7 +576,7 @@ impl<R: Real, const L: usize> Grad<'_, R, L> {
             for k in (first..chain.stages.len()).rev() {
                 let stage = &chain.stages[k];
                 if self.wanted[k] {
-                    let start: usize = chain.stages[..k].iter().map(|s| s.p * s.q).sum();
+                    let start = chain.start_of(k);
                     let (re, im) = output.row_pair(0);
                     let end = start + stage.p * stage.q;
                     let sum = (&mut re[start..end], if im.is_empty() { im } else { &mut im[start..end] });

@@ -136,11 +136,9 @@ pub(super) fn run<R: Real, const L: usize>(
     let chain = chain();
     if chain.grads_go_across(L) {
         let (rows, scratch) = (args.rows, &mut *args.scratch);
-        let starts: SmallVec<[usize; 16]> =
-            (chain.stages.iter()).scan(0, |at, s| Some(std::mem::replace(at, *at + s.p * s.q))).collect();
         across::traces::<R, L>(&chain, (&x, &x_bar), wanted, rows, scratch, |f, re, im| {
             let q = |k: usize| Complex64::new(re[k].to_f64(), im.get(k).map_or(0.0, |v| v.to_f64()));
-            let (from, to) = (starts[f], starts[f] + re.len());
+            let (from, to) = (chain.start_of(f), chain.start_of(f + 1));
             add(factors[f], &inverses[from..to], q, from, &mut args.output);
         });
         return true;

@@ -131,6 +131,19 @@ fn adjoint_and_every_gradient_satisfy_the_multilinear_identity() {
     }
 }
 
+/// One row as a tensor of its own.
+fn row(t: &Tensor, r: usize) -> Tensor {
+    let mut part = Tensor::zeros(t.dtype(), [1, t.dims()[1]]).unwrap();
+    part.fill_with(|j| t.get(r * t.dims()[1] + j));
+    part
+}
+
+/// The stages of a sample's product, factors as they are.
+fn chain_of_sample(s: &Sample) -> Chain {
+    let stored = vec![Stored::default(); s.factors.len()];
+    chain(&stored, &s.x.dims()[1..], s.factors.iter().map(Tensor::dims), s.y_bar.dtype().is_complex())
+}
+
 #[test]
 fn a_row_does_not_depend_on_the_others() {
     for (i, (x, sizes)) in CHAINS.iter().enumerate() {
@@ -138,15 +151,10 @@ fn a_row_does_not_depend_on_the_others() {
         let all = evaluate(&s, unmerged);
         let mut sums: Vec<Vec<f32>> = vec![];
         for r in 0..13 {
-            let cut = |t: &Tensor| {
-                let mut part = Tensor::zeros(t.dtype(), [1, t.dims()[1]]).unwrap();
-                part.fill_with(|j| t.get(r * t.dims()[1] + j));
-                part
-            };
-            let one = Sample { x: cut(&s.x), y_bar: cut(&s.y_bar), factors: s.factors.clone() };
+            let one = Sample { x: row(&s.x, r), y_bar: row(&s.y_bar, r), factors: s.factors.clone() };
             let out = evaluate(&one, unmerged);
             for k in 0..2 {
-                assert!(out[k].bit_eq(&cut(&all[k])), "{sizes:?} row {r} output {k}");
+                assert!(out[k].bit_eq(&row(&all[k], r)), "{sizes:?} row {r} output {k}");
             }
             sums.push(out[2].components::<f32>().unwrap().to_vec());
         }
@@ -168,23 +176,14 @@ fn rows_in_lanes_give_the_bits_of_rows_alone() {
         for real in [DType::F32, DType::F64] {
             for rows in [8, 16, 21, 37] {
                 let s = sample(real, rows, *x, sizes, 600 + i as u64);
-                let complex = *x || sizes.iter().any(|s| s.2);
-                let dims = sizes.iter().map(|s| [s.0, s.1]).collect::<Vec<_>>();
-                let stored = vec![Stored::default(); sizes.len()];
-                let chain = chain(&stored, &s.x.dims()[1..], dims.iter().map(|d| &d[..]), complex);
-                across += usize::from(chain.goes_across(lanes(real)));
+                across += usize::from(chain_of_sample(&s).goes_across(lanes(real)));
                 let all = evaluate(&s, unmerged);
                 for r in 0..rows {
-                    let cut = |t: &Tensor| {
-                        let mut part = Tensor::zeros(t.dtype(), [1, t.dims()[1]]).unwrap();
-                        part.fill_with(|j| t.get(r * t.dims()[1] + j));
-                        part
-                    };
-                    let one = Sample { x: cut(&s.x), y_bar: cut(&s.y_bar), factors: s.factors.clone() };
+                    let one = Sample { x: row(&s.x, r), y_bar: row(&s.y_bar, r), factors: s.factors.clone() };
                     let out = evaluate(&one, unmerged);
                     for k in 0..2 {
                         assert!(
-                            out[k].bit_eq(&cut(&all[k])),
+                            out[k].bit_eq(&row(&all[k], r)),
                             "{sizes:?} {real} row {r} of {rows}, output {k}"
                         );
                     }
@@ -206,9 +205,7 @@ fn gradients_do_not_depend_on_how_rows_are_split_into_calls() {
             wanted: smallvec![true; sizes.len()],
         };
         let whole = call(&op, &s, &[13]);
-        let dims = sizes.iter().map(|s| [s.0, s.1]).collect::<Vec<_>>();
-        let complex = *x || sizes.iter().any(|s| s.2);
-        let chain = chain(&op.factors, &s.x.dims()[1..], dims.iter().map(|d| &d[..]), complex);
+        let chain = chain_of_sample(&s);
         for split in [&[1; 13][..], &[8, 5], &[3, 9, 1], &[7, 1, 5]] {
             let parts = call(&op, &s, split);
             if !chain.grads_go_across(16) {
