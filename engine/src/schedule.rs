@@ -66,7 +66,7 @@ use std::fmt;
 
 pub use binomial::{advances, reach, repetitions, split};
 pub use check::{ScheduleError, Stats, check};
-pub use choose::{Choice, Costs, Footprint};
+pub use choose::{Choice, Costs, Footprint, Traffic};
 pub use online::Online;
 
 /// One thing to do. `from`, `to` and `step` count segments: `step` is the state before segment `step`, and

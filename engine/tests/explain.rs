@@ -284,7 +284,7 @@ fn kept_and_rebuilt_have_names() -> Result<()> {
 
     // One byte less on a machine that computes faster than it remembers, and only states are kept.
     let budget = Some(plan.peak_bytes() - 1);
-    let rates = Some(Rates::typical(Isa::detect()).with("memory=1e6,cache=1")?);
+    let rates = Some(Rates::typical(Isa::detect()).with("memory=1e6,near=1e6,cache=1")?);
     let options = RunOptions { budget, rates, threads: Some(2), ..RunOptions::default() };
     let states = Program::new(&model.tape, &model.outputs, options)?.plan(400, 5)?;
     assert!(states.rebuilds_everything());

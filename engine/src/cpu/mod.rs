@@ -18,12 +18,14 @@
 //! | [`gemm`] | products with packed weights; transposed products for their gradients |
 //! | [`butterfly`] | products with a Kronecker product of 2 × 2 matrices |
 //! | [`transpose`](fn@transpose) | rows into lanes and back |
+//! | [`Caches`] | how large they are |
 //! | [`pool`] | threads, with denormals flushed |
 //! | [`multiversion`](fn@multiversion) | plain Rust loops compiled for every instruction set |
 //!
 //! This is, with the storage, the only place with `unsafe` code.
 
 pub mod butterfly;
+mod caches;
 pub mod gemm;
 pub mod isa;
 mod math;
@@ -34,6 +36,7 @@ mod real;
 mod simd;
 mod transpose;
 
+pub use caches::Caches;
 pub use gemm::{
     Accumulate, gemm_packed, gemm_packed_raw, gemm_tn, gemm_tn_raw, pack, packed_len, product_peak,
 };

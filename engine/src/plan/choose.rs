@@ -20,6 +20,8 @@ pub(crate) struct Chooser<'a> {
     pub(crate) rows: usize,
     pub(crate) threads: usize,
     pub(crate) rates: Rates,
+    /// Whether the rates are of what the program runs on: there are none of a device.
+    pub(crate) rated: bool,
     pub(crate) stash: Stash,
 }
 
@@ -27,16 +29,18 @@ pub(crate) struct Chooser<'a> {
 const TRIES: usize = 8;
 
 impl Chooser<'_> {
-    /// The plan within `budget` bytes that is expected to take least time. Errors: none fits, sizes that overflow.
+    /// The plan within `budget` bytes that is expected to take least time; of those that are expected to take no longer
+    /// than one that records everything, where there is room for that, one with few bytes. Errors: none fits, sizes
+    /// that overflow.
     pub(crate) fn choose(&self, budget: Option<usize>) -> Result<Decision> {
-        // A whole record that fits is not given up: what it costs in memory traffic is mostly hidden by arithmetic.
-        let Some(budget) = budget else { return self.whole(0) };
         let whole = self.whole(0);
+        let fits = |whole: &Decision| budget.is_none_or(|budget| whole.memory.peak_bytes() <= budget);
         if let Ok(whole) = &whole
-            && whole.memory.peak_bytes() <= budget
+            && fits(whole)
         {
-            return Ok(whole.clone());
+            return Ok(self.as_fast(whole)?.unwrap_or_else(|| whole.clone()));
         }
+        let Some(budget) = budget else { return whole };
         let mut best: Option<Decision> = None;
         let mut overflow = None;
         for variant in 0..self.variants.len() {
@@ -63,6 +67,23 @@ impl Chooser<'_> {
                 })
             }
         }
+    }
+
+    /// A plan of at most half the bytes, or a quarter, and so on, that is expected to take no longer than `whole`: the
+    /// last of them. What it computes again costs no more than a record that no cache holds. `None` if there is none.
+    fn as_fast(&self, whole: &Decision) -> Result<Option<Decision>> {
+        let mut found = None;
+        if !self.rated || !self.variants[0].1.chooses() {
+            return Ok(None);
+        }
+        for halvings in 1..usize::BITS {
+            match self.of_variant(0, whole.memory.peak_bytes() >> halvings)? {
+                Some(d) if d.seconds <= whole.seconds => found = Some(d),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(found)
     }
 
     /// The plan with the fewest bytes.
@@ -147,12 +168,13 @@ impl Chooser<'_> {
         let pairs = memory::pair_bytes(outer, self.rows, self.stash)?;
         let size = Size { steps: self.steps, rows: self.rows };
         let expected = cost::expected(outer, size, self.threads, &self.rates, pairs);
-        let spilled = if self.steps > expected.segments.near { self.steps as f64 } else { 0.0 };
+        let held = self.steps.saturating_mul(pairs.step);
+        let traffic = expected.segments.traffic((self.steps, self.steps), 0, held);
         Ok(Decision {
             variant,
             segments: Segments::WHOLE,
             extra_forward_steps: 0,
-            seconds: expected.run + expected.segments.spill as f64 * TICK * spilled,
+            seconds: expected.run + traffic as f64 * TICK,
             memory: Arc::new(self.memory(variant, Segments::WHOLE)?),
         })
     }

@@ -50,7 +50,8 @@ pub use explain::{
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// Most bytes to use for everything the engine allocates during a run, outputs included; bound tensors are
-    /// the caller's. `None`: no limit.
+    /// the caller's. `None`: no limit. Where there is room to record everything, less is recorded if that is expected
+    /// to take no longer ([`Rates`]): because the record would go to memory and back, and a smaller one stays in a cache.
     pub budget: Option<usize>,
     /// Threads; `None`: as many as the machine has.
     pub threads: Option<usize>,
@@ -268,7 +269,8 @@ impl Program {
 
     fn chooser(&self, steps: usize, rows: usize) -> Chooser<'_> {
         let (threads, stash) = (self.threads(), self.options.stash);
-        Chooser { variants: &self.variants, steps, rows, threads, rates: self.rates, stash }
+        let rated = self.options.device.is_none();
+        Chooser { variants: &self.variants, steps, rows, threads, rates: self.rates, rated, stash }
     }
 
     /// Bytes the engine allocated at once during the last run, measured.

@@ -31,17 +31,54 @@ pub struct Footprint {
 pub struct Costs {
     /// Of advancing over a step without recording it.
     pub advance: u64,
-    /// Of writing what a step records to memory beyond the caches and reading it back.
-    pub spill: u64,
-    /// Steps of the longest segment whose record stays in the caches.
+    /// Of writing what a step records and reading it back.
+    pub spill: Traffic,
+    /// Steps of the longest segment whose record stays in the cache of a thread, which costs nothing.
     pub near: usize,
     /// Of storing a state and restoring it.
-    pub mark: u64,
+    pub mark: Traffic,
+    /// Bytes of the cache that threads share.
+    pub shared: usize,
+}
+
+/// Time of writing bytes and reading them back, by where they are in between; in the unit of [`Costs`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Traffic {
+    /// In the cache that threads share.
+    pub shared: u64,
+    /// In memory.
+    pub memory: u64,
+}
+
+impl Traffic {
+    /// Costs nothing.
+    pub const FREE: Traffic = Traffic { shared: 0, memory: 0 };
+
+    /// Time of `times` of these, of which the fraction `far` is in memory.
+    fn of(self, times: u64, far: f64) -> u64 {
+        let each = self.shared as f64 + (self.memory as f64 - self.shared as f64) * far;
+        (each * times as f64) as u64
+    }
 }
 
 impl Costs {
     /// Steps advanced over, and nothing else.
-    pub const WORK: Costs = Costs { advance: 1, spill: 0, near: usize::MAX, mark: 0 };
+    pub const WORK: Costs =
+        Costs { advance: 1, spill: Traffic::FREE, near: usize::MAX, mark: Traffic::FREE, shared: usize::MAX };
+
+    /// Time of a run in bytes written and read back: `steps` recorded in pieces of `length`, and `marks` states, where
+    /// `held` bytes are held at once.
+    pub(crate) fn traffic(&self, (steps, length): (usize, usize), marks: usize, held: usize) -> u64 {
+        let far = self.far(held);
+        let steps = if length > self.near { steps as u64 } else { 0 };
+        self.spill.of(steps, far).saturating_add(self.mark.of(marks as u64, far))
+    }
+
+    /// The fraction of `held` bytes that is in memory before it is read back. What was written last is read first, so
+    /// that the cache gives what it has room for, however much there is besides.
+    fn far(&self, held: usize) -> f64 {
+        1.0 - (self.shared as f64 / held.max(1) as f64).min(1.0)
+    }
 }
 
 /// A leaf and a number of slots, with what they cost.
@@ -147,11 +184,10 @@ impl Footprint {
         let extra_forward_steps = advances(segments, slots).saturating_mul(leaf as u64);
         let others = segments.saturating_sub(1);
         let tail = self.steps - others.saturating_mul(leaf).min(self.steps);
-        let far = |steps: usize, length: usize| if length > self.costs.near { steps as u64 } else { 0 };
-        let spilled = far(others.saturating_mul(leaf), leaf).saturating_add(far(tail, tail));
+        let held = bytes - self.fixed_bytes;
         let cost = (self.costs.advance.saturating_mul(extra_forward_steps))
-            .saturating_add(self.costs.spill.saturating_mul(spilled))
-            .saturating_add(self.costs.mark.saturating_mul(others as u64));
+            .saturating_add(self.costs.traffic((others.saturating_mul(leaf), leaf), others, held))
+            .saturating_add(self.costs.traffic((tail, tail), 0, held));
         Choice { leaf, slots, segments, tail, bytes, extra_forward_steps, cost }
     }
 
@@ -209,6 +245,8 @@ mod tests {
     use super::super::{Schedule, check};
     use super::*;
     use proptest::prelude::*;
+
+    const MEMORY: Traffic = Traffic { shared: 0, memory: 1 };
 
     fn plain(steps: usize, state_bytes: usize, step_bytes: usize) -> Footprint {
         Footprint {
@@ -344,9 +382,10 @@ mod tests {
         fn finds_nearly_what_trying_everything_finds(
             steps in 0usize..600, state in 0usize..40, step in 0usize..40, fixed in 0usize..100,
             granularity in 0usize..9, min_leaf in 0usize..40, max_leaf in 0usize..700, budget in 0usize..10_000,
-            spill in 0u64..3, near in 0usize..100, mark in 0u64..3,
+            spill in 0u64..3, near in 0usize..100, mark in 0u64..3, shared in 0usize..20_000,
         ) {
-            let costs = Costs { advance: 2, spill, near, mark };
+            let to = |memory| Traffic { shared: memory / 2, memory };
+            let costs = Costs { advance: 2, spill: to(spill), near, mark: to(mark), shared };
             let f = Footprint {
                 steps, state_bytes: state, step_bytes: step, fixed_bytes: fixed, granularity, min_leaf, max_leaf,
                 costs,
@@ -376,7 +415,7 @@ mod tests {
         let f = Footprint {
             granularity: 8,
             min_leaf: 8,
-            costs: Costs { advance: 4, spill: 1, near: 16, mark: 1 },
+            costs: Costs { advance: 4, spill: MEMORY, near: 16, mark: MEMORY, shared: 0 },
             ..plain(1000, 1, 10)
         };
         let choice = f.choose(5000).unwrap();
@@ -390,11 +429,50 @@ mod tests {
         let f = Footprint {
             granularity: 8,
             min_leaf: 8,
-            costs: Costs { advance: 4, spill: 5, near: 16, mark: 1 },
+            costs: Costs {
+                advance: 4,
+                spill: Traffic { shared: 1, memory: 5 },
+                near: 16,
+                mark: MEMORY,
+                shared: 0,
+            },
             ..plain(1000, 1, 10)
         };
         let choice = f.choose(usize::MAX).unwrap();
         assert_eq!((choice.leaf, choice.slots), (16, choice.segments - 1));
         assert!(choice.tail <= 16, "{choice:?}");
+    }
+
+    #[test]
+    fn a_record_that_the_shared_cache_holds_is_worth_a_second_pass() {
+        // A whole record of 10,000 bytes: 50 a step where it is in memory, which is more than a step costs.
+        let costs = Costs {
+            advance: 30,
+            spill: Traffic { shared: 5, memory: 50 },
+            near: 16,
+            mark: Traffic { shared: 1, memory: 10 },
+            shared: 1000,
+        };
+        let f = Footprint { granularity: 8, min_leaf: 8, costs, ..plain(1000, 1, 10) };
+        let choice = f.choose(usize::MAX).unwrap();
+        assert!(choice.segments > 1 && choice.bytes <= 1000, "{choice:?}");
+        // Where the cache holds all of it nothing is computed twice, and where it holds nothing, either.
+        for (shared, memory) in [(10_000, 50), (0, 29)] {
+            let spill = Traffic { shared: 5, memory };
+            let f = Footprint { costs: Costs { shared, spill, ..costs }, max_leaf: 1000, ..f };
+            let near = f.costs.near;
+            let f = Footprint { costs: Costs { near: if shared == 0 { 0 } else { near }, ..f.costs }, ..f };
+            let choice = f.choose(usize::MAX).unwrap();
+            assert_eq!((choice.segments, choice.extra_forward_steps), (1, 0), "{choice:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_written_last_is_read_from_the_cache() {
+        let costs = Costs { spill: Traffic { shared: 10, memory: 110 }, near: 0, shared: 250, ..Costs::WORK };
+        // A quarter of 1000 bytes is in the cache.
+        assert_eq!(costs.traffic((100, 100), 0, 1000), 100 * 10 + 75 * 100);
+        assert_eq!(costs.traffic((100, 100), 0, 250), 100 * 10);
+        assert_eq!(costs.traffic((100, 100), 0, 0), 100 * 10);
     }
 }
