@@ -244,6 +244,9 @@ fn a_device_that_is_not_there_is_said_in_one_line() {
         }
     }
     assert!(p.error("train adding --device tpu").contains("expected cpu, cuda, cuda:N or emulated"));
+    assert!(p.error("bench --cell lstm --products fp8").contains("expected one of exact, tf32, bf16"));
+    let error = p.error("train adding --products tf32");
+    assert!(error.contains("tf32 is of a GPU's tensor cores, not of --device cpu"), "{error}");
     assert!(p.error("device --device emulated --cell kru --hidden 24").contains("24 is not a power of two"));
     assert!(!p.dir.path().join("runs").exists(), "a run folder was made");
 }
@@ -259,6 +262,10 @@ fn programs_run_on_the_emulated_device() {
     };
     let (cpu, emulated) = (loss("cpu"), loss("emulated"));
     assert!((cpu - emulated).abs() < 1e-5 * cpu.abs(), "{cpu} on the CPU, {emulated} on the device");
+    let rounded = "eval on-cpu --checkpoint last --device emulated --products bf16";
+    let rounded = p.json(rounded)["loss"].as_f64().unwrap();
+    let off = (cpu - rounded).abs() / cpu.abs();
+    assert!((1e-6..1e-1).contains(&off), "{cpu} on the CPU, {rounded} of rounded products");
     let bench = "bench --cell gru --hidden 3 --steps 3 --batch 2 --runs 1 --device emulated";
     let found = p.json(bench);
     let row = &found["forward_backward"];

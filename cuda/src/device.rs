@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use retrograd_engine::Error as EngineError;
-use retrograd_engine::device::{Argument, Device, Kernel as Written};
+use retrograd_engine::device::{Argument, Device, Kernel as Written, Products};
 
 use crate::driver::{Arg, Grid, Kernel, Module};
 use crate::error::Error;
@@ -76,6 +76,10 @@ impl Device for Gpu {
 
     fn threads(&self) -> u32 {
         if self.describe().emulated { EMULATED_THREADS } else { ptx::MOST_THREADS }
+    }
+
+    fn products(&self) -> Products {
+        self.products
     }
 
     fn used_bytes(&self) -> usize {

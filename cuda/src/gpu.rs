@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use bytemuck::Pod;
+use retrograd_engine::device::Products;
 
 use crate::device::Loaded;
 use crate::driver::{Arg, Counts, Description, Driver, Grid, Kernel};
@@ -22,11 +23,20 @@ pub struct Gpu {
     pub(crate) written: Arc<AtomicU64>,
     /// What programs of the engine have loaded.
     pub(crate) loaded: Arc<Loaded>,
+    /// How programs form products there.
+    pub(crate) products: Products,
 }
 
 impl Gpu {
     fn of(driver: Arc<dyn Driver>) -> Gpu {
-        Gpu { driver, used: Arc::default(), written: Arc::default(), loaded: Arc::default() }
+        let (used, written, loaded) = (Arc::default(), Arc::default(), Arc::default());
+        Gpu { driver, used, written, loaded, products: Products::Exact }
+    }
+
+    /// The device with programs of the engine that form products with matrices in single precision like this. Those that
+    /// have been made stay as they are.
+    pub fn with_products(self, products: Products) -> Gpu {
+        Gpu { products, ..self }
     }
 
     /// Bytes of this device's buffers that are alive, counted here.

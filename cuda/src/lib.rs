@@ -43,6 +43,12 @@
 //! precision, real and complex numbers come out of the one generator. With `RETROGRAD_PTX` set to a folder the PTX of every
 //! program is written there.
 //!
+//! **Products.** With matrices in single precision they are exact, as on the processor, unless
+//! [`Gpu::with_products`] asks for tensor cores (`--products tf32` or `bf16` of the program): factors rounded to 10 or 7
+//! bits of mantissa, sums in single precision (of `mma.sync`, which adds a few terms at a time). It goes for every product
+//! with a matrix, inside loops and outside, real and complex, forward and in the adjoint. Gradients of matrices are sums
+//! over steps and rows and stay exact, as does double precision. Plans and budgets change no bit with it either.
+//!
 //! # Kernels written by hand
 //!
 //! Beside them stand functions that run the sequences of some networks in one launch for each direction, to be called one
@@ -125,8 +131,8 @@
 //!
 //! *Of programs.* A rounded stash, states that are walked back, streams and profiles are the processor's: an error when the
 //! program is made names what does not run. Reductions within a row are chains of one thread, which is right but slow where
-//! they are long. Products outside of loops have four rows and four columns a thread and read through the caches, without
-//! tensor cores. Matrices of a loop that do not fit into the shared memory of one block (227 KiB on an H100: an LSTM of more
+//! they are long. Exact products outside of loops have four rows and four columns a thread and read through the caches; on
+//! tensor cores a warp has 16 columns of 8 entries, and rounds a factor each time it reads it. Matrices of a loop that do not fit into the shared memory of one block (227 KiB on an H100: an LSTM of more
 //! than 120 states in single precision) are read through the caches at every step; nothing is spread over several blocks,
 //! and the states themselves go through the device's memory. An FFT whose length is no power of two, or whose row does not
 //! fit, is a product with the matrix of roots. A scatter of gradients into a table looks at every index for every element of

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Write};
 
-use retrograd_engine::device::{Kernel, Op, Space, Statement, Type, Value};
+use retrograd_engine::device::{Kernel, Op, Products, Space, Statement, Type, Value};
 
 /// Most threads of a block of a generated kernel.
 pub(crate) const MOST_THREADS: u32 = 256;
@@ -140,6 +140,18 @@ impl Printer<'_> {
                     writeln!(self.out, "ELSE{label}_{name}:")?;
                 }
                 Statement::Barrier => writeln!(self.out, "\tbar.sync 0;")?,
+                Statement::Tensor { products, sums, left, right } => {
+                    let shape = match products {
+                        Products::Bf16 => "m16n8k16.row.col.f32.bf16.bf16.f32",
+                        _ => "m16n8k8.row.col.f32.tf32.tf32.f32",
+                    };
+                    let list = |values: &[Value]| {
+                        let words: Vec<String> = values.iter().map(|v| Text(*v).to_string()).collect();
+                        format!("{{{}}}", words.join(", "))
+                    };
+                    let (sums, left, right) = (list(sums), list(left), list(right));
+                    writeln!(self.out, "\tmma.sync.aligned.{shape} {sums}, {left}, {right}, {sums};")?;
+                }
             }
         }
         Ok(())
@@ -216,6 +228,9 @@ impl Printer<'_> {
             }
             Op::Bits => writeln!(out, "\tmov.{bits} {d}, {a};"),
             Op::Offset => writeln!(out, "\tmad.wide.s32 {d}, {b}, {c}, {a};"),
+            Op::Tf32 => writeln!(out, "\tcvt.rna.tf32.f32 {d}, {a};"),
+            // The first operand is the high half.
+            Op::PackBf16 => writeln!(out, "\tcvt.rn.bf16x2.f32 {d}, {b}, {a};"),
         }
     }
 }

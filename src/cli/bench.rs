@@ -114,8 +114,11 @@ impl Row {
 /// Runs the command.
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let network = &args.network;
-    if args.profile && network.device != parse::Device::Cpu {
-        return Err(Error::config("profile", format!("the CPU's alone, not of --device {}", network.device)));
+    if args.profile && network.place.device != parse::Device::Cpu {
+        return Err(Error::config(
+            "profile",
+            format!("the CPU's alone, not of --device {}", network.place.device),
+        ));
     }
     let measured = args.rates.then(|| rates::measure(network.dtype.dtype(), network.threads)).transpose()?;
     if let Some((rates, file)) = &measured {

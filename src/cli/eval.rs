@@ -37,9 +37,8 @@ pub(crate) struct Args {
     /// Threads; does not change results
     #[arg(long, value_parser = parse::positive)]
     threads: Option<usize>,
-    /// Where it runs: cpu, cuda, cuda:N, or emulated, which is for tests
-    #[arg(long, default_value = "cpu", value_parser = parse::device)]
-    device: parse::Device,
+    #[command(flatten)]
+    place: parse::Place,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -77,7 +76,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
         };
         return Err(Error::run_folder(&args.run, format!("no {}{other}", file.display())));
     }
-    let mut trainer = Trainer::on(config, args.device.engine()?)?;
+    let mut trainer = Trainer::on(config, args.place.engine()?)?;
     load_model(&mut trainer, &file)?;
     let evaluation = trainer.evaluate(split, None)?;
     let task = trainer.task();

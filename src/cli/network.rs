@@ -60,9 +60,8 @@ pub(crate) struct NetworkArgs {
     /// rounding
     #[arg(long, value_name = "STEPS", value_parser = parse::positive)]
     pub(crate) walk_back: Option<usize>,
-    /// Where it runs: cpu, cuda, cuda:N, or emulated, which is for tests; elsewhere than on the CPU sums round otherwise
-    #[arg(long, default_value = "cpu", value_parser = parse::device)]
-    pub(crate) device: parse::Device,
+    #[command(flatten)]
+    pub(crate) place: parse::Place,
     /// How a parameter begins, as layer0.U:normal:0.1, instead of as its cell says; may be given several times
     #[arg(long, value_name = "NAME:INIT")]
     pub(crate) init: Vec<String>,
@@ -176,9 +175,9 @@ impl NetworkArgs {
 
     /// How it runs. Errors: the device is not there.
     pub(crate) fn options(&self) -> Result<RunOptions> {
-        let NetworkArgs { budget, threads, stash, device, .. } = *self;
+        let NetworkArgs { budget, threads, stash, place, .. } = *self;
         let rates = rates::known(self.dtype.dtype());
-        Ok(RunOptions { budget, threads, stash, rates, device: device.engine()?, ..RunOptions::default() })
+        Ok(RunOptions { budget, threads, stash, rates, device: place.engine()?, ..RunOptions::default() })
     }
 
     /// Cell and operator, as `lstm on kron`.
@@ -195,7 +194,7 @@ impl NetworkArgs {
             "hidden": self.hidden, "input": self.input, "output": self.output, "steps": self.steps,
             "batch": self.batch, "readout": format!("{:?}", self.readout).to_lowercase(),
             "dtype": self.dtype.dtype().to_string(), "budget": self.budget, "threads": self.threads,
-            "init": self.init, "stash": self.stash.name(), "walk_back": self.walk_back, "device": self.device.to_string(),
+            "init": self.init, "stash": self.stash.name(), "walk_back": self.walk_back, "device": self.place.device.to_string(), "products": self.place.products.name(),
             "seed": self.seed,
         }))
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use retrograd::engine::device::Products;
+
 /// Bytes: a whole or decimal number and a unit, `500k`, `1.5GB`, `64MiB`. `k`, `M`, `G`, `T` alone and with `B` are
 /// powers of 1000, with `iB` of 1024.
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
@@ -82,21 +84,47 @@ impl Device {
             Device::Emulated => Ok(retrograd::cuda::Gpu::emulated()),
         }
     }
+}
 
-    /// What programs run on: `None` for the CPU. Errors: it is not there; the program was built without.
+/// Where programs run, and how products are formed there.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Place {
+    /// Where it runs: cpu, cuda, cuda:N, or emulated, which is for tests; elsewhere than on the CPU sums round otherwise
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    pub(crate) device: Device,
+    /// How a GPU forms products with matrices in single precision: exact, or on tensor cores with factors rounded to
+    /// tf32 or bf16; sums and gradients of matrices stay in single precision
+    #[arg(long, value_name = "TYPE", default_value = "exact", value_parser = products)]
+    pub(crate) products: Products,
+}
+
+impl Place {
+    /// What programs run on: `None` for the CPU. Errors: it is not there; the program was built without; rounded products
+    /// on the CPU.
     pub(crate) fn engine(self) -> super::Result<Option<Arc<dyn retrograd::engine::device::Device>>> {
-        if self == Device::Cpu {
+        let Place { device, products } = self;
+        if device == Device::Cpu {
+            if products != Products::Exact {
+                let what = format!("{products} is of a GPU's tensor cores, not of --device cpu");
+                return Err(retrograd::Error::config("products", what));
+            }
             return Ok(None);
         }
         #[cfg(feature = "cuda")]
         {
-            Ok(Some(Arc::new(self.gpu()?)))
+            Ok(Some(Arc::new(device.gpu()?.with_products(products))))
         }
         #[cfg(not(feature = "cuda"))]
         {
             Err(retrograd::Error::config("device", "this program was built without CUDA"))
         }
     }
+}
+
+/// How a GPU forms products.
+fn products(text: &str) -> Result<Products, String> {
+    let names = || Products::ALL.map(Products::name).join(", ");
+    Products::by_name(text).ok_or_else(|| format!("expected one of {}", names()))
 }
 
 /// A whole number from 1.

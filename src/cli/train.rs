@@ -81,9 +81,8 @@ pub(crate) struct Args {
     /// rounding
     #[arg(long, value_name = "STEPS", value_parser = parse::positive)]
     walk_back: Option<usize>,
-    /// Where to train: cpu, cuda, cuda:N, or emulated, which is for tests; elsewhere than on the CPU sums round otherwise
-    #[arg(long, default_value = "cpu", value_parser = parse::device)]
-    device: parse::Device,
+    #[command(flatten)]
+    place: parse::Place,
     /// Folder of the run [default: a new one in runs/; with --resume the newest there]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -197,7 +196,7 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
 fn start(args: &Args, task: &str, out: &Output) -> Result<Session> {
     let config = args.config(task)?;
     let row = published(&config.task.name, &config.cell.name, &config.operator.name);
-    let mut trainer = Trainer::on(config, args.device.engine()?)?;
+    let mut trainer = Trainer::on(config, args.place.engine()?)?;
     // A budget too small is said before a folder is made.
     let planned = trainer.planned_bytes()?;
     let folder = match &args.out {
@@ -217,7 +216,7 @@ fn start(args: &Args, task: &str, out: &Output) -> Result<Session> {
 }
 
 fn resume(args: &Args, folder: &Path, out: &Output) -> Result<Session> {
-    let trainer = Trainer::on(args.resumed(folder)?, args.device.engine()?)?;
+    let trainer = Trainer::on(args.resumed(folder)?, args.place.engine()?)?;
     let (session, lost) = Session::resume(trainer, RunFolder::resume(folder)?)?;
     announce(session.trainer(), out);
     let step = session.trainer().position().step;

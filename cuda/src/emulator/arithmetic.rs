@@ -4,7 +4,9 @@
 //! function unit (`ex2.approx`, `rcp.approx`, …) are computed in double precision and rounded once, which is closer to
 //! the exact value than a chip is; denormal numbers are not flushed where `.ftz` would allow it.
 
-use super::program::Instruction;
+use half::bf16;
+
+use super::program::{Factors, Instruction};
 
 /// An operation on the registers of a thread.
 pub(super) type Alu = fn(&mut [u64], &Instruction);
@@ -320,6 +322,12 @@ fn convert(parts: &[&str]) -> Option<Alu> {
         ("f32", "s32") if has("rni") => op!(|a: f32| a.round_ties_even() as i32),
         ("f32", "s32") if has("rmi") => op!(|a: f32| a.floor() as i32),
         ("f32", "s32" | "u32" | "s64" | "u64") if !has("rzi") => None,
+        ("f32", "tf32") if has("rna") => op!(|a: u32| tf32(a)),
+        ("f32", "bf16x2") if has("rn") => {
+            op!(|a: f32, b: f32| {
+                u32::from(bf16::from_f32(a).to_bits()) << 16 | u32::from(bf16::from_f32(b).to_bits())
+            })
+        }
         ("f32", _) => into!(a: f32),
         ("f64", "f64") if has("rni") => op!(|a: f64| a.round_ties_even()),
         ("f64", "f64") if has("rmi") => op!(|a: f64| a.floor()),
@@ -337,4 +345,63 @@ fn convert(parts: &[&str]) -> Option<Alu> {
         ("s64", _) => into!(a: i64),
         _ => None,
     }
+}
+
+/// Bits of a number in single precision, rounded to 10 bits of mantissa, ties away from zero.
+fn tf32(bits: u32) -> u32 {
+    const DROPPED: u32 = 13;
+    let finite = bits >> 23 & 0xff != 0xff;
+    let rounded = if finite { bits + (1 << (DROPPED - 1)) } else { bits };
+    rounded & !((1 << DROPPED) - 1)
+}
+
+/// Terms of a product of 16 × `2 · pairs` and `2 · pairs` × 8 numbers that lane `lane` of a warp holds in register `i` of
+/// the right factor: their numbers and values.
+fn terms(factors: Factors, lane: usize, i: usize, bits: u32) -> [(usize, f64); 2] {
+    let place = lane % 4;
+    match factors {
+        Factors::Tf32 => {
+            // The bits that were rounded away are not looked at.
+            let value = f64::from(f32::from_bits(bits & !0x1fff));
+            [(place + 4 * i, value), (usize::MAX, 0.0)]
+        }
+        Factors::Bf16 => {
+            let half = |bits: u32| f64::from(bf16::from_bits(bits as u16));
+            [(2 * place + 8 * i, half(bits)), (2 * place + 8 * i + 1, half(bits >> 16))]
+        }
+    }
+}
+
+/// `mma.sync`: sums of each lane, from the registers of all: of the left factor four, of the right one two, and four sums.
+/// Products are exact, added up in double precision and rounded once, which is closer than a chip is.
+pub(super) fn tensor(factors: Factors, lanes: &[([u32; 4], [u32; 2], [u32; 4])]) -> Vec<[u32; 4]> {
+    const DEPTH: usize = 16;
+    let (mut left, mut right) = ([[0.0; DEPTH]; 16], [[0.0; DEPTH]; 8]);
+    for (lane, (a, b, _)) in lanes.iter().enumerate() {
+        for (i, bits) in a.iter().enumerate() {
+            for (k, value) in terms(factors, lane, i / 2, *bits) {
+                if k < DEPTH {
+                    left[lane / 4 + 8 * (i % 2)][k] = value;
+                }
+            }
+        }
+        for (i, bits) in b.iter().enumerate() {
+            for (k, value) in terms(factors, lane, i, *bits) {
+                if k < DEPTH {
+                    right[lane / 4][k] = value;
+                }
+            }
+        }
+    }
+    let sum = |row: usize, column: usize| -> f64 {
+        left[row].iter().zip(right[column]).map(|(a, b): (&f64, f64)| a * b).sum()
+    };
+    (lanes.iter().enumerate())
+        .map(|(lane, (_, _, c))| {
+            std::array::from_fn(|i| {
+                let (row, column) = (lane / 4 + 8 * (i / 2), 2 * (lane % 4) + i % 2);
+                ((f64::from(f32::from_bits(c[i])) + sum(row, column)) as f32).to_bits()
+            })
+        })
+        .collect()
 }

@@ -1,8 +1,11 @@
 //! One block: its threads, one after the other from barrier to barrier.
 
+use super::arithmetic;
 use super::fault::{Cause, Fault};
 use super::memory::{Access, Buffers, Watched, Who, read, write};
-use super::program::{Instruction, LOCAL_WINDOW, Lanes, NO_GUARD, Program, Run, SHARED_WINDOW, Space};
+use super::program::{
+    Factors, Instruction, LOCAL_WINDOW, Lanes, NO_GUARD, Program, Run, SHARED_WINDOW, Space, Tensor,
+};
 use crate::driver::{Counts, Grid};
 
 const WARP: usize = 32;
@@ -15,8 +18,8 @@ enum Doing {
     Running,
     /// At the barrier with this number in the code.
     Waiting(usize),
-    /// At the shuffle with this number in the code.
-    Shuffling(usize),
+    /// At the instruction with this number in the code that lanes of a warp carry out together.
+    Meeting(usize),
     Done,
 }
 
@@ -110,11 +113,11 @@ impl<'a> Blocks<'a> {
                     self.run_thread(t)?;
                 }
             }
-            let Some(first) = lanes.clone().find(|t| matches!(self.threads[*t].doing, Doing::Shuffling(_)))
+            let Some(first) = lanes.clone().find(|t| matches!(self.threads[*t].doing, Doing::Meeting(_)))
             else {
                 return Ok(());
             };
-            self.shuffle(first, lanes.clone())?;
+            self.together(first, lanes.clone())?;
         }
     }
 
@@ -139,7 +142,10 @@ impl<'a> Blocks<'a> {
         match self.threads[thread].doing {
             Doing::Running => "runs".into(),
             Doing::Waiting(at) => format!("waits at the barrier of PTX line {}", line(at)),
-            Doing::Shuffling(at) => format!("waits in the shuffle of PTX line {}", line(at)),
+            Doing::Meeting(at) => match self.program.code[at].run {
+                Run::Tensor(_) => format!("waits in the product of PTX line {}", line(at)),
+                _ => format!("waits in the shuffle of PTX line {}", line(at)),
+            },
             Doing::Done => "has ended".into(),
         }
     }
@@ -149,17 +155,66 @@ impl<'a> Blocks<'a> {
         Fault { kernel: self.kernel, block: self.block, thread: thread as u32, line, what }
     }
 
-    /// The shuffle that lane `first` waits in.
-    fn shuffle(&mut self, first: usize, lanes: std::ops::Range<usize>) -> Result<(), Fault> {
-        let Doing::Shuffling(at) = self.threads[first].doing else { return Ok(()) };
+    /// What lane `first` waits in.
+    fn together(&mut self, first: usize, lanes: std::ops::Range<usize>) -> Result<(), Fault> {
+        let Doing::Meeting(at) = self.threads[first].doing else { return Ok(()) };
         let inst = self.program.code[at];
-        let Run::Shuffle(kind) = inst.run else { return Ok(()) };
+        match inst.run {
+            Run::Shuffle(kind) => self.shuffle((first, at), lanes, inst, kind),
+            Run::Tensor(factors) => {
+                self.tensor((first, at), lanes, self.program.tensors[inst.offset as usize], factors)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The product that lane `first` waits in: of all lanes.
+    fn tensor(
+        &mut self,
+        (first, at): (usize, usize),
+        lanes: std::ops::Range<usize>,
+        tensor: Tensor,
+        factors: Factors,
+    ) -> Result<(), Fault> {
+        let absent = lanes.clone().find(|t| self.threads[*t].doing != Doing::Meeting(at));
+        if let Some(other) = absent {
+            let cause = Cause::Tensor { other: other as u32, does: self.does(other) };
+            return Err(self.fault(first, at, cause));
+        }
+        if lanes.len() < WARP {
+            let does = format!("is not there: {} threads are no warp", lanes.len());
+            return Err(self.fault(first, at, Cause::Tensor { other: lanes.end as u32, does }));
+        }
+        let of = |t: usize, r: u32| self.threads[t].registers[r as usize] as u32;
+        let values: Vec<([u32; 4], [u32; 2], [u32; 4])> = (lanes.clone())
+            .map(|t| {
+                (tensor.left.map(|r| of(t, r)), tensor.right.map(|r| of(t, r)), tensor.sums.map(|r| of(t, r)))
+            })
+            .collect();
+        for (t, sums) in lanes.zip(arithmetic::tensor(factors, &values)) {
+            let thread = &mut self.threads[t];
+            for (r, sum) in tensor.to.into_iter().zip(sums) {
+                thread.registers[r as usize] = u64::from(sum);
+            }
+            (thread.at, thread.doing) = (at + 1, Doing::Running);
+        }
+        Ok(())
+    }
+
+    /// The shuffle that lane `first` waits in.
+    fn shuffle(
+        &mut self,
+        (first, at): (usize, usize),
+        lanes: std::ops::Range<usize>,
+        inst: Instruction,
+        kind: Lanes,
+    ) -> Result<(), Fault> {
         let register = |threads: &[Thread], t: usize, r: u32| threads[t].registers[r as usize] as u32;
         let mask = register(&self.threads, first, inst.more[0]);
         let here = |t: usize| mask >> (t - lanes.start) & 1 == 1;
         for t in lanes.clone().filter(|t| here(*t)) {
             let doing = self.threads[t].doing;
-            let agrees = doing == Doing::Shuffling(at) && register(&self.threads, t, inst.more[0]) == mask;
+            let agrees = doing == Doing::Meeting(at) && register(&self.threads, t, inst.more[0]) == mask;
             if !agrees && doing != Doing::Done {
                 let cause = Cause::Shuffle { mask, other: t as u32, does: self.does(t) };
                 return Err(self.fault(first, at, cause));
@@ -248,8 +303,8 @@ impl<'a> Blocks<'a> {
                     (thread.at, thread.doing) = (at + 1, Doing::Waiting(at));
                     break;
                 }
-                Run::Shuffle(_) => {
-                    (thread.at, thread.doing) = (at, Doing::Shuffling(at));
+                Run::Shuffle(_) | Run::Tensor(_) => {
+                    (thread.at, thread.doing) = (at, Doing::Meeting(at));
                     break;
                 }
                 Run::Exit => {

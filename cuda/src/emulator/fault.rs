@@ -86,6 +86,14 @@ pub enum Cause {
         /// What it does instead.
         does: String,
     },
+    /// A warp is not whole where it forms a product.
+    #[error("waits in a product of its warp, while thread {other} {does}")]
+    Tensor {
+        /// A thread that is not there.
+        other: u32,
+        /// What it does instead.
+        does: String,
+    },
     /// A thread has run for so long that it will not end.
     #[error("has run {instructions} instructions without end")]
     Endless {

@@ -46,6 +46,8 @@ pub(super) enum Run {
     /// `shfl.sync`: value `a`, lane or distance `b`, bounds `c`, mask `more[0]`; whether it was in bounds to
     /// `more[1]` unless that is [`NO_GUARD`].
     Shuffle(Lanes),
+    /// `mma.sync`: the registers are entry `offset` of [`Program::tensors`].
+    Tensor(Factors),
     /// The thread ends.
     Exit,
 }
@@ -67,6 +69,22 @@ pub(super) enum Lanes {
     Down,
     Xor,
     Index,
+}
+
+/// What a product of a warp has its factors in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Factors {
+    Tf32,
+    Bf16,
+}
+
+/// Registers of a product of a warp: results, left factor, right factor, sums that results are added to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tensor {
+    pub(super) to: [u32; 4],
+    pub(super) left: [u32; 4],
+    pub(super) right: [u32; 2],
+    pub(super) sums: [u32; 4],
 }
 
 /// Registers that say where a thread is, in the order of [`Program::specials`].
@@ -95,6 +113,7 @@ pub(super) const LOCAL_WINDOW: u64 = 0x7f80_0000_0000_0000;
 #[derive(Debug)]
 pub(super) struct Program {
     pub(super) code: Vec<Instruction>,
+    pub(super) tensors: Vec<Tensor>,
     /// What the registers of a thread hold at first: zeros, constants, and room for the special ones.
     pub(super) registers: Vec<u64>,
     /// First of the special registers.
@@ -117,6 +136,7 @@ struct Names {
     params: HashMap<String, u64>,
     shared: HashMap<String, u64>,
     local: HashMap<String, u64>,
+    tensors: Vec<Tensor>,
 }
 
 fn place(variables: &[Variable], mut at: u64, into: &mut HashMap<String, u64>) -> u64 {
@@ -139,6 +159,7 @@ impl Program {
             params: HashMap::new(),
             shared: HashMap::new(),
             local: HashMap::new(),
+            tensors: Vec::new(),
         };
         for (prefix, count) in &entry.registers {
             if *count == 0 {
@@ -171,6 +192,7 @@ impl Program {
         code.push(Instruction { run: Run::Exit, line, ..BLANK });
         Ok(Program {
             code,
+            tensors: names.tensors,
             registers: names.values,
             specials,
             params,
@@ -262,6 +284,7 @@ impl Names {
                 inst.run = Run::Barrier;
             }
             "shfl" => self.shuffle(s, &parts, &mut inst)?,
+            "mma" => self.tensor(s, &mut inst)?,
             "cvta" => self.generic_address(s, &parts, &mut inst)?,
             "mov" if matches!(s.operands.get(1), Some(Operand::Vector(_))) => {
                 return Err(format!("{} of a vector", s.op));
@@ -344,6 +367,34 @@ impl Names {
         inst.c = self.operand(s, 3)?;
         inst.more[0] = self.operand(s, 4)?;
         Ok(())
+    }
+
+    fn tensor(&mut self, s: &Statement, inst: &mut Instruction) -> Result<(), String> {
+        let factors = match s.op.as_str() {
+            "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32" => Factors::Tf32,
+            "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32" => Factors::Bf16,
+            _ => return Err(format!("the emulator does not know {}", s.op)),
+        };
+        let tensor = Tensor {
+            to: self.registers_of(s, 0)?,
+            left: self.registers_of(s, 1)?,
+            right: self.registers_of(s, 2)?,
+            sums: self.registers_of(s, 3)?,
+        };
+        inst.offset = self.tensors.len() as i64;
+        self.tensors.push(tensor);
+        inst.run = Run::Tensor(factors);
+        Ok(())
+    }
+
+    /// The registers in braces of an operand.
+    fn registers_of<const N: usize>(&mut self, s: &Statement, i: usize) -> Result<[u32; N], String> {
+        let words = match s.operands.get(i) {
+            Some(Operand::Vector(words)) => words.clone(),
+            other => return Err(format!("operand {i} of {} is {other:?}", s.op)),
+        };
+        let registers: Vec<u32> = words.iter().map(|w| self.word(w)).collect::<Result<_, _>>()?;
+        registers.try_into().map_err(|_| format!("operand {i} of {} has {} words", s.op, words.len()))
     }
 
     /// `cvta[.to].space`: generic addresses of buffers are their addresses; shared and local memory have a window.

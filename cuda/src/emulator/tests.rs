@@ -173,6 +173,63 @@ fn shuffles() -> Result<()> {
     Ok(())
 }
 
+/// A warp's product of ones with columns of their own numbers, by a matrix of ones: eight times the number of the column.
+#[test]
+fn products_of_a_warp() -> Result<()> {
+    let kernel = module!(
+        "product",
+        "mov.b32 %r10, 0x3f800000; shr.u32 %r11, %r2, 2; cvt.rn.f32.s32 %f1, %r11; cvt.rna.tf32.f32 %r12, %f1;
+         mov.f32 %f2, 0f3F800000; mov.f32 %f3, %f2; mov.f32 %f4, %f2; mov.f32 %f5, %f2;
+         mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10},
+         {%r12, %r12}, {%f2, %f3, %f4, %f5};
+         st.global.f32 [%rd3], %f3;"
+    );
+    let of_columns = |got: Vec<u32>, each: f32| {
+        for (lane, bits) in got.into_iter().enumerate() {
+            let column = 2 * (lane % 4) + 1;
+            assert_eq!(f32::from_bits(bits), 1.0 + each * column as f32, "lane {lane}");
+        }
+    };
+    of_columns(run(kernel, 1, 32, 32)?, 8.0);
+    // Two halves of 1 in each register.
+    let kernel = module!(
+        "halves",
+        "mov.b32 %r10, 0x3f803f80; shr.u32 %r11, %r2, 2; cvt.rn.f32.s32 %f1, %r11;
+         cvt.rn.bf16x2.f32 %r12, %f1, %f1;
+         mov.f32 %f2, 0f3F800000; mov.f32 %f3, %f2; mov.f32 %f4, %f2; mov.f32 %f5, %f2;
+         mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10},
+         {%r12, %r12}, {%f2, %f3, %f4, %f5};
+         st.global.f32 [%rd3], %f3;"
+    );
+    of_columns(run(kernel, 1, 32, 32)?, 16.0);
+    let kernel = module!(
+        "rounded",
+        "mov.b32 %f1, 0x3f801000; cvt.rna.tf32.f32 %r9, %f1; st.global.u32 [%rd1], %r9;
+         mov.b32 %f1, 0x3f800fff; cvt.rna.tf32.f32 %r9, %f1; st.global.u32 [%rd1+4], %r9;
+         mov.b32 %f2, 0x3f808000; mov.b32 %f3, 0xbf818000;
+         cvt.rn.bf16x2.f32 %r9, %f3, %f2; st.global.u32 [%rd1+8], %r9;"
+    );
+    assert_eq!(run(kernel, 1, 1, 3)?, [0x3f80_2000, 0x3f80_0000, 0xbf82_3f80]);
+
+    // A lane that is not there, and too few threads for a warp.
+    let kernel = module!(
+        "absent",
+        "setp.eq.s32 %p1, %r2, 9; @%p1 bra E;
+         mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10},
+         {%r12, %r12}, {%f2, %f3, %f4, %f5}; E: bar.sync 0;"
+    );
+    let found = fault(kernel, 1, 32, 32);
+    assert!(matches!(found.what, Cause::Tensor { other: 9, .. }), "{found}");
+    let kernel = module!(
+        "few",
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10},
+         {%r12, %r12}, {%f2, %f3, %f4, %f5};"
+    );
+    let text = fault(kernel, 1, 40, 40).to_string();
+    assert!(text.contains("waits in a product of its warp, while thread 40 is not there"), "{text}");
+    Ok(())
+}
+
 /// Results of single operations, computed by hand or by Rust on the same bits.
 #[test]
 fn arithmetic() -> Result<()> {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use retrograd_cuda::Gpu;
 use retrograd_engine::core_ops::{sum_dims, sum_rows, sum_steps};
-use retrograd_engine::device::Device;
+use retrograd_engine::device::{Device, Products};
 use retrograd_engine::{DType, Params, Program, Result, RunOptions, Tape, Tensor, Var, grad};
 use retrograd_ops as ops;
 use retrograd_ops::Recorded;
@@ -21,7 +21,12 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 pub(crate) static REAL: AtomicBool = AtomicBool::new(false);
 
 pub(crate) fn device() -> Arc<dyn Device> {
-    Arc::new(if REAL.load(Relaxed) { Gpu::open(0).unwrap() } else { Gpu::emulated() })
+    device_with(Products::Exact)
+}
+
+pub(crate) fn device_with(products: Products) -> Arc<dyn Device> {
+    let gpu = if REAL.load(Relaxed) { Gpu::open(0).unwrap() } else { Gpu::emulated() };
+    Arc::new(gpu.with_products(products))
 }
 
 pub(crate) fn on(device: &Arc<dyn Device>, budget: Option<usize>) -> RunOptions {
@@ -83,14 +88,25 @@ pub(crate) fn compare_within(
     tape: &Tape,
     outputs: &[Var],
     values: &Params,
+    size: (usize, usize),
+    most: f64,
+) -> std::result::Result<(), String> {
+    compare_on(&device(), tape, outputs, values, size, most)
+}
+
+/// The same on a device of one's own.
+pub(crate) fn compare_on(
+    device: &Arc<dyn Device>,
+    tape: &Tape,
+    outputs: &[Var],
+    values: &Params,
     (steps, rows): (usize, usize),
     most: f64,
 ) -> std::result::Result<(), String> {
     let text = |e: retrograd_engine::Error| e.to_string();
     let options = RunOptions { threads: Some(1), ..RunOptions::default() };
     let expected = Program::new(tape, outputs, options).and_then(|mut p| p.run(&[values])).map_err(text)?;
-    let device = device();
-    let mut program = Program::new(tape, outputs, on(&device, None)).map_err(text)?;
+    let mut program = Program::new(tape, outputs, on(device, None)).map_err(text)?;
     let mut first: Option<Vec<Tensor>> = None;
     let plans = program.tradeoff(steps, rows, 3).map_err(text)?;
     let budgets = plans.iter().map(|p| Some(p.peak_bytes())).chain([None, None]);

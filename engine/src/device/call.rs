@@ -39,10 +39,10 @@ pub(super) fn units(call: &Call) -> Option<(Over, usize)> {
 }
 
 /// The term of a complex product that a plane adds or takes away: `(subtract, plane of a, plane of b)`.
-type Term = (bool, usize, usize);
+pub(super) type Term = (bool, usize, usize);
 
 /// Terms of the real and imaginary plane of `a' b'`.
-fn terms(a: &At, b: &At, conj_a: bool, conj_b: bool, out_complex: bool) -> Vec<Vec<Term>> {
+pub(super) fn terms(a: &At, b: &At, conj_a: bool, conj_b: bool, out_complex: bool) -> Vec<Vec<Term>> {
     let (mut re, mut im) = (vec![(false, 0, 0)], Vec::new());
     if b.complex {
         im.push((conj_b, 0, 1));
@@ -243,15 +243,17 @@ impl Emit<'_> {
         k: usize,
         m: usize,
     ) {
-        let sub = a.width() / k.max(1);
+        let sub = a.width().checked_div(k).unwrap_or(out.width() / m.max(1));
         let (a, b, y) = (self.open(a), self.open(packed), self.open(out));
+        if self.on_tensor_cores(&a) {
+            return self.tensor_matmul(over, (&a, &b, &y), flags, (k, m), sub);
+        }
         let terms = terms(&a, &b, flags.conj_a, flags.conj_b, y.complex);
         let (steps, rows) = self.counts(over);
         let together = if over.rows && sub == 1 { TOGETHER } else { 1 };
         let groups = self.code.add(rows, together - 1);
         let groups = self.code.div(groups, together);
         let size = a.ty.bytes();
-        let sub = if k == 0 { out.width() / m.max(1) } else { sub };
         // Several columns read the same rows; so far apart that threads beside each other have columns beside each other.
         let each = if self.many_rows { m.clamp(1, TILE) } else { 1 };
         let apart = m.div_ceil(each);

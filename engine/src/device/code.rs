@@ -3,6 +3,8 @@
 //! A kernel is run by blocks of threads. It is a list of [`Statement`]s over registers of a type, with counted loops,
 //! branches and barriers: little enough that a backend prints it in its own language in one pass.
 
+use super::tensor::Products;
+
 /// Type of a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Type {
@@ -129,6 +131,11 @@ pub enum Op {
     Bits,
     /// Address `a` and `b` (an `Int`, with its sign) times `c` (a constant `Int`) bytes.
     Offset,
+    /// A number in single precision rounded to 10 bits of mantissa, ties away from zero: as bits that [`Statement::Tensor`]
+    /// takes.
+    Tf32,
+    /// Two numbers in single precision rounded to 7 bits of mantissa, ties to even, the first in the low half of the bits.
+    PackBf16,
 }
 
 /// Memories.
@@ -203,6 +210,20 @@ pub enum Statement {
     },
     /// All threads of the block wait for each other, and see what the others wrote.
     Barrier,
+    /// All threads of a [warp](super::tensor::WARP) add the product of a left and a right factor to sums, which they have
+    /// among them: thread `4 g + p` has rows `g` and `g + 8` of the left factor and of the sums (16 rows), column `g` of
+    /// the right factor and columns `2 p` and `2 p + 1` of the sums (8 columns). Terms are `p` and `p + 4` of 8, or in
+    /// halves of a register `2 p`, `2 p + 1`, `2 p + 8` and `2 p + 9` of 16.
+    Tensor {
+        /// How factors are rounded; not [`Products::Exact`].
+        products: Products,
+        /// Registers of single precision: of row `g`, two columns, then of row `g + 8`.
+        sums: [Value; 4],
+        /// Registers of bits: rows `g` and `g + 8` at the first terms, then at the others.
+        left: [Value; 4],
+        /// Registers of bits: the first terms, then the others.
+        right: [Value; 2],
+    },
 }
 
 /// A kernel.
@@ -462,6 +483,11 @@ impl Code {
     pub fn store_shared(&mut self, base: usize, index: impl Into<Value>, value: Value) {
         let address = self.mul(index, value.ty().bytes());
         self.push(Statement::Store { value, space: Space::Shared, address, offset: base as i32 });
+    }
+
+    /// Adds a product of factors that a warp has among it, see [`Statement::Tensor`].
+    pub fn tensor(&mut self, products: Products, sums: [Value; 4], left: [Value; 4], right: [Value; 2]) {
+        self.push(Statement::Tensor { products, sums, left, right });
     }
 
     /// All threads meet.

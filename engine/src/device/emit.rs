@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::code::{Building, Code, Kernel, Op, Type, Value};
 use super::sums::Partial;
 use super::table::{Ref, Word};
+use super::tensor::Products;
 use crate::dtype::DType;
 use crate::plan::ir::{Buf, Operand, Over};
 
@@ -100,6 +101,8 @@ pub(super) struct Emit<'a> {
     table: Value,
     /// Whether there are many rows, so that a thread of a product has several columns.
     pub(super) many_rows: bool,
+    /// How products in single precision are formed.
+    pub(super) products: Products,
     /// The partial sums of a sum outside of scans.
     pub(super) partial: Option<Partial>,
     /// Bytes of shared memory that a block may have, and has.
@@ -146,6 +149,7 @@ impl<'a> Emit<'a> {
             steps: zero,
             table,
             many_rows: false,
+            products: Products::Exact,
             partial: None,
             shared_limit,
             shared_bytes: 0,

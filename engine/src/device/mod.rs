@@ -30,6 +30,8 @@
 //! ([`Structured::device`](crate::kernel::Structured::device)). One that does not is [`Error::NoDeviceKernel`] when the
 //! program is made.
 //!
+//! [`Products`] with matrices in single precision are exact, unless the device was asked to form them on tensor cores.
+//!
 //! Not here: a rounded [`Stash`](crate::Stash), states that are walked back
 //! ([`Scan::walk_back`](crate::Scan::walk_back)), streams, profiles.
 
@@ -45,6 +47,7 @@ mod run;
 mod scan;
 mod sums;
 mod table;
+mod tensor;
 
 pub use code::{Building, Code, Kernel, Op, Space, Statement, Type, Value};
 pub use kernel::{DeviceKernel, Entry, Piece};
@@ -54,6 +57,7 @@ pub use resident::{Array, Resident};
 pub use run::Left;
 pub(crate) use run::{Arena, Given, run, staying};
 pub(crate) use sums::Sum;
+pub use tensor::{Products, WARP};
 
 use crate::error::{Error, Result};
 
@@ -70,8 +74,13 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// Bytes of shared memory that a block can have.
     fn shared_bytes(&self) -> usize;
 
-    /// Threads that a block should have.
+    /// Threads that a block should have; at least [`WARP`].
     fn threads(&self) -> u32;
+
+    /// How products with matrices are formed there.
+    fn products(&self) -> Products {
+        Products::Exact
+    }
 
     /// Bytes of buffers that are alive, counted by the backend: what a run's peak is measured by.
     fn used_bytes(&self) -> usize;

@@ -10,6 +10,7 @@ use super::kernel::{Entry, outside};
 use super::scan::{Scan, Written, outer_place};
 use super::sums::{Partial, Sum, put_together};
 use super::table::{Form, Word};
+use super::tensor::Products;
 use crate::error::Result;
 use crate::plan::ir::{Call, Instr, Over};
 use crate::plan::outer::{Item, Outer};
@@ -85,11 +86,11 @@ pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>) -> Result<Compile
         return Err(super::without("scan", "states that are walked back"));
     }
     let (mut all, mut maps, mut items) = (Kernels::default(), Vec::new(), Vec::new());
-    let shared_limit = device.shared_bytes();
+    let (shared_limit, products) = (device.shared_bytes(), device.products());
     for (at, item) in outer.items.iter().enumerate() {
         items.push(match item {
             Item::Call(call) => {
-                let kernel = all.push(alone(outer, (call, at), &mut maps, shared_limit)?);
+                let kernel = all.push(alone(outer, (call, at), &mut maps, (shared_limit, products))?);
                 let (grid, by_steps) = grid_of(outer, call);
                 let sum = Sum::of(outer, call).map(|sum| {
                     let written = put_together(outer, call, sum, at, (&mut maps, shared_limit));
@@ -98,7 +99,7 @@ pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>) -> Result<Compile
                 Launches::Call { kernel, grid, by_steps, sum }
             }
             Item::Scan(item) => {
-                let scan = Scan { outer, at, item, shared_limit };
+                let scan = Scan { outer, at, item, shared_limit, products };
                 let recording = matches!(item.role, crate::plan::outer::Role::Forward(_));
                 let mut launches =
                     ScanLaunches { enter: all.push(scan.enter(&mut maps)), ..Default::default() };
@@ -136,9 +137,10 @@ fn alone(
     outer: &Outer,
     (call, at): (&Call, usize),
     maps: &mut Vec<Arc<[i32]>>,
-    shared_limit: usize,
+    (shared_limit, products): (usize, Products),
 ) -> Result<Written> {
     let (mut e, [from, to]) = Emit::new(maps, &outer.bufs, shared_limit);
+    e.products = products;
     for (i, buf) in outer.bufs.iter().enumerate() {
         e.places[i] = Some(outer_place(buf, i));
     }

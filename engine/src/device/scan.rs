@@ -6,6 +6,7 @@ use super::code::{Building, Kernel, Op, Type, Value};
 use super::emit::{Emit, Share, Span, Stride, Where};
 use super::kernel::shared_bytes;
 use super::table::{Form, Ref, Word};
+use super::tensor::Products;
 use crate::error::{Error, Result};
 use crate::plan::ir::{Buf, BufKind, Call, Instr, Operand};
 use crate::plan::outer::{Outer, Role, ScanItem};
@@ -21,6 +22,7 @@ pub(super) struct Scan<'a> {
     pub(super) at: usize,
     pub(super) item: &'a ScanItem,
     pub(super) shared_limit: usize,
+    pub(super) products: Products,
 }
 
 /// Offsets of a block's regions, in bytes.
@@ -290,6 +292,7 @@ impl Scan<'_> {
         recording: bool,
     ) -> Result<Written> {
         let (mut e, [a, b]) = Emit::new(maps, &program.bufs, self.shared_limit);
+        e.products = self.products;
         let regions = self.tile(&mut e);
         let pair = self.pair();
         let in_segment =

@@ -1,0 +1,331 @@
+//! Products on tensor cores: the factors of a product in single precision, rounded, in one instruction of a warp.
+//!
+//! A warp forms 16 columns of the result for 8 of its entries (a step, a row, and a part of it). The matrix of weights is
+//! the left factor, so that 8 and not 16 entries are enough to fill it: a block of a scan has few rows. Each element of
+//! the result has the same terms in the same groups whatever its place, so that plans and budgets change no bit here
+//! either.
+
+use super::call::{Term, terms};
+use super::code::{Building, Code, Op, Type, Value};
+use super::emit::{At, Emit};
+use crate::matmul::MatMul;
+use crate::plan::ir::Over;
+
+/// How a device forms products with matrices in single precision. It is asked for by name, because it changes results.
+///
+/// Sums are in single precision either way. Products in double precision, and gradients of matrices, which are sums over
+/// steps and rows, are always exact.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Products {
+    /// Terms as the processor has them: exact products, added one after the other.
+    #[default]
+    Exact,
+    /// On tensor cores, factors rounded to 10 bits of mantissa.
+    Tf32,
+    /// On tensor cores, factors rounded to 7 bits of mantissa.
+    Bf16,
+}
+
+impl Products {
+    /// All of them.
+    pub const ALL: [Products; 3] = [Products::Exact, Products::Tf32, Products::Bf16];
+
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Products::Exact => "exact",
+            Products::Tf32 => "tf32",
+            Products::Bf16 => "bf16",
+        }
+    }
+
+    /// The one of this name.
+    pub fn by_name(name: &str) -> Option<Products> {
+        Products::ALL.into_iter().find(|p| p.name() == name)
+    }
+
+    /// Terms of a sum that an instruction has.
+    const fn depth(self) -> usize {
+        match self {
+            Products::Exact => 1,
+            Products::Tf32 => 8,
+            Products::Bf16 => 16,
+        }
+    }
+}
+
+impl std::fmt::Display for Products {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Threads of a warp.
+pub const WARP: usize = 32;
+/// Columns and entries of the result that a warp forms together.
+const COLUMNS: usize = 16;
+const ENTRIES: usize = 8;
+
+/// A product `a b`, of entries of `k` numbers with a matrix of `m` columns.
+struct Shape {
+    k: usize,
+    m: usize,
+}
+
+/// Where a thread reads.
+struct Lane {
+    /// Of its row of the left factor, its row among the results of a group, and its place among the terms.
+    group: Value,
+    place: Value,
+}
+
+impl Emit<'_> {
+    /// Whether a product of these is one of tensor cores.
+    pub(super) fn on_tensor_cores(&self, a: &At) -> bool {
+        self.products != Products::Exact && a.ty == Type::F32
+    }
+
+    /// Writes a product. `parts` are those of an entry.
+    pub(super) fn tensor_matmul(
+        &mut self,
+        over: Over,
+        (a, b, y): (&At, &At, &At),
+        flags: MatMul,
+        (k, m): (usize, usize),
+        parts: usize,
+    ) {
+        let shape = Shape { k, m };
+        let terms = terms(a, b, flags.conj_a, flags.conj_b, y.complex);
+        let (steps, rows) = self.counts(over);
+        // Entries of several steps go together, unless each step has a matrix of its own.
+        let (outer, inner) = if Emit::moves(b) { (steps, Value::Int(1)) } else { (Value::Int(1), steps) };
+        let entries = self.code.mul(inner, rows);
+        let all = self.code.mul(entries, parts);
+        let groups = self.code.add(all, ENTRIES - 1);
+        let groups = self.code.div(groups, ENTRIES);
+        let tiles = m.div_ceil(COLUMNS);
+
+        let (warp, warps) = self.warps();
+        let lane = self.code.rem(self.threads.first, WARP);
+        let lane = Lane { group: self.code.div(lane, 4), place: self.code.rem(lane, 4) };
+        let count = self.code.mul(outer, groups);
+        let count = self.code.mul(count, tiles);
+        // Threads that do not fill a warp have nothing to do.
+        let own = self.code.div(self.threads.first, WARP);
+        let in_block = self.code.div(self.threads.apart, WARP);
+        let whole = self.code.lt(own, in_block);
+        self.when(whole, |s| {
+            s.each_by(warp, count, warps, |s, number| {
+                let tile = s.code.rem(number, tiles);
+                let rest = s.code.div(number, tiles);
+                let (step, group) = (s.code.div(rest, groups), s.code.rem(rest, groups));
+                let at = s.code.mul(group, ENTRIES);
+                let entry = |s: &mut Self, n: Value| {
+                    let (e, part) = (s.code.div(n, parts), s.code.rem(n, parts));
+                    let (inner, row) = (s.code.div(e, rows), s.code.rem(e, rows));
+                    let step = s.code.add(step, inner);
+                    let step = s.code.add(s.span.from, step);
+                    ((step, row), part)
+                };
+                let first = s.code.mul(tile, COLUMNS);
+                let sums = s.tensor_sums((a, b), (&terms, &lane), &shape, (at, all, first), &entry);
+                for (plane, sums) in sums.iter().enumerate() {
+                    for (i, sum) in sums.iter().enumerate() {
+                        let n = s.code.mul(lane.place, 2);
+                        let n = s.code.add(n, i % 2);
+                        let n = s.code.add(at, n);
+                        let column = s.code.add(first, lane.group);
+                        let column = s.code.add(column, if i < 2 { 0 } else { COLUMNS / 2 });
+                        let there = s.code.lt(n, all);
+                        s.when(there, |s| {
+                            let there = s.code.lt(column, m);
+                            s.when(there, |s| {
+                                let (at, part) = entry(s, n);
+                                let start = s.code.mul(part, m);
+                                let unit = s.code.add(start, column);
+                                let address = s.entry(y, plane, at);
+                                s.code.store(address, unit, *sum);
+                            });
+                        });
+                    }
+                }
+            });
+        });
+    }
+
+    /// Number of this warp among those that share what is to be done, and how many these are.
+    fn warps(&mut self) -> (Value, Value) {
+        let in_block = self.code.div(self.threads.apart, WARP);
+        let own = self.code.div(self.threads.first, WARP);
+        if self.is_tile {
+            return (own, in_block);
+        }
+        let before = self.code.mul(self.blocks.first, in_block);
+        (self.code.add(before, own), self.code.mul(self.blocks.apart, in_block))
+    }
+
+    /// The four sums of each plane that a lane has: columns `group` and 8 further on, of entries `2 place` and the next.
+    fn tensor_sums(
+        &mut self,
+        (a, b): (&At, &At),
+        (terms, lane): (&[Vec<Term>], &Lane),
+        shape: &Shape,
+        (at, all, first): (Value, Value, Value),
+        entry: &impl Fn(&mut Self, Value) -> ((Value, Value), Value),
+    ) -> Vec<[Value; 4]> {
+        let size = a.ty.bytes();
+        // What is beyond the last is read at the last, and not written.
+        let n = self.code.add(at, lane.group);
+        let last = self.code.sub(all, 1);
+        let n = self.code.min(n, last);
+        let (own, part) = entry(self, n);
+        let entries: Vec<Value> = (0..self.planes(a))
+            .map(|plane| {
+                let start = self.entry(a, plane, own);
+                self.code.offset(start, part, shape.k * size)
+            })
+            .collect();
+        let columns = [0, COLUMNS / 2].map(|skip| {
+            let column = self.code.add(first, lane.group);
+            let column = self.code.add(column, skip);
+            self.code.min(column, shape.m.saturating_sub(1))
+        });
+        let weights: Vec<[Value; 2]> = (0..self.planes(b))
+            .map(|plane| {
+                let start = self.entry(b, plane, (own.0, Value::Int(0)));
+                columns.map(|column| self.code.offset(start, column, size))
+            })
+            .collect();
+        let sums: Vec<[Value; 4]> = terms
+            .iter()
+            .map(|_| std::array::from_fn(|_| self.code.variable(Code::real(Type::F32, 0.0))))
+            .collect();
+        let depth = self.products.depth();
+        let block = |s: &mut Self, from: Value, left: Option<usize>| {
+            let left_factors: Vec<[Value; 4]> =
+                weights.iter().map(|w| s.left(*w, (from, lane.place), (shape, left))).collect();
+            // The first of them as they are, then with the other sign.
+            let mut right = |plane: usize, negative: bool| {
+                s.right(entries[plane], negative, (from, lane.place), (shape, left))
+            };
+            let planes = entries.len();
+            let needed: Vec<(usize, bool)> = {
+                let mut all: Vec<(usize, bool)> =
+                    terms.iter().flatten().map(|&(subtract, pa, _)| (pa, subtract)).collect();
+                all.sort_unstable();
+                all.dedup();
+                all
+            };
+            debug_assert!(needed.iter().all(|(plane, _)| *plane < planes));
+            let factors: Vec<[Value; 2]> =
+                needed.iter().map(|&(plane, negative)| right(plane, negative)).collect();
+            for (sums, terms) in sums.iter().zip(terms) {
+                for &(subtract, pa, pb) in terms {
+                    let Some(i) = needed.iter().position(|n| *n == (pa, subtract)) else { continue };
+                    s.code.tensor(s.products, *sums, left_factors[pb], factors[i]);
+                }
+            }
+        };
+        let (whole, rest) = (shape.k / depth, shape.k % depth);
+        self.each(0, whole, |s, i| {
+            let from = s.code.mul(i, depth);
+            block(s, from, None);
+        });
+        if rest > 0 {
+            block(self, Value::from(whole * depth), Some(rest));
+        }
+        sums
+    }
+
+    /// Terms of a thread in the depth of an instruction, by register: one, or two that share it.
+    fn depths(&self) -> &'static [[usize; 2]] {
+        match self.products {
+            // Those beyond the lane's own place.
+            Products::Bf16 => &[[0, 1], [8, 9]],
+            _ => &[[0, 0], [4, 4]],
+        }
+    }
+
+    /// Term number of a lane: its place, and so many further on.
+    fn term_at(&mut self, place: Value, skip: usize) -> Value {
+        let place = match self.products {
+            Products::Bf16 => self.code.mul(place, 2),
+            _ => place,
+        };
+        self.code.add(place, skip)
+    }
+
+    /// An element of a factor, 0 beyond the last term.
+    fn factor(
+        &mut self,
+        address: Value,
+        (from, term): (Value, Value),
+        apart: usize,
+        (shape, left): (&Shape, Option<usize>),
+    ) -> Value {
+        let index = self.code.add(from, term);
+        let Some(left) = left else {
+            let index = self.code.mul(index, apart);
+            return self.code.load(Type::F32, address, index);
+        };
+        let there = self.code.lt(term, left);
+        let index = self.code.min(index, shape.k - 1);
+        let index = self.code.mul(index, apart);
+        let value = self.code.load(Type::F32, address, index);
+        self.code.select(there, value, Code::real(Type::F32, 0.0))
+    }
+
+    /// Numbers as a register of a factor has them.
+    fn rounded(&mut self, low: Value, high: impl FnOnce(&mut Self) -> Value) -> Value {
+        match self.products {
+            Products::Bf16 => {
+                let high = high(self);
+                self.code.op(Op::PackBf16, Type::Int, &[low, high])
+            }
+            _ => self.code.op(Op::Tf32, Type::Int, &[low]),
+        }
+    }
+
+    /// The registers of the matrix: two columns for each two terms.
+    fn left(
+        &mut self,
+        columns: [Value; 2],
+        (from, place): (Value, Value),
+        what: (&Shape, Option<usize>),
+    ) -> [Value; 4] {
+        let m = what.0.m;
+        let depths = self.depths();
+        let of = |s: &mut Self, i: usize| {
+            let [low, high] = depths[i / 2];
+            let read = |s: &mut Self, skip: usize| {
+                let term = s.term_at(place, skip);
+                s.factor(columns[i % 2], (from, term), m, what)
+            };
+            let low = read(s, low);
+            s.rounded(low, |s| read(s, high))
+        };
+        [0, 1, 2, 3].map(|i| of(self, i))
+    }
+
+    /// The registers of an entry.
+    fn right(
+        &mut self,
+        entry: Value,
+        negative: bool,
+        (from, place): (Value, Value),
+        what: (&Shape, Option<usize>),
+    ) -> [Value; 2] {
+        let depths = self.depths();
+        let of = |s: &mut Self, i: usize| {
+            let [low, high] = depths[i];
+            let read = |s: &mut Self, skip: usize| {
+                let term = s.term_at(place, skip);
+                let value = s.factor(entry, (from, term), 1, what);
+                if negative { s.code.neg(value) } else { value }
+            };
+            let low = read(s, low);
+            s.rounded(low, |s| read(s, high))
+        };
+        [0, 1].map(|i| of(self, i))
+    }
+}
