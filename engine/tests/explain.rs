@@ -296,6 +296,25 @@ fn kept_and_rebuilt_have_names() -> Result<()> {
 }
 
 #[test]
+fn without_a_budget_less_is_recorded_where_that_is_expected_to_take_no_longer() -> Result<()> {
+    let model = gated(DType::F32, false)?;
+    let plan = |rates: &str| -> Result<Plan> {
+        let rates = Some(Rates::typical(Isa::detect()).with(rates)?);
+        let options = RunOptions { rates, threads: Some(2), ..RunOptions::default() };
+        Program::new(&model.tape, &model.outputs, options)?.plan(4000, 5)
+    };
+    // All is in a cache; memory is as fast as a cache; memory is slow, and the shared cache has room for a part.
+    let caches = ["memory=1e7,shared=1e12", "memory=1e18,near=1e18,cache=1,shared=1"];
+    let [held, fast] = [plan(caches[0])?, plan(caches[1])?];
+    let slow = plan("memory=1e7,near=1e18,cache=1,shared=65536")?;
+    assert_eq!(held.peak_bytes(), fast.peak_bytes());
+    assert!(held.summary().replay.is_none() && fast.summary().replay.is_none());
+    assert!(2 * slow.peak_bytes() <= held.peak_bytes(), "{} and {}", slow.peak_bytes(), held.peak_bytes());
+    assert!(slow.summary().replay.is_some_and(|r| r.extra_forward_steps > 0));
+    Ok(())
+}
+
+#[test]
 fn replaying_costs_what_it_says() -> Result<()> {
     let model = gated(DType::F32, false)?;
     let (steps, rows) = (400, 5);
