@@ -125,7 +125,8 @@
 //! **All of it.** No figure of speed is known, neither of the kernels nor of programs. The tests that want a device are
 //! ignored, with that reason; `cuda/device-check` runs them where there is one. What only a device can show: that a driver
 //! loads the PTX, that the forwarded calls of a driver newer than the bindings (CUDA 11.4) behave, that errors of a kernel
-//! arrive as [`Error::Fault`], and how fast it is.
+//! arrive as [`Error::Fault`] (of those that were started since the device was last waited for; of one, with
+//! `RETROGRAD_LAUNCHES_WAIT=1`), and how fast it is.
 //!
 //! # What is not here yet
 //!

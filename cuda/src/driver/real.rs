@@ -35,9 +35,14 @@ pub(crate) struct Real {
     shared: Mutex<HashMap<(String, &'static str), u32>>,
     modules: Mutex<HashMap<String, cust::module::Module>>,
     staging: Mutex<Staging>,
+    /// Whether a launch waits for its kernel.
+    one_by_one: bool,
     stream: Stream,
     context: Context,
 }
+
+/// Environment variable that, set to 1, makes every launch wait for its kernel: a fault then names that kernel alone.
+const ONE_BY_ONE: &str = "RETROGRAD_LAUNCHES_WAIT";
 
 pub(super) fn failed(call: &'static str) -> impl Fn(CudaError) -> Error {
     move |code| Error::Driver { call, code: format!("{code:?}") }
@@ -94,6 +99,7 @@ impl Real {
             shared: Mutex::default(),
             modules: Mutex::default(),
             staging: Mutex::new(Staging::new()?),
+            one_by_one: std::env::var_os(ONE_BY_ONE).is_some_and(|v| v == "1"),
             stream,
             context,
         })
@@ -320,7 +326,7 @@ impl Driver for Real {
             return Err(Error::Fault { kernels, code: format!("{code:?}") });
         }
         lock(&self.running).push(kernel.name);
-        Ok(())
+        if self.one_by_one { self.wait() } else { Ok(()) }
     }
 
     fn unload(&self, module: &Module) {

@@ -180,8 +180,7 @@ fn products_of_a_warp() -> Result<()> {
         "product",
         "mov.b32 %r10, 0x3f800000; shr.u32 %r11, %r2, 2; cvt.rn.f32.s32 %f1, %r11; cvt.rna.tf32.f32 %r12, %f1;
          mov.f32 %f2, 0f3F800000; mov.f32 %f3, %f2; mov.f32 %f4, %f2; mov.f32 %f5, %f2;
-         mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10},
-         {%r12, %r12}, {%f2, %f3, %f4, %f5};
+         mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10}, {%r12, %r12}, {%f2, %f3, %f4, %f5};
          st.global.f32 [%rd3], %f3;"
     );
     let of_columns = |got: Vec<u32>, each: f32| {
@@ -197,8 +196,7 @@ fn products_of_a_warp() -> Result<()> {
         "mov.b32 %r10, 0x3f803f80; shr.u32 %r11, %r2, 2; cvt.rn.f32.s32 %f1, %r11;
          cvt.rn.bf16x2.f32 %r12, %f1, %f1;
          mov.f32 %f2, 0f3F800000; mov.f32 %f3, %f2; mov.f32 %f4, %f2; mov.f32 %f5, %f2;
-         mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10},
-         {%r12, %r12}, {%f2, %f3, %f4, %f5};
+         mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10}, {%r12, %r12}, {%f2, %f3, %f4, %f5};
          st.global.f32 [%rd3], %f3;"
     );
     of_columns(run(kernel, 1, 32, 32)?, 16.0);
@@ -215,15 +213,13 @@ fn products_of_a_warp() -> Result<()> {
     let kernel = module!(
         "absent",
         "setp.eq.s32 %p1, %r2, 9; @%p1 bra E;
-         mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10},
-         {%r12, %r12}, {%f2, %f3, %f4, %f5}; E: bar.sync 0;"
+         mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10}, {%r12, %r12}, {%f2, %f3, %f4, %f5}; E: bar.sync 0;"
     );
     let found = fault(kernel, 1, 32, 32);
     assert!(matches!(found.what, Cause::Tensor { other: 9, .. }), "{found}");
     let kernel = module!(
         "few",
-        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10},
-         {%r12, %r12}, {%f2, %f3, %f4, %f5};"
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%f2, %f3, %f4, %f5}, {%r10, %r10, %r10, %r10}, {%r12, %r12}, {%f2, %f3, %f4, %f5};"
     );
     let text = fault(kernel, 1, 40, 40).to_string();
     assert!(text.contains("waits in a product of its warp, while thread 40 is not there"), "{text}");

@@ -72,11 +72,22 @@ struct Shape {
     m: usize,
 }
 
-/// Where a thread reads.
+/// A thread of a warp: number `4 group + place`.
 struct Lane {
-    /// Of its row of the left factor, its row among the results of a group, and its place among the terms.
+    /// Number of its columns of the matrix, and of the entry that it reads.
     group: Value,
+    /// Number of the terms that it reads, and of the entries that it writes.
     place: Value,
+}
+
+/// Which of the warps that share what is to be done this one is.
+struct Warps {
+    /// Its number in its block, and how many the block has. Threads that do not fill a warp have a number beyond.
+    own: Value,
+    in_block: Value,
+    /// The first thing that it does, and how far apart they are.
+    first: Value,
+    apart: Value,
 }
 
 impl Emit<'_> {
@@ -105,17 +116,14 @@ impl Emit<'_> {
         let groups = self.code.div(groups, ENTRIES);
         let tiles = m.div_ceil(COLUMNS);
 
-        let (warp, warps) = self.warps();
+        let warps = self.warps();
         let lane = self.code.rem(self.threads.first, WARP);
         let lane = Lane { group: self.code.div(lane, 4), place: self.code.rem(lane, 4) };
         let count = self.code.mul(outer, groups);
         let count = self.code.mul(count, tiles);
-        // Threads that do not fill a warp have nothing to do.
-        let own = self.code.div(self.threads.first, WARP);
-        let in_block = self.code.div(self.threads.apart, WARP);
-        let whole = self.code.lt(own, in_block);
+        let whole = self.code.lt(warps.own, warps.in_block);
         self.when(whole, |s| {
-            s.each_by(warp, count, warps, |s, number| {
+            s.each_by(warps.first, count, warps.apart, |s, number| {
                 let tile = s.code.rem(number, tiles);
                 let rest = s.code.div(number, tiles);
                 let (step, group) = (s.code.div(rest, groups), s.code.rem(rest, groups));
@@ -153,15 +161,17 @@ impl Emit<'_> {
         });
     }
 
-    /// Number of this warp among those that share what is to be done, and how many these are.
-    fn warps(&mut self) -> (Value, Value) {
+    fn warps(&mut self) -> Warps {
         let in_block = self.code.div(self.threads.apart, WARP);
         let own = self.code.div(self.threads.first, WARP);
-        if self.is_tile {
-            return (own, in_block);
-        }
-        let before = self.code.mul(self.blocks.first, in_block);
-        (self.code.add(before, own), self.code.mul(self.blocks.apart, in_block))
+        // A tile is its block's alone; what is outside of scans is shared by all blocks.
+        let (first, apart) = if self.is_tile {
+            (own, in_block)
+        } else {
+            let before = self.code.mul(self.blocks.first, in_block);
+            (self.code.add(before, own), self.code.mul(self.blocks.apart, in_block))
+        };
+        Warps { own, in_block, first, apart }
     }
 
     /// The four sums of each plane that a lane has: columns `group` and 8 further on, of entries `2 place` and the next.
@@ -202,27 +212,18 @@ impl Emit<'_> {
             .collect();
         let depth = self.products.depth();
         let block = |s: &mut Self, from: Value, left: Option<usize>| {
-            let left_factors: Vec<[Value; 4]> =
+            let matrix: Vec<[Value; 4]> =
                 weights.iter().map(|w| s.left(*w, (from, lane.place), (shape, left))).collect();
-            // The first of them as they are, then with the other sign.
-            let mut right = |plane: usize, negative: bool| {
-                s.right(entries[plane], negative, (from, lane.place), (shape, left))
-            };
-            let planes = entries.len();
-            let needed: Vec<(usize, bool)> = {
-                let mut all: Vec<(usize, bool)> =
-                    terms.iter().flatten().map(|&(subtract, pa, _)| (pa, subtract)).collect();
-                all.sort_unstable();
-                all.dedup();
-                all
-            };
-            debug_assert!(needed.iter().all(|(plane, _)| *plane < planes));
-            let factors: Vec<[Value; 2]> =
-                needed.iter().map(|&(plane, negative)| right(plane, negative)).collect();
+            let mut factors: Vec<((usize, bool), [Value; 2])> = Vec::new();
             for (sums, terms) in sums.iter().zip(terms) {
-                for &(subtract, pa, pb) in terms {
-                    let Some(i) = needed.iter().position(|n| *n == (pa, subtract)) else { continue };
-                    s.code.tensor(s.products, *sums, left_factors[pb], factors[i]);
+                for &(negative, plane, of_matrix) in terms {
+                    let known = factors.iter().find(|(which, _)| *which == (plane, negative));
+                    let factor = known.map(|(_, factor)| *factor).unwrap_or_else(|| {
+                        let factor = s.right(entries[plane], negative, (from, lane.place), (shape, left));
+                        factors.push(((plane, negative), factor));
+                        factor
+                    });
+                    s.code.tensor(s.products, *sums, matrix[of_matrix], factor);
                 }
             }
         };

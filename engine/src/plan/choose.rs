@@ -72,12 +72,22 @@ impl Chooser<'_> {
     /// A plan of at most half the bytes, or a quarter, and so on, that is expected to take no longer than `whole`: the
     /// last of them. What it computes again costs no more than a record that no cache holds. `None` if there is none.
     fn as_fast(&self, whole: &Decision) -> Result<Option<Decision>> {
-        let mut found = None;
-        if !self.rated || !self.variants[0].1.chooses() {
+        let (steps, rows) = (self.steps, self.rows);
+        let outer = &self.variants[0].1;
+        if !self.rated || !outer.chooses() {
             return Ok(None);
         }
+        let pairs = memory::pair_bytes(outer, rows, self.stash)?;
+        let expected = cost::expected(outer, Size { steps, rows }, self.threads, &self.rates, pairs);
+        // Half the bytes are not had without going over many of the steps again, a quarter at the very least.
+        let again = expected.segments.advance as f64 * TICK * steps as f64 / 4.0;
+        if expected.run + again > whole.seconds {
+            return Ok(None);
+        }
+        let Some((footprint, run)) = self.footprint(0)? else { return Ok(None) };
+        let mut found = None;
         for halvings in 1..usize::BITS {
-            match self.of_variant(0, whole.memory.peak_bytes() >> halvings)? {
+            match self.within(0, &footprint, run, whole.memory.peak_bytes() >> halvings)? {
                 Some(d) if d.seconds <= whole.seconds => found = Some(d),
                 Some(_) => {}
                 None => break,
@@ -103,8 +113,19 @@ impl Chooser<'_> {
 
     /// The best plan of a variant within `budget` bytes.
     fn of_variant(&self, variant: usize, budget: usize) -> Result<Option<Decision>> {
-        let fits = |d: &Decision| d.memory.peak_bytes() <= budget;
         let Some((footprint, run)) = self.footprint(variant)? else { return Ok(None) };
+        self.within(variant, &footprint, run, budget)
+    }
+
+    /// The same by what its memory and time cost.
+    fn within(
+        &self,
+        variant: usize,
+        footprint: &Footprint,
+        run: f64,
+        budget: usize,
+    ) -> Result<Option<Decision>> {
+        let fits = |d: &Decision| d.memory.peak_bytes() <= budget;
         let mut room = budget;
         for _ in 0..TRIES {
             let Some(choice) = footprint.choose(room) else { break };
