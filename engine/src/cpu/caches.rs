@@ -1,6 +1,7 @@
 //! Sizes of the processor's caches, where the system tells them.
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Bytes of the caches that data of the first processor may stay in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -14,11 +15,12 @@ pub struct Caches {
 impl Caches {
     /// Those that Linux lists; none elsewhere.
     pub fn detect() -> Caches {
+        static DETECTED: OnceLock<Caches> = OnceLock::new();
         if cfg!(miri) {
             return Caches::default();
         }
         // Asked of the system rather than of the processor's own instruction: it answers alike on all architectures.
-        Caches::read(Path::new("/sys/devices/system/cpu/cpu0/cache"))
+        *DETECTED.get_or_init(|| Caches::read(Path::new("/sys/devices/system/cpu/cpu0/cache")))
     }
 
     fn read(folder: &Path) -> Caches {
