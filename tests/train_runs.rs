@@ -7,7 +7,7 @@ use std::path::Path;
 
 use retrograd::datasets::Split;
 use retrograd::run::{BEST, LAST, METRICS, RunFolder, read_metrics};
-use retrograd::train::{Ended, Session, Step, Summary, TrainConfig, Trainer, Watch, stored_config};
+use retrograd::train::{Ended, RESULT, Session, Step, Summary, TrainConfig, Trainer, Watch, stored_config};
 
 fn config(settings: &[&str]) -> TrainConfig {
     let mut config = TrainConfig::new("adding", "gru", None).unwrap();
@@ -96,7 +96,10 @@ fn a_finished_run_can_be_resumed_and_continued() {
     longer.set("steps", 16).unwrap();
     let (session, _) =
         Session::resume(Trainer::new(longer).unwrap(), RunFolder::resume(&short).unwrap()).unwrap();
+    // Were it killed now, nothing would say that it is over.
+    assert!(!short.join(RESULT).exists());
     let continued = session.run(&mut ()).unwrap();
+    assert!(short.join(RESULT).exists());
     let whole = start(&config(&["steps=16", "eval_every=4"]), &long).run(&mut ()).unwrap();
     same_results(&continued, &whole);
     same_end(&short, &long);

@@ -178,6 +178,16 @@ impl Session {
         let metrics = Metrics::resume(folder.file(METRICS), step)?;
         let times = Metrics::resume(folder.file(TIMES), step)?;
         let board = TensorBoard::resume(folder.path(), step)?;
+        // The result of a run that had fewer updates to make: were this one killed, it would say that it is over.
+        if trainer.ended().is_none() {
+            let result = folder.file(RESULT);
+            match std::fs::remove_file(&result) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io(&result)(error));
+                }
+                _ => {}
+            }
+        }
         folder.write_config(&trainer.config().to_json()?)?;
         Ok((Session { trainer, folder, metrics, times, board, clock: Clock::new(step) }, lost))
     }
