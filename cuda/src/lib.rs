@@ -119,7 +119,7 @@
 //! the hash of its sources; `cuda/kernels/check` compiles it again and assembles it for three generations of chips. It
 //! does the same with what the engine writes for every cell (on 2026-11-30: 68 programs of 2054 kernels of 256 threads, at
 //! most 216 registers; 57 of the kernels spill on sm_80, 22 on sm_90 and on sm_100; with products on
-//! tensor cores 32 programs of 1200 kernels, at most 128 registers; 56, 10 and 10 spill).
+//! tensor cores 16 programs of 600 kernels, at most 128 registers; 28, 5 and 5 spill).
 //!
 //! # What has never run on a device
 //!

@@ -347,24 +347,22 @@ fn convert(parts: &[&str]) -> Option<Alu> {
     }
 }
 
+/// Bits of a number in single precision that TF32 has not.
+const DROPPED: u32 = (1 << 13) - 1;
+
 /// Bits of a number in single precision, rounded to 10 bits of mantissa, ties away from zero.
 fn tf32(bits: u32) -> u32 {
-    const DROPPED: u32 = 13;
     let finite = bits >> 23 & 0xff != 0xff;
-    let rounded = if finite { bits + (1 << (DROPPED - 1)) } else { bits };
-    rounded & !((1 << DROPPED) - 1)
+    let rounded = if finite { bits + DROPPED / 2 + 1 } else { bits };
+    rounded & !DROPPED
 }
 
-/// Terms of a product of 16 × `2 · pairs` and `2 · pairs` × 8 numbers that lane `lane` of a warp holds in register `i` of
-/// the right factor: their numbers and values.
+/// The terms that lane `lane` of a warp holds in register `i` of a row of a factor: their numbers and values. In TF32 it
+/// is one term, twice.
 fn terms(factors: Factors, lane: usize, i: usize, bits: u32) -> [(usize, f64); 2] {
     let place = lane % 4;
     match factors {
-        Factors::Tf32 => {
-            // The bits that were rounded away are not looked at.
-            let value = f64::from(f32::from_bits(bits & !0x1fff));
-            [(place + 4 * i, value), (usize::MAX, 0.0)]
-        }
+        Factors::Tf32 => [(place + 4 * i, f64::from(f32::from_bits(bits & !DROPPED))); 2],
         Factors::Bf16 => {
             let half = |bits: u32| f64::from(bf16::from_bits(bits as u16));
             [(2 * place + 8 * i, half(bits)), (2 * place + 8 * i + 1, half(bits >> 16))]
@@ -380,16 +378,12 @@ pub(super) fn tensor(factors: Factors, lanes: &[([u32; 4], [u32; 2], [u32; 4])])
     for (lane, (a, b, _)) in lanes.iter().enumerate() {
         for (i, bits) in a.iter().enumerate() {
             for (k, value) in terms(factors, lane, i / 2, *bits) {
-                if k < DEPTH {
-                    left[lane / 4 + 8 * (i % 2)][k] = value;
-                }
+                left[lane / 4 + 8 * (i % 2)][k] = value;
             }
         }
         for (i, bits) in b.iter().enumerate() {
             for (k, value) in terms(factors, lane, i, *bits) {
-                if k < DEPTH {
-                    right[lane / 4][k] = value;
-                }
+                right[lane / 4][k] = value;
             }
         }
     }

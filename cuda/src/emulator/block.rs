@@ -1,5 +1,7 @@
 //! One block: its threads, one after the other from barrier to barrier.
 
+use retrograd_engine::device::WARP;
+
 use super::arithmetic;
 use super::fault::{Cause, Fault};
 use super::memory::{Access, Buffers, Watched, Who, read, write};
@@ -8,7 +10,6 @@ use super::program::{
 };
 use crate::driver::{Counts, Grid};
 
-const WARP: usize = 32;
 /// A thread that has run for so long is taken to be caught in a loop.
 const ENDLESS: u64 = 20_000_000_000;
 

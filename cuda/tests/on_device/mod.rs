@@ -91,10 +91,10 @@ pub(crate) fn compare_within(
     size: (usize, usize),
     most: f64,
 ) -> std::result::Result<(), String> {
-    compare_on(&device(), tape, outputs, values, size, most)
+    compare_on(&device(), tape, outputs, values, size, most).map(|_| ())
 }
 
-/// The same on a device of one's own.
+/// The same on a device of one's own. Returns how far off the worst output is, in roundings.
 pub(crate) fn compare_on(
     device: &Arc<dyn Device>,
     tape: &Tape,
@@ -102,12 +102,12 @@ pub(crate) fn compare_on(
     values: &Params,
     (steps, rows): (usize, usize),
     most: f64,
-) -> std::result::Result<(), String> {
+) -> std::result::Result<f64, String> {
     let text = |e: retrograd_engine::Error| e.to_string();
     let options = RunOptions { threads: Some(1), ..RunOptions::default() };
     let expected = Program::new(tape, outputs, options).and_then(|mut p| p.run(&[values])).map_err(text)?;
     let mut program = Program::new(tape, outputs, on(device, None)).map_err(text)?;
-    let mut first: Option<Vec<Tensor>> = None;
+    let (mut first, mut worst): (Option<Vec<Tensor>>, f64) = (None, 0.0);
     let plans = program.tradeoff(steps, rows, 3).map_err(text)?;
     let budgets = plans.iter().map(|p| Some(p.peak_bytes())).chain([None, None]);
     for budget in budgets {
@@ -132,6 +132,7 @@ pub(crate) fn compare_on(
                             (0..got.len().min(6)).map(|i| expected.get(i)).collect::<Vec<_>>(),
                         ));
                     }
+                    worst = worst.max(found);
                 }
                 first = Some(got);
             }
@@ -144,7 +145,7 @@ pub(crate) fn compare_on(
             }
         }
     }
-    Ok(())
+    Ok(worst)
 }
 
 /// The sum over every axis there is.

@@ -212,14 +212,19 @@ impl Emit<'_> {
             .collect();
         let depth = self.products.depth();
         let block = |s: &mut Self, from: Value, left: Option<usize>| {
-            let matrix: Vec<[Value; 4]> =
-                weights.iter().map(|w| s.left(*w, (from, lane.place), (shape, left))).collect();
+            let (terms_at, what) = ((from, lane.place), (shape, left));
+            let matrix: Vec<[Value; 4]> = (weights.iter())
+                .map(|columns| {
+                    [0, 1, 2, 3].map(|i| s.factor((columns[i % 2], shape.m, false), i / 2, terms_at, what))
+                })
+                .collect();
             let mut factors: Vec<((usize, bool), [Value; 2])> = Vec::new();
             for (sums, terms) in sums.iter().zip(terms) {
                 for &(negative, plane, of_matrix) in terms {
                     let known = factors.iter().find(|(which, _)| *which == (plane, negative));
                     let factor = known.map(|(_, factor)| *factor).unwrap_or_else(|| {
-                        let factor = s.right(entries[plane], negative, (from, lane.place), (shape, left));
+                        let row = (entries[plane], 1, negative);
+                        let factor = [0, 1].map(|half| s.factor(row, half, terms_at, what));
                         factors.push(((plane, negative), factor));
                         factor
                     });
@@ -238,26 +243,37 @@ impl Emit<'_> {
         sums
     }
 
-    /// Terms of a thread in the depth of an instruction, by register: one, or two that share it.
-    fn depths(&self) -> &'static [[usize; 2]] {
+    /// Register `half` of a factor, the first or the second half of an instruction's terms: from one row of the factor,
+    /// whose terms are `apart` elements from each other.
+    fn factor(
+        &mut self,
+        (address, apart, negative): (Value, usize, bool),
+        half: usize,
+        (from, place): (Value, Value),
+        what: (&Shape, Option<usize>),
+    ) -> Value {
+        let read = |s: &mut Self, term: Value| {
+            let value = s.element(address, (from, term), apart, what);
+            if negative { s.code.neg(value) } else { value }
+        };
         match self.products {
-            // Those beyond the lane's own place.
-            Products::Bf16 => &[[0, 1], [8, 9]],
-            _ => &[[0, 0], [4, 4]],
+            Products::Bf16 => {
+                let first = self.code.mul(place, 2);
+                let first = self.code.add(first, 8 * half);
+                let second = self.code.add(first, 1);
+                let (low, high) = (read(self, first), read(self, second));
+                self.code.op(Op::PackBf16, Type::Int, &[low, high])
+            }
+            _ => {
+                let term = self.code.add(place, 4 * half);
+                let value = read(self, term);
+                self.code.op(Op::Tf32, Type::Int, &[value])
+            }
         }
     }
 
-    /// Term number of a lane: its place, and so many further on.
-    fn term_at(&mut self, place: Value, skip: usize) -> Value {
-        let place = match self.products {
-            Products::Bf16 => self.code.mul(place, 2),
-            _ => place,
-        };
-        self.code.add(place, skip)
-    }
-
-    /// An element of a factor, 0 beyond the last term.
-    fn factor(
+    /// Term `from + term` of a row of a factor; 0 beyond the last, of which there are `left`, if that is said.
+    fn element(
         &mut self,
         address: Value,
         (from, term): (Value, Value),
@@ -274,59 +290,5 @@ impl Emit<'_> {
         let index = self.code.mul(index, apart);
         let value = self.code.load(Type::F32, address, index);
         self.code.select(there, value, Code::real(Type::F32, 0.0))
-    }
-
-    /// Numbers as a register of a factor has them.
-    fn rounded(&mut self, low: Value, high: impl FnOnce(&mut Self) -> Value) -> Value {
-        match self.products {
-            Products::Bf16 => {
-                let high = high(self);
-                self.code.op(Op::PackBf16, Type::Int, &[low, high])
-            }
-            _ => self.code.op(Op::Tf32, Type::Int, &[low]),
-        }
-    }
-
-    /// The registers of the matrix: two columns for each two terms.
-    fn left(
-        &mut self,
-        columns: [Value; 2],
-        (from, place): (Value, Value),
-        what: (&Shape, Option<usize>),
-    ) -> [Value; 4] {
-        let m = what.0.m;
-        let depths = self.depths();
-        let of = |s: &mut Self, i: usize| {
-            let [low, high] = depths[i / 2];
-            let read = |s: &mut Self, skip: usize| {
-                let term = s.term_at(place, skip);
-                s.factor(columns[i % 2], (from, term), m, what)
-            };
-            let low = read(s, low);
-            s.rounded(low, |s| read(s, high))
-        };
-        [0, 1, 2, 3].map(|i| of(self, i))
-    }
-
-    /// The registers of an entry.
-    fn right(
-        &mut self,
-        entry: Value,
-        negative: bool,
-        (from, place): (Value, Value),
-        what: (&Shape, Option<usize>),
-    ) -> [Value; 2] {
-        let depths = self.depths();
-        let of = |s: &mut Self, i: usize| {
-            let [low, high] = depths[i];
-            let read = |s: &mut Self, skip: usize| {
-                let term = s.term_at(place, skip);
-                let value = s.factor(entry, (from, term), 1, what);
-                if negative { s.code.neg(value) } else { value }
-            };
-            let low = read(s, low);
-            s.rounded(low, |s| read(s, high))
-        };
-        [0, 1].map(|i| of(self, i))
     }
 }

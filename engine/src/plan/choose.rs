@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use super::cost::{self, Rates, TICK};
+use super::cost::{self, Expected, Rates, TICK};
 use super::explain::work::Size;
 use super::keep::Keep;
-use super::memory::{self, Memory, Segments};
+use super::memory::{self, Memory, PairBytes, Segments};
 use super::outer::Outer;
 use super::{Decision, explain};
 use crate::error::{Error, Result};
@@ -72,15 +72,12 @@ impl Chooser<'_> {
     /// A plan of at most half the bytes, or a quarter, and so on, that is expected to take no longer than `whole`: the
     /// last of them. What it computes again costs no more than a record that no cache holds. `None` if there is none.
     fn as_fast(&self, whole: &Decision) -> Result<Option<Decision>> {
-        let (steps, rows) = (self.steps, self.rows);
-        let outer = &self.variants[0].1;
-        if !self.rated || !outer.chooses() {
+        if !self.rated || !self.variants[0].1.chooses() {
             return Ok(None);
         }
-        let pairs = memory::pair_bytes(outer, rows, self.stash)?;
-        let expected = cost::expected(outer, Size { steps, rows }, self.threads, &self.rates, pairs);
+        let (_, expected) = self.expected(0)?;
         // Half the bytes are not had without going over many of the steps again, a quarter at the very least.
-        let again = expected.segments.advance as f64 * TICK * steps as f64 / 4.0;
+        let again = expected.segments.advance as f64 * TICK * self.steps as f64 / 4.0;
         if expected.run + again > whole.seconds {
             return Ok(None);
         }
@@ -147,14 +144,13 @@ impl Chooser<'_> {
             return Ok(None);
         }
         let chunk = memory::pair_chunk(outer, rows);
-        let pairs = memory::pair_bytes(outer, rows, self.stash)?;
+        let (pairs, expected) = self.expected(variant)?;
         let least = Segments { leaf: chunk, count: steps.div_ceil(chunk), slots: 1 };
         let slots = usize::from(least.count > 1);
         let base = self.memory(variant, least)?;
         let marks = slots.saturating_mul(pairs.mark);
         let own = (marks + pairs.state).saturating_add(chunk.min(steps).saturating_mul(pairs.step));
         let fixed = base.peak_bytes().saturating_sub(own);
-        let expected = cost::expected(outer, Size { steps, rows }, self.threads, &self.rates, pairs);
         let footprint = Footprint {
             steps,
             state_bytes: pairs.mark,
@@ -167,6 +163,14 @@ impl Chooser<'_> {
             costs: expected.segments,
         };
         Ok(Some((footprint, expected.run)))
+    }
+
+    /// Bytes of a variant's record, and how long its parts are expected to take.
+    fn expected(&self, variant: usize) -> Result<(PairBytes, Expected)> {
+        let outer = &self.variants[variant].1;
+        let pairs = memory::pair_bytes(outer, self.rows, self.stash)?;
+        let size = Size { steps: self.steps, rows: self.rows };
+        Ok((pairs, cost::expected(outer, size, self.threads, &self.rates, pairs)))
     }
 
     fn memory(&self, variant: usize, segments: Segments) -> Result<Memory> {
@@ -185,10 +189,7 @@ impl Chooser<'_> {
     }
 
     fn whole(&self, variant: usize) -> Result<Decision> {
-        let outer = &self.variants[variant].1;
-        let pairs = memory::pair_bytes(outer, self.rows, self.stash)?;
-        let size = Size { steps: self.steps, rows: self.rows };
-        let expected = cost::expected(outer, size, self.threads, &self.rates, pairs);
+        let (pairs, expected) = self.expected(variant)?;
         let held = self.steps.saturating_mul(pairs.step);
         let traffic = expected.segments.traffic((self.steps, self.steps), 0, held);
         Ok(Decision {

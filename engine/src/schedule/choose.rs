@@ -457,11 +457,9 @@ mod tests {
         let choice = f.choose(usize::MAX).unwrap();
         assert!(choice.segments > 1 && choice.bytes <= 1000, "{choice:?}");
         // Where the cache holds all of it nothing is computed twice, and where it holds nothing, either.
-        for (shared, memory) in [(10_000, 50), (0, 29)] {
+        for (shared, memory, near) in [(10_000, 50, 16), (0, 29, 0)] {
             let spill = Traffic { shared: 5, memory };
-            let f = Footprint { costs: Costs { shared, spill, ..costs }, max_leaf: 1000, ..f };
-            let near = f.costs.near;
-            let f = Footprint { costs: Costs { near: if shared == 0 { 0 } else { near }, ..f.costs }, ..f };
+            let f = Footprint { costs: Costs { shared, spill, near, ..costs }, ..f };
             let choice = f.choose(usize::MAX).unwrap();
             assert_eq!((choice.segments, choice.extra_forward_steps), (1, 0), "{choice:?}");
         }
