@@ -20,8 +20,16 @@ const EMULATED_THREADS: u32 = 40;
 #[derive(Debug)]
 struct Program {
     module: Module,
-    /// Name and bytes of shared memory of each.
-    kernels: Vec<(&'static str, u32)>,
+    kernels: Vec<One>,
+}
+
+/// A kernel of a program.
+#[derive(Clone, Copy, Debug)]
+struct One {
+    name: &'static str,
+    shared_bytes: u32,
+    /// Whether its blocks wait for each other.
+    waits: bool,
 }
 
 /// The programs on a device, and the bytes of their arenas by address.
@@ -63,6 +71,15 @@ impl Gpu {
             error => EngineError::Device { device: self.describe().name.clone(), what: error.to_string() },
         }
     }
+
+    /// Kernel `index` of a program.
+    fn kernel(&self, kernels: u64, index: usize) -> Result<(Arc<Program>, One), EngineError> {
+        let program = lock(&self.loaded.programs).get(&kernels).cloned();
+        program.and_then(|p| p.kernels.get(index).copied().map(|one| (p, one))).ok_or_else(|| {
+            let what = format!("bug: no kernel {index} of program {kernels}");
+            EngineError::Device { device: self.describe().name.clone(), what }
+        })
+    }
 }
 
 impl Device for Gpu {
@@ -72,6 +89,10 @@ impl Device for Gpu {
 
     fn shared_bytes(&self) -> usize {
         self.describe().shared_bytes as usize
+    }
+
+    fn multiprocessors(&self) -> usize {
+        self.describe().multiprocessors as usize
     }
 
     fn threads(&self) -> u32 {
@@ -118,7 +139,11 @@ impl Device for Gpu {
                 what: format!("{}: {e}", file.display()),
             })?;
         }
-        let named = |(i, k): (usize, &Written)| (name_of(ptx::entry_name(k, i)), k.shared_bytes as u32);
+        let named = |(i, k): (usize, &Written)| One {
+            name: name_of(ptx::entry_name(k, i)),
+            shared_bytes: k.shared_bytes as u32,
+            waits: k.team > 1,
+        };
         let kernels = kernels.iter().enumerate().map(named).collect();
         lock(&self.loaded.programs).insert(number, Arc::new(Program { module, kernels }));
         Ok(number)
@@ -130,22 +155,24 @@ impl Device for Gpu {
         }
     }
 
+    fn resident(&self, kernels: u64, index: usize) -> Result<usize, EngineError> {
+        let (program, one) = self.kernel(kernels, index)?;
+        let kernel = Kernel { module: &program.module, name: one.name };
+        let blocks = self.driver.resident(kernel, Device::threads(self), one.shared_bytes);
+        blocks.map(|n| n as usize).map_err(|e| self.failed(e))
+    }
+
     fn launch(&self, kernels: u64, index: usize, blocks: u32, args: &[Argument]) -> Result<(), EngineError> {
-        let program = lock(&self.loaded.programs).get(&kernels).cloned();
-        let Some((program, &(name, shared))) =
-            program.as_ref().and_then(|p| Some((p, p.kernels.get(index)?)))
-        else {
-            let what = format!("bug: no kernel {index} of program {kernels}");
-            return Err(EngineError::Device { device: self.name(), what });
-        };
+        let (program, one) = self.kernel(kernels, index)?;
         let args: Vec<Arg> = (args.iter())
             .map(|arg| match *arg {
                 Argument::Address(address) => Arg::Address(address),
                 Argument::Int(number) => Arg::I32(number),
             })
             .collect();
-        let kernel = Kernel { module: &program.module, name };
-        let grid = Grid::row(blocks, Device::threads(self), shared);
+        let kernel = Kernel { module: &program.module, name: one.name };
+        let row = Grid::row(blocks, Device::threads(self), one.shared_bytes);
+        let grid = Grid { cooperative: one.waits, ..row };
         self.launch(kernel, grid, &args).map_err(|e| self.failed(e))
     }
 }

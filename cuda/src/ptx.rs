@@ -86,6 +86,9 @@ impl Printer<'_> {
             writeln!(self.out, "\t.reg .{ty} {letters}_put;")?;
         }
         writeln!(self.out, "\t.reg .pred %p_done;\n\t.reg .b32 %r_shared;")?;
+        if kernel.team > 1 {
+            writeln!(self.out, "\t.reg .b32 %r_here;\n\t.reg .b32 %r_come;")?;
+        }
         self.statements(name, &kernel.body)?;
         writeln!(self.out, "\tret;\n}}")
     }
@@ -140,6 +143,7 @@ impl Printer<'_> {
                     writeln!(self.out, "ELSE{label}_{name}:")?;
                 }
                 Statement::Barrier => writeln!(self.out, "\tbar.sync 0;")?,
+                Statement::Meet { counter, blocks } => self.meet(name, *counter, *blocks)?,
                 Statement::Tensor { products, sums, left, right } => {
                     let shape = match products {
                         Products::Bf16 => "m16n8k16.row.col.f32.bf16.bf16.f32",
@@ -155,6 +159,31 @@ impl Printer<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The first thread of each block counts it in and waits until all of its team have come. Arrivals are numbered across
+    /// all meetings of a launch, so that nobody has to clear the counter between two of them.
+    fn meet(&mut self, name: &str, counter: Value, blocks: u32) -> fmt::Result {
+        let (label, at) = (self.label(), Text(counter));
+        let out = &mut *self.out;
+        writeln!(out, "\tbar.sync 0;")?;
+        writeln!(out, "\tmov.u32 %r_here, %tid.x;")?;
+        writeln!(out, "\tsetp.ne.s32 %p_done, %r_here, 0;")?;
+        writeln!(out, "\t@%p_done bra MET{label}_{name};")?;
+        // What this block wrote comes before its arrival ...
+        writeln!(out, "\tfence.acq_rel.gpu;")?;
+        writeln!(out, "\tatom.relaxed.gpu.global.add.u32 %r_here, [{at}], 1;")?;
+        writeln!(out, "\tor.b32 %r_here, %r_here, {};", blocks - 1)?;
+        writeln!(out, "AWAIT{label}_{name}:")?;
+        writeln!(out, "\tld.relaxed.gpu.global.u32 %r_come, [{at}];")?;
+        // More have come than the number of the last of these; the difference wraps with the counter.
+        writeln!(out, "\tsub.s32 %r_come, %r_come, %r_here;")?;
+        writeln!(out, "\tsetp.le.s32 %p_done, %r_come, 0;")?;
+        writeln!(out, "\t@%p_done bra AWAIT{label}_{name};")?;
+        // ... and theirs before what it reads from now on.
+        writeln!(out, "\tfence.acq_rel.gpu;")?;
+        writeln!(out, "MET{label}_{name}:")?;
+        writeln!(out, "\tbar.sync 0;")
     }
 
     /// What stands in the brackets of an access before its offset.

@@ -141,6 +141,10 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     fn zero(&self, address: u64, bytes: u64) -> Result<()>;
     /// Starts a kernel. Whoever calls has checked that the arguments are what the kernel reads and writes.
     fn launch(&self, kernel: Kernel<'_>, grid: Grid, args: &[Arg]) -> Result<()>;
+    /// STUB
+    fn resident(&self, _: Kernel<'_>, _: u32, _: u32) -> Result<u32> {
+        Ok(self.describe().multiprocessors)
+    }
     /// Forgets a module that will not be launched again.
     fn unload(&self, module: &Module);
     /// Waits for everything that was started.

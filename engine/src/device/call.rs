@@ -10,11 +10,11 @@ use crate::matmul::{MatMul, RowContract};
 use crate::plan::ir::{Call, Instr, Operand, Over, Spread};
 
 /// Rows of a product whose results a thread forms together: the weights are read once for them.
-const TOGETHER: usize = 4;
+pub(super) const TOGETHER: usize = 4;
 /// Terms of a sum written out one after the other.
-const UNROLLED: usize = 4;
+pub(super) const UNROLLED: usize = 4;
 /// Elements of each side of a sum of products that a thread has: their values are read once for all their products.
-const TILE: usize = 4;
+pub(super) const TILE: usize = 4;
 
 /// How many things a call has to do for every step and row, for as many threads; `None`: one block does it all.
 pub(super) fn units(call: &Call) -> Option<(Over, usize)> {
@@ -244,9 +244,17 @@ impl Emit<'_> {
         m: usize,
     ) {
         let sub = a.width().checked_div(k).unwrap_or(out.width() / m.max(1));
+        let (slice, by_columns) = (self.slice(packed), self.by_columns(over, a, k, m));
         let (a, b, y) = (self.open(a), self.open(packed), self.open(out));
+        let b = match slice {
+            Some(place) => self.open_at(Some(place), self.bufs[packed.buf].dtype, 0, 0),
+            None => b,
+        };
         if self.on_tensor_cores(&a) {
-            return self.tensor_matmul(over, (&a, &b, &y), flags, (k, m), sub);
+            return self.tensor_matmul(over, (&a, &b, &y), flags, (k, m), (sub, slice.is_some()));
+        }
+        if by_columns {
+            return self.team_matmul((&a, &b, &y), slice.is_some(), flags, (k, m));
         }
         let terms = terms(&a, &b, flags.conj_a, flags.conj_b, y.complex);
         let (steps, rows) = self.counts(over);
@@ -272,51 +280,17 @@ impl Emit<'_> {
                     starts.push(s.code.variable(start));
                 }
             }
-            let (planes, b_planes) = (s.planes(&a), s.planes(&b));
             let mut weights = Vec::new();
             for (column, _) in &columns {
-                for plane in 0..b_planes {
+                for plane in 0..s.planes(&b) {
                     let entry = s.entry(&b, plane, (step, Value::Int(0)));
                     let start = s.code.offset(entry, *column, size);
                     weights.push(s.code.variable(start));
                 }
             }
-            let mut sums: Vec<Vec<Value>> = Vec::new();
-            for _ in 0..together * each {
-                sums.push(terms.iter().map(|_| s.code.variable(Code::real(a.ty, 0.0))).collect());
-            }
-            let block = |s: &mut Self, count: usize| {
-                for u in 0..count {
-                    let w: Vec<Value> = weights.iter().map(|w| s.code.load(a.ty, *w, u * m)).collect();
-                    for (i, sums) in sums.chunks(each).enumerate() {
-                        let x: Vec<Value> = (0..planes)
-                            .map(|plane| s.code.load(a.ty, starts[i * planes + plane], u))
-                            .collect();
-                        for (j, sums) in sums.iter().enumerate() {
-                            for (sum, terms) in sums.iter().zip(&terms) {
-                                for &(subtract, pa, pb) in terms {
-                                    s.term(*sum, subtract, x[pa], w[j * b_planes + pb]);
-                                }
-                            }
-                        }
-                    }
-                }
-            };
-            let forward = |s: &mut Self, count: usize| {
-                starts.iter().for_each(|start| s.code.advance(*start, count * size));
-                weights.iter().for_each(|weight| s.code.advance(*weight, count * m * size));
-            };
-            let (whole, rest) = (k / UNROLLED, k % UNROLLED);
-            if whole == 1 {
-                block(s, k);
-            } else {
-                s.each(0, whole, |s, _| {
-                    block(s, UNROLLED);
-                    forward(s, UNROLLED);
-                });
-                block(s, rest);
-            }
-            for (i, (row, sums)) in rows_of.iter().zip(sums.chunks(each)).enumerate() {
+            let tile = Tile::new(s, a.ty, &terms, (starts, weights), m, (s.planes(&a), s.planes(&b), each));
+            tile.run(s, k, false);
+            for (i, (row, sums)) in rows_of.iter().zip(tile.sums.chunks(each)).enumerate() {
                 for ((column, sure), sums) in columns.iter().zip(sums) {
                     let store = |s: &mut Self| {
                         let start = s.code.mul(part, m);
@@ -327,14 +301,20 @@ impl Emit<'_> {
                         }
                     };
                     let there = (i > 0).then(|| s.code.lt(*row, rows));
-                    s.where_all([there, *sure], store);
+                    s.where_all(there.into_iter().chain(*sure), store);
                 }
             }
         });
     }
 
     /// `count` of `all` indices, so far apart: each, and whether it is there where the last may not be.
-    fn side(&mut self, first: Value, apart: usize, count: usize, all: usize) -> Vec<(Value, Option<Value>)> {
+    pub(super) fn side(
+        &mut self,
+        first: Value,
+        apart: usize,
+        count: usize,
+        all: usize,
+    ) -> Vec<(Value, Option<Value>)> {
         let mut side = Vec::new();
         for k in 0..count {
             let index = self.code.add(first, k * apart);
@@ -347,12 +327,16 @@ impl Emit<'_> {
         side
     }
 
-    /// `body` where both hold that there are.
-    fn where_all(&mut self, truths: [Option<Value>; 2], body: impl FnOnce(&mut Self)) {
-        match truths {
-            [None, None] => body(self),
-            [Some(one), None] | [None, Some(one)] => self.when(one, body),
-            [Some(one), Some(other)] => self.when(one, |s| s.when(other, body)),
+    /// `body` where all of these hold.
+    pub(super) fn where_all(
+        &mut self,
+        truths: impl IntoIterator<Item = Value>,
+        body: impl FnOnce(&mut Self),
+    ) {
+        let both = truths.into_iter().reduce(|a, b| self.code.op(Op::And, Type::Truth, &[a, b]));
+        match both {
+            None => body(self),
+            Some(all) => self.when(all, body),
         }
     }
 
@@ -395,7 +379,7 @@ impl Emit<'_> {
                             // What is not there is another thread's.
                             there @ ([Some(_), _] | [_, Some(_)]) if goes_on => {
                                 let sum = s.code.variable(zero(y.ty));
-                                s.where_all(there, |s| {
+                                s.where_all(there.into_iter().flatten(), |s| {
                                     let first = s.sum_start(*to, y.ty, index, true);
                                     s.code.set(sum, first);
                                 });
@@ -441,9 +425,87 @@ impl Emit<'_> {
                         s.code.store(*to, index, *sum);
                     }
                 };
-                s.where_all(there, store);
+                s.where_all(there.into_iter().flatten(), store);
             }
         });
+    }
+}
+
+/// The rows and columns of a product that a thread forms together.
+pub(super) struct Tile<'t> {
+    ty: Type,
+    terms: &'t [Vec<Term>],
+    planes: usize,
+    matrix_planes: usize,
+    /// Columns.
+    each: usize,
+    /// Elements from a row of the matrix to the next.
+    matrix: usize,
+    /// Where the next term is read: of each row, plane by plane; of each column, plane by plane.
+    pub(super) starts: Vec<Value>,
+    weights: Vec<Value>,
+    /// Of each row and column, plane by plane.
+    pub(super) sums: Vec<Vec<Value>>,
+}
+
+impl<'t> Tile<'t> {
+    /// Sums that are 0.
+    pub(super) fn new(
+        s: &mut Emit<'_>,
+        ty: Type,
+        terms: &'t [Vec<Term>],
+        (starts, weights): (Vec<Value>, Vec<Value>),
+        matrix: usize,
+        (planes, matrix_planes, each): (usize, usize, usize),
+    ) -> Tile<'t> {
+        let sums = (0..starts.len() / planes * each)
+            .map(|_| terms.iter().map(|_| s.code.variable(Code::real(ty, 0.0))).collect())
+            .collect();
+        Tile { ty, terms, planes, matrix_planes, each, matrix, starts, weights, sums }
+    }
+
+    /// Adds the next `count` terms.
+    fn block(&self, s: &mut Emit<'_>, count: usize) {
+        for u in 0..count {
+            let w: Vec<Value> =
+                self.weights.iter().map(|w| s.code.load(self.ty, *w, u * self.matrix)).collect();
+            for (starts, sums) in self.starts.chunks(self.planes).zip(self.sums.chunks(self.each)) {
+                let x: Vec<Value> = starts.iter().map(|start| s.code.load(self.ty, *start, u)).collect();
+                for (j, sums) in sums.iter().enumerate() {
+                    for (sum, terms) in sums.iter().zip(self.terms) {
+                        for &(subtract, pa, pb) in terms {
+                            s.term(*sum, subtract, x[pa], w[j * self.matrix_planes + pb]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn forward(&self, s: &mut Emit<'_>, count: usize) {
+        let size = self.ty.bytes();
+        self.starts.iter().for_each(|start| s.code.advance(*start, count * size));
+        self.weights.iter().for_each(|weight| s.code.advance(*weight, count * self.matrix * size));
+    }
+
+    /// Adds the next `k` terms; `goes_on`: others follow.
+    pub(super) fn run(&self, s: &mut Emit<'_>, k: usize, goes_on: bool) {
+        let (whole, rest) = (k / UNROLLED, k % UNROLLED);
+        if whole == 1 {
+            self.block(s, k);
+            if goes_on {
+                self.forward(s, k);
+            }
+            return;
+        }
+        s.each(0, whole, |s, _| {
+            self.block(s, UNROLLED);
+            self.forward(s, UNROLLED);
+        });
+        self.block(s, rest);
+        if goes_on && rest > 0 {
+            self.forward(s, rest);
+        }
     }
 }
 

@@ -210,6 +210,15 @@ pub enum Statement {
     },
     /// All threads of the block wait for each other, and see what the others wrote.
     Barrier,
+    /// All threads of so many blocks beside each other (a power of two: the first of them is a multiple of it) wait for
+    /// each other, and see what the others wrote. At the address the blocks count their arrivals, from a multiple of their
+    /// number on. They have to run at once: see [`Kernel::team`].
+    Meet {
+        /// Where they count, in 32 bits.
+        counter: Value,
+        /// How many blocks.
+        blocks: u32,
+    },
     /// All threads of a [warp](super::tensor::WARP) add the product of a left and a right factor to sums, which they have
     /// among them: thread `4 g + p` has rows `g` and `g + 8` of the left factor and of the sums (16 rows), column `g` of
     /// the right factor and columns `2 p` and `2 p + 1` of the sums (8 columns). Terms are `p` and `p + 4` of 8, or in
@@ -239,6 +248,9 @@ pub struct Kernel {
     pub body: Vec<Statement>,
     /// Bytes of shared memory of a block.
     pub shared_bytes: usize,
+    /// Blocks that [wait for each other](Statement::Meet), so that all blocks of a launch have to run at once; 1 where
+    /// each runs by itself.
+    pub team: u32,
 }
 
 /// Builds a kernel.
@@ -246,6 +258,7 @@ pub struct Kernel {
 pub struct Code {
     registers: Vec<Type>,
     open: Vec<Vec<Statement>>,
+    team: u32,
 }
 
 /// Integers whose value is known.
@@ -268,13 +281,13 @@ fn constant(value: i64, ty: Type) -> Option<Value> {
 impl Code {
     /// Nothing yet.
     pub fn new() -> Code {
-        Code { registers: Vec::new(), open: vec![Vec::new()] }
+        Code { registers: Vec::new(), open: vec![Vec::new()], team: 1 }
     }
 
     /// The kernel.
     pub fn finish(mut self, name: &'static str, arguments: Vec<Type>, shared_bytes: usize) -> Kernel {
         let body = self.open.pop().unwrap_or_default();
-        Kernel { name, arguments, registers: self.registers, body, shared_bytes }
+        Kernel { name, arguments, registers: self.registers, body, shared_bytes, team: self.team }
     }
 
     /// A new register.
@@ -493,6 +506,12 @@ impl Code {
     /// All threads meet.
     pub fn barrier(&mut self) {
         self.push(Statement::Barrier);
+    }
+
+    /// The threads of so many blocks meet: see [`Statement::Meet`].
+    pub fn meet(&mut self, counter: Value, blocks: u32) {
+        self.team = self.team.max(blocks);
+        self.push(Statement::Meet { counter, blocks });
     }
 
     /// Opens a body; [`Code::close`] gives it.

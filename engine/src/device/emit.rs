@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::code::{Building, Code, Kernel, Op, Type, Value};
 use super::sums::Partial;
 use super::table::{Ref, Word};
+use super::team::Team;
 use super::tensor::Products;
 use crate::dtype::DType;
 use crate::plan::ir::{Buf, Operand, Over};
@@ -91,8 +92,10 @@ pub(super) struct Emit<'a> {
     /// Of a block's work, and blocks of the launch's.
     pub(super) threads: Share,
     pub(super) blocks: Share,
-    /// Whether the block has a tile of its own (else the blocks of the launch share a call).
+    /// Whether the block has a tile of its own, or with its team (else the blocks of the launch share a call).
     pub(super) is_tile: bool,
+    /// The blocks that share the tile, if it is not the block's alone.
+    pub(super) team: Option<Team>,
     /// Number of the first row in the batch.
     pub(super) first_row: Value,
     /// Rows of the batch and steps in all.
@@ -110,8 +113,10 @@ pub(super) struct Emit<'a> {
     pub(super) shared_bytes: usize,
 }
 
-/// Arguments of every kernel: its table, and two numbers.
-pub(super) const ARGUMENTS: [Type; 3] = [Type::Address, Type::Int, Type::Int];
+/// Arguments of every kernel: its table, and two numbers; where tiles have teams, also the first tile of the launch.
+const ARGUMENTS: [Type; 4] = [Type::Address, Type::Int, Type::Int, Type::Int];
+/// Which of them that is.
+pub(super) const FIRST_TILE: u32 = 3;
 
 impl Building for Emit<'_> {
     fn code(&mut self) -> &mut Code {
@@ -144,6 +149,7 @@ impl<'a> Emit<'a> {
             threads,
             blocks: Share { first: block, apart: blocks },
             is_tile: false,
+            team: None,
             first_row: zero,
             batch: zero,
             steps: zero,
@@ -169,7 +175,8 @@ impl<'a> Emit<'a> {
     }
 
     pub(super) fn finish(self, name: &'static str) -> (Kernel, Vec<Word>) {
-        (self.code.finish(name, ARGUMENTS.to_vec(), self.shared_bytes), self.words)
+        let arguments = if self.team.is_some() { &ARGUMENTS[..] } else { &ARGUMENTS[..FIRST_TILE as usize] };
+        (self.code.finish(name, arguments.to_vec(), self.shared_bytes), self.words)
     }
 
     fn word(&mut self, word: Word) -> usize {
@@ -298,24 +305,23 @@ impl<'a> Emit<'a> {
         if units == 0 {
             return;
         }
-        let all = self.code.mul(rows, units);
+        // A block of a team keeps to its columns.
+        let columns = self.columns(units);
+        let (count, dealt) = (columns.count(), columns.are_dealt());
+        let all = self.code.mul(rows, count);
         let all = self.code.mul(all, steps);
-        let Share { first, apart } = self.share;
+        let Share { first, apart } = if dealt { self.threads } else { self.share };
         self.each_by(first, all, apart, |s, e| {
-            let unit = s.code.rem(e, units);
-            let entry = s.code.div(e, units);
+            let unit = s.code.rem(e, count);
+            let entry = s.code.div(e, count);
             let (row, step) = match steps {
                 Value::Int(1) => (entry, Value::Int(0)),
                 _ => (s.code.rem(entry, rows), s.code.div(entry, rows)),
             };
             let row = if rows == Value::Int(1) { Value::Int(0) } else { row };
             let step = s.code.add(s.span.from, step);
-            body(s, (step, row), unit);
+            let (unit, there) = s.column(&columns, unit);
+            s.where_all(there, |s| body(s, (step, row), unit));
         });
-    }
-
-    /// All threads of the block have done what is before.
-    pub(super) fn meet(&mut self) {
-        self.code.barrier();
     }
 }

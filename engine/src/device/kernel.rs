@@ -300,7 +300,7 @@ pub(super) fn structured(
     }
     // A block goes through the phases of row after row. Of a sum it has a part of its own, or all of it.
     let one = Share { first: none, apart: Value::Int(1) };
-    let (threads, blocks) = (s.threads, if s.is_tile { one } else { s.blocks });
+    let (threads, blocks) = (s.threads, if s.is_tile { s.whole_rows() } else { s.blocks });
     let entries = s.code.mul(steps, rows);
     let walk = |s: &mut Emit<'_>, (first, apart): (Value, Value), part: Value| {
         s.each_by(first, entries, apart, |s, e| {
@@ -315,7 +315,7 @@ pub(super) fn structured(
                 s.each_by(threads.first, *pieces, threads.apart, |s, unit| {
                     piece(s, (step, row), to_at, ((none, none), part), true, phase, unit);
                 });
-                s.meet();
+                s.code.barrier();
             }
         });
     };
@@ -324,27 +324,29 @@ pub(super) fn structured(
         return Ok(());
     }
     let (parts, of_sum) = (s.parts(), if s.partial.is_some() { blocks } else { one });
-    s.each_by(of_sum.first, parts, of_sum.apart, |s, part| {
-        let clear = |s: &mut Emit<'_>| {
-            let places = if per_step { steps } else { Value::Int(1) };
-            let (all, width) = (s.share, output.width());
-            s.share = threads;
-            s.domain((places, Value::Int(1)), width, |s, (step, _), unit| {
-                for plane in 0..output.dtype.planes() {
-                    let entry = s.sum_entry(&to, plane, (step, none), part);
-                    s.code.store(entry, unit, super::call::zero(to.ty));
-                }
-            });
-            s.share = all;
-        };
-        match s.partial {
-            _ if per_step || !accumulate => clear(s),
-            // Parts start from 0; who puts them together adds what is there.
-            Some(partial) => s.when(partial.split, clear),
-            None => {}
-        }
-        s.meet();
-        walk(s, (part, parts), part);
+    s.by_one(|s| {
+        s.each_by(of_sum.first, parts, of_sum.apart, |s, part| {
+            let clear = |s: &mut Emit<'_>| {
+                let places = if per_step { steps } else { Value::Int(1) };
+                let (all, width) = (s.share, output.width());
+                s.share = threads;
+                s.domain((places, Value::Int(1)), width, |s, (step, _), unit| {
+                    for plane in 0..output.dtype.planes() {
+                        let entry = s.sum_entry(&to, plane, (step, none), part);
+                        s.code.store(entry, unit, super::call::zero(to.ty));
+                    }
+                });
+                s.share = all;
+            };
+            match s.partial {
+                _ if per_step || !accumulate => clear(s),
+                // Parts start from 0; who puts them together adds what is there.
+                Some(partial) => s.when(partial.split, clear),
+                None => {}
+            }
+            s.code.barrier();
+            walk(s, (part, parts), part);
+        })
     });
     Ok(())
 }

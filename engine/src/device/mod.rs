@@ -13,8 +13,10 @@
 //!
 //! * The calls of a step are not interpreted but written out: each piece of a scan (an action of a schedule, over a range
 //!   of steps) is **one launch** of a kernel made from the recorded step. A block takes a tile of rows, goes through the
-//!   chunks and runs batched stages and loops by itself; its threads meet after every call. Blocks wait for nobody.
-//! * Tiles are of [`ROWS`] rows, since a device has more blocks than the processor has threads.
+//!   chunks and runs batched stages and loops by itself; its threads meet after every call.
+//! * Tiles are of [`ROWS`] rows, since a device has more blocks than the processor has threads. Where the matrices of a loop
+//!   do not fit into the shared memory of one block, as many blocks share a tile as hold them: a [team](Kernel::team), whose
+//!   blocks have to run at once and wait for each other where one reads what another one wrote.
 //! * Bound values and constants have places there, so [`Plan::peak_bytes`](crate::Plan::peak_bytes) counts them. Those
 //!   without an entry for every step or row stay from run to run beside the arena and are copied when they have changed;
 //!   [`Resident`] ones belong to the caller, who may change them there ([`Program::run_with`](crate::Program::run_with)).
@@ -47,6 +49,7 @@ mod run;
 mod scan;
 mod sums;
 mod table;
+mod team;
 mod tensor;
 
 pub use code::{Building, Code, Kernel, Op, Space, Statement, Type, Value};
@@ -57,11 +60,12 @@ pub use resident::{Array, Resident};
 pub use run::Left;
 pub(crate) use run::{Arena, Given, run, staying};
 pub(crate) use sums::Sum;
+pub(crate) use team::{rows_of, teams};
 pub use tensor::{Products, WARP};
 
 use crate::error::{Error, Result};
 
-/// Rows of a batch that a block takes.
+/// Rows of a batch that a block takes; a [team](Kernel::team) takes as many as it has blocks, if that is more.
 pub const ROWS: usize = 4;
 
 /// A device that runs kernels. Calls take effect in their order; launches may go on after they return.
@@ -76,6 +80,9 @@ pub trait Device: std::fmt::Debug + Send + Sync {
 
     /// Threads that a block should have; at least [`WARP`].
     fn threads(&self) -> u32;
+
+    /// Multiprocessors: blocks that run at once, one on each.
+    fn multiprocessors(&self) -> usize;
 
     /// How products with matrices are formed there.
     fn products(&self) -> Products {
@@ -103,7 +110,11 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// Forgets kernels.
     fn unload(&self, kernels: u64);
 
-    /// Starts kernel `index` of those loaded as `kernels`, by so many blocks.
+    /// How many blocks of kernel `index` of those loaded as `kernels` can run at once.
+    fn resident(&self, kernels: u64, index: usize) -> Result<usize>;
+
+    /// Starts kernel `index` of those loaded as `kernels`, by so many blocks. If it has [teams](Kernel::team), all blocks run
+    /// at once. Errors then: they do not fit.
     fn launch(&self, kernels: u64, index: usize, blocks: u32, args: &[Argument]) -> Result<()>;
 }
 

@@ -55,6 +55,8 @@ pub(crate) struct Compiled {
     pub(super) items: Vec<Launches>,
     /// Words of each kernel's table.
     pub(super) words: Vec<Vec<Word>>,
+    /// Whether blocks of each kernel wait for each other.
+    pub(super) waits: Vec<bool>,
     pub(super) maps: Vec<Arc<[i32]>>,
     /// Bytes of all tables and lists.
     pub(crate) table_bytes: usize,
@@ -127,8 +129,9 @@ pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>) -> Result<Compile
     let words: usize = all.words.iter().map(Vec::len).sum();
     let lists: usize = maps.iter().map(|m| (m.len() * 4).next_multiple_of(8)).sum();
     let handle = device.load(&all.kernels)?;
-    let (device, words_of) = (device.clone(), all.words);
-    Ok(Compiled { device, handle, items, words: words_of, maps, table_bytes: words * 8 + lists })
+    let waits = all.kernels.iter().map(|k| k.team > 1).collect();
+    let (device, words_of, table_bytes) = (device.clone(), all.words, words * 8 + lists);
+    Ok(Compiled { device, handle, items, words: words_of, waits, maps, table_bytes })
 }
 
 /// A call outside a step, over the steps from the first argument to before the second. Of a sum over many entries it

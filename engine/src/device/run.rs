@@ -219,6 +219,22 @@ impl Run<'_> {
         self.program.device.launch(self.program.handle, kernel, blocks as u32, &args)
     }
 
+    /// A kernel for tiles that have teams: those that wait for each other take as many tiles at once as fit on the device.
+    fn launch_teams(&self, kernel: usize, team: usize, tiles: usize, (a, b): (usize, usize)) -> Result<()> {
+        let (device, handle) = (&self.program.device, self.program.handle);
+        let at_once = match self.program.waits[kernel] {
+            true => (device.resident(handle, kernel)? / team).max(1),
+            false => tiles.max(1),
+        };
+        let int = |n: usize| Argument::Int(n as i32);
+        for first in (0..tiles).step_by(at_once) {
+            let args = [Argument::Address(self.tables[kernel]), int(a), int(b), int(first)];
+            let blocks = at_once.min(tiles - first) * team;
+            device.launch(handle, kernel, blocks as u32, &args)?;
+        }
+        Ok(())
+    }
+
     /// A call outside a step.
     fn call(&self, kernel: usize, (grid, parts): (Grid, usize), by_steps: bool) -> Result<()> {
         let (steps, rows) = (self.memory.steps, self.memory.rows);
@@ -263,13 +279,15 @@ impl Run<'_> {
     /// A scan: each action of its schedule is a launch.
     fn scan(&self, at: usize, item: &ScanItem, launches: &ScanLaunches) -> Result<()> {
         let tiles = self.memory.scans[&at].tiles;
-        if !item.mixes_rows && self.memory.rows.div_ceil(tiles) > super::ROWS {
-            let sizes = format!("{} rows, {tiles} blocks of {} at most", self.memory.rows, super::ROWS);
+        let of_tile = item.block_rows.unwrap_or(super::ROWS);
+        if !item.mixes_rows && self.memory.rows.div_ceil(tiles) > of_tile {
+            let sizes = format!("{} rows, {tiles} tiles of {of_tile} at most", self.memory.rows);
             return Err(Error::Overflow { what: "the rows of a scan on a device".into(), sizes });
         }
-        let launch = |kernel: Option<usize>, a: usize, b: usize| match kernel {
-            Some(kernel) => self.launch(kernel, tiles, a, b),
-            None => Ok(()),
+        let launch = |kernel: Option<usize>, a: usize, b: usize| match (kernel, item.team) {
+            (Some(kernel), 1) => self.launch(kernel, tiles, a, b),
+            (Some(kernel), team) => self.launch_teams(kernel, team, tiles, (a, b)),
+            (None, _) => Ok(()),
         };
         launch(Some(launches.enter), 0, 0)?;
         let pair = match item.role {

@@ -1,11 +1,12 @@
-//! The kernels of a scan. A block is a tile of rows.
+//! The kernels of a scan. A block is a tile of rows, or a [team](super::team) of blocks is.
 
 use std::sync::Arc;
 
 use super::code::{Building, Kernel, Op, Type, Value};
-use super::emit::{Emit, Share, Span, Stride, Where};
+use super::emit::{Emit, FIRST_TILE, Share, Span, Stride, Where};
 use super::kernel::shared_bytes;
 use super::table::{Form, Ref, Word};
+use super::team::Team;
 use super::tensor::Products;
 use crate::error::{Error, Result};
 use crate::plan::ir::{Buf, BufKind, Call, Instr, Operand};
@@ -53,7 +54,14 @@ impl Scan<'_> {
 
     /// What every kernel of a tile begins with.
     fn tile(&self, e: &mut Emit<'_>) -> Regions {
-        let block = e.blocks.first;
+        let (block, rank) = match self.item.team {
+            1 => (e.blocks.first, None),
+            team => {
+                let first = e.code.op(Op::Argument(FIRST_TILE), Type::Int, &[]);
+                let tile = e.code.div(e.blocks.first, team);
+                (e.code.add(first, tile), Some(e.code.rem(e.blocks.first, team)))
+            }
+        };
         let tiles = e.number(Word::Tiles(self.at));
         let start = e.code.mul(block, e.batch);
         let first = e.code.div(start, tiles);
@@ -69,6 +77,11 @@ impl Scan<'_> {
         let work = region(Word::Lane(self.at));
         let sums = region(Word::SumTile(self.at));
         let pair = self.pair().map_or(Value::Address(0), |p| region(Word::PairTile(p)));
+        if let Some(rank) = rank {
+            let counter = e.counter(self.at, work);
+            let rows = self.item.block_rows.filter(|_| !self.item.mixes_rows);
+            e.join(self.item.team, rank, counter, rows);
+        }
         Regions { work, sums, pair }
     }
 
@@ -125,8 +138,12 @@ impl Scan<'_> {
         let start = e.code.add(start, regions.sums);
         let words = e.code.op(Op::Shr, Type::Address, &[bytes, Value::Int(2)]);
         let words = e.code.convert(words, Type::Int);
-        let Share { first, apart } = e.threads;
+        let Share { first, apart } = e.share;
         e.each_by(first, words, apart, |e, i| e.code.store(start, i, Value::Int(0)));
+        if let Some(counter) = e.team.as_ref().map(Team::counter) {
+            let one = e.code.eq(first, 0);
+            e.when(one, |e| e.code.store(counter, 0, Value::Int(0)));
+        }
         for (&k, &b) in &self.item.run.states {
             let buf = &self.item.run.bufs[b];
             let from = self.outside(&mut e, &self.item.inputs[&k]);
@@ -342,16 +359,16 @@ impl Scan<'_> {
             e.meet();
             for stage in &program.stages {
                 if failed.is_ok() {
-                    failed = stage_of(e, stage, (start, end, len), reverse);
+                    failed = stage_of(e, stage, program, (start, end, len));
                 }
             }
+            e.meet_again();
             for (buf, current, ring, _) in ring() {
                 Self::copy(e, buf, (*ring, leave), (*current, Value::Int(0)));
             }
             e.meet();
         });
         failed?;
-        e.meet();
         for (buf, current, ring, _) in states.iter().filter(|s| s.3) {
             Self::copy(&mut e, buf, (*ring, leave), (*current, Value::Int(0)));
         }
@@ -365,7 +382,7 @@ impl Scan<'_> {
 
     /// Puts into shared memory what the loops over steps use again and again, as far as it fits: first the values that never
     /// leave their loop, then what all steps read, as matrices, which is copied there once. What operations in phases need
-    /// lies before it.
+    /// lies before it. A block of a team has its columns of the matrices instead, and no values, since others need them.
     fn on_chip(&self, e: &mut Emit<'_>, program: &StepProgram) {
         let calls = || {
             program.stages.iter().flat_map(|s| match s {
@@ -378,7 +395,10 @@ impl Scan<'_> {
                 Stage::Loop(calls) => calls,
             })
         };
-        let mut end = calls().map(|call| shared_bytes(&program.bufs, call)).max().unwrap_or(0);
+        let end = calls().map(|call| shared_bytes(&program.bufs, call)).max().unwrap_or(0);
+        e.deal(program);
+        let mut end = e.take_slices(program, end);
+        e.shared_bytes = e.shared_bytes.max(end);
         let mut take = |e: &mut Emit<'_>, buf: &Buf, rows: usize| {
             let (start, plane) = (end.next_multiple_of(16), rows * buf.width);
             let bytes = plane * buf.dtype.size();
@@ -394,7 +414,7 @@ impl Scan<'_> {
         // A tile of a scan that mixes rows has all of them.
         for (i, buf) in program.bufs.iter().enumerate() {
             let inside = buf.kind == BufKind::Temp && program.lives[i].is_some() && !buf.lead.has_t();
-            if inside && !(self.item.mixes_rows && buf.lead.has_n()) {
+            if inside && e.team.is_none() && !(self.item.mixes_rows && buf.lead.has_n()) {
                 let rows = if buf.lead.has_n() { super::ROWS } else { 1 };
                 e.places[i] = take(e, buf, rows).or(e.places[i]);
             }
@@ -403,7 +423,7 @@ impl Scan<'_> {
         for operand in loops().flat_map(|call| call.instr.reads().into_iter().cloned().collect::<Vec<_>>()) {
             let buf = &program.bufs[operand.buf];
             let shared = matches!(buf.kind, BufKind::External(_)) && !buf.lead.has_t() && !buf.lead.has_n();
-            if !shared || copied.contains(&operand.buf) {
+            if !shared || copied.contains(&operand.buf) || e.is_sliced(operand.buf) {
                 continue;
             }
             copied.push(operand.buf);
@@ -417,7 +437,9 @@ impl Scan<'_> {
                 e.copy_element(&from, &to, none, i, i);
             });
         }
-        e.meet();
+        let end = e.take_panel(program, end);
+        e.shared_bytes = e.shared_bytes.max(end);
+        e.code.barrier();
     }
 
     /// Where a buffer of a step is.
@@ -472,10 +494,10 @@ impl Scan<'_> {
 fn stage_of(
     e: &mut Emit<'_>,
     stage: &Stage,
+    program: &StepProgram,
     (start, end, len): (Value, Value, Value),
-    reverse: bool,
 ) -> Result<()> {
-    let rows = e.span.rows;
+    let (rows, reverse) = (e.span.rows, program.reverse);
     let last_of = |e: &mut Emit<'_>| if reverse { start } else { e.code.sub(end, 1) };
     match stage {
         Stage::Batched(calls) => {
@@ -487,12 +509,12 @@ fn stage_of(
                 } else {
                     Span { from: start, count: len, rows, reverse }
                 };
-                e.call(call)?;
-                e.meet();
+                e.call_in_order(call, program)?;
             }
         }
         Stage::Loop(calls) => {
             e.many_rows = false;
+            e.meet_again();
             let mut failed = Ok(());
             e.each(0, len, |e, i| {
                 let from = if reverse {
@@ -504,10 +526,10 @@ fn stage_of(
                 e.span = Span { from, count: Value::Int(1), rows, reverse };
                 for call in calls {
                     if failed.is_ok() {
-                        failed = e.call(call);
+                        failed = e.call_in_order(call, program);
                     }
-                    e.meet();
                 }
+                e.meet_again();
             });
             failed?;
         }

@@ -273,7 +273,7 @@ pub(super) fn put_together(
                 e.code.store_shared(plane * LANES * ELEMENTS * size, slot, total);
             }
         });
-        e.meet();
+        e.code.barrier();
         e.each_by(threads.first, ELEMENTS, threads.apart, |e, k| {
             let element = e.code.add(first, k);
             let there = e.code.lt(element, elements);
@@ -298,7 +298,7 @@ pub(super) fn put_together(
                 }
             });
         });
-        e.meet();
+        e.code.barrier();
     });
     e.finish("sum")
 }

@@ -48,6 +48,8 @@ pub(super) enum Word {
     Plane(Ref),
     /// Address of the sums of a scan's first tile.
     Sums(usize),
+    /// Address of the first tile's counter of a scan whose tiles have teams.
+    Meeting(usize),
     /// Address of a list of indices.
     Map(usize),
     /// Parts that the sum of an item is formed in, and the address of the partial sums.
@@ -86,6 +88,7 @@ pub(super) fn resolve(
             stays(what).map_or_else(|| slot(what, memory).map_or(0, |(_, s)| s.plane), |array| array.len)
         }
         Word::Sums(item) => return arena + scan(item).map_or(0, |s| s.tile_base) as u64,
+        Word::Meeting(item) => return arena + scan(item).map_or(0, |s| s.work + s.scratch) as u64,
         Word::Map(map) => return maps[map],
         Word::Parts(item) => memory.partials.get(&item).map_or(1, |p| p.parts),
         Word::Partial(item) => return arena + memory.partials.get(&item).map_or(0, |p| p.offset) as u64,

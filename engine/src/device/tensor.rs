@@ -8,6 +8,7 @@
 use super::call::{Term, terms};
 use super::code::{Building, Code, Op, Type, Value};
 use super::emit::{At, Emit};
+use super::team::Columns;
 use crate::matmul::MatMul;
 use crate::plan::ir::Over;
 
@@ -66,10 +67,20 @@ pub const WARP: usize = 32;
 const COLUMNS: usize = 16;
 const ENTRIES: usize = 8;
 
-/// A product `a b`, of entries of `k` numbers with a matrix of `m` columns.
+/// A product `a b`, of entries of `k` numbers with a matrix of `m` columns, of which the block forms its own.
 struct Shape {
     k: usize,
     m: usize,
+    own: Columns,
+    /// Whether the matrix has those alone.
+    sliced: bool,
+}
+
+impl Shape {
+    /// Elements from a row of the matrix to the next.
+    fn matrix(&self) -> usize {
+        if self.sliced { self.own.count() } else { self.m }
+    }
 }
 
 /// A thread of a warp: number `4 group + place`.
@@ -103,9 +114,10 @@ impl Emit<'_> {
         (a, b, y): (&At, &At, &At),
         flags: MatMul,
         (k, m): (usize, usize),
-        parts: usize,
+        (parts, sliced): (usize, bool),
     ) {
-        let shape = Shape { k, m };
+        let own = if parts == 1 { self.columns(m) } else { Columns::all(m) };
+        let shape = Shape { k, m, own, sliced };
         let terms = terms(a, b, flags.conj_a, flags.conj_b, y.complex);
         let (steps, rows) = self.counts(over);
         // Entries of several steps go together, unless each step has a matrix of its own.
@@ -114,7 +126,7 @@ impl Emit<'_> {
         let all = self.code.mul(entries, parts);
         let groups = self.code.add(all, ENTRIES - 1);
         let groups = self.code.div(groups, ENTRIES);
-        let tiles = m.div_ceil(COLUMNS);
+        let tiles = own.count().div_ceil(COLUMNS);
 
         let warps = self.warps();
         let lane = self.code.rem(self.threads.first, WARP);
@@ -145,15 +157,14 @@ impl Emit<'_> {
                         let column = s.code.add(first, lane.group);
                         let column = s.code.add(column, if i < 2 { 0 } else { COLUMNS / 2 });
                         let there = s.code.lt(n, all);
-                        s.when(there, |s| {
-                            let there = s.code.lt(column, m);
-                            s.when(there, |s| {
-                                let (at, part) = entry(s, n);
-                                let start = s.code.mul(part, m);
-                                let unit = s.code.add(start, column);
-                                let address = s.entry(y, plane, at);
-                                s.code.store(address, unit, *sum);
-                            });
+                        let inside = s.code.lt(column, own.count());
+                        let (column, sure) = s.column(&own, column);
+                        s.where_all([there, inside].into_iter().chain(sure), |s| {
+                            let (at, part) = entry(s, n);
+                            let start = s.code.mul(part, m);
+                            let unit = s.code.add(start, column);
+                            let address = s.entry(y, plane, at);
+                            s.code.store(address, unit, *sum);
                         });
                     }
                 }
@@ -164,7 +175,7 @@ impl Emit<'_> {
     fn warps(&mut self) -> Warps {
         let in_block = self.code.div(self.threads.apart, WARP);
         let own = self.code.div(self.threads.first, WARP);
-        // A tile is its block's alone; what is outside of scans is shared by all blocks.
+        // A tile is its block's alone, or each block of a team has columns of its own; what is outside of scans is shared by all blocks.
         let (first, apart) = if self.is_tile {
             (own, in_block)
         } else {
@@ -198,7 +209,8 @@ impl Emit<'_> {
         let columns = [0, COLUMNS / 2].map(|skip| {
             let column = self.code.add(first, lane.group);
             let column = self.code.add(column, skip);
-            self.code.min(column, shape.m.saturating_sub(1))
+            let column = self.code.min(column, shape.own.count().saturating_sub(1));
+            if shape.sliced { column } else { self.column(&shape.own, column).0 }
         });
         let weights: Vec<[Value; 2]> = (0..self.planes(b))
             .map(|plane| {
@@ -215,7 +227,8 @@ impl Emit<'_> {
             let (terms_at, what) = ((from, lane.place), (shape, left));
             let matrix: Vec<[Value; 4]> = (weights.iter())
                 .map(|columns| {
-                    [0, 1, 2, 3].map(|i| s.factor((columns[i % 2], shape.m, false), i / 2, terms_at, what))
+                    [0, 1, 2, 3]
+                        .map(|i| s.factor((columns[i % 2], shape.matrix(), false), i / 2, terms_at, what))
                 })
                 .collect();
             let mut factors: Vec<((usize, bool), [Value; 2])> = Vec::new();

@@ -163,7 +163,7 @@ impl Program {
             .map(|&keep| {
                 let mut outer = lower(tape, outputs, isa, keep, stash)?;
                 if let Some(on) = &options.device {
-                    outer = outer.for_device(device::ROWS);
+                    outer = outer.for_device(on.as_ref());
                     let kernels = device::compile(&outer, on)?;
                     outer.tables = Some(kernels.table_bytes);
                     compiled.push(kernels);

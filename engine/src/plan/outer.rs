@@ -7,6 +7,7 @@ use super::keep::{self, Keep};
 use super::lower::{Lowerer, Packs, packed_buf};
 use super::step::{External, Request, Saved, StepProgram, is_reduction, live_nodes, plan_step};
 use crate::cpu::Isa;
+use crate::device::{self, Device};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Class, Ty};
@@ -58,6 +59,8 @@ pub(crate) struct ScanItem {
     pub(crate) mixes_rows: bool,
     /// Rows that a block of a device takes; `None` for threads of the processor.
     pub(crate) block_rows: Option<usize>,
+    /// Blocks of a device that share a tile.
+    pub(crate) team: usize,
     /// Bytes of one row's values that its adjoint has at once, about (of the scan it is the adjoint of).
     pub(crate) value_bytes: usize,
     /// Bytes of the largest matrix that its steps multiply by (of the scan it is the adjoint of).
@@ -115,14 +118,16 @@ pub(crate) struct Outer {
 }
 
 impl Outer {
-    /// For a device: smaller tiles, no scratch of the processor's kernels.
-    pub(crate) fn for_device(mut self, block_rows: usize) -> Outer {
+    /// For a device: other tiles, no scratch of the processor's kernels, but room for a team to count itself in.
+    pub(crate) fn for_device(mut self, device: &dyn Device) -> Outer {
         self.scratch = 0;
         self.tables = Some(0);
-        for item in &mut self.items {
+        let teams = device::teams(&self, device);
+        for (item, team) in self.items.iter_mut().zip(teams) {
             let Item::Scan(s) = item else { continue };
-            s.block_rows = Some(block_rows);
-            s.run.scratch = 0;
+            s.block_rows = Some(device::rows_of(team));
+            s.team = team;
+            s.run.scratch = usize::from(team > 1);
             let replay = s.replay.iter_mut().flat_map(|r| [&mut r.advance, &mut r.record]);
             s.sweep.iter_mut().chain(replay).for_each(|p| p.scratch = 0);
         }
@@ -802,6 +807,7 @@ fn lower_scan(
         reverse: op.reverse,
         mixes_rows: mixes,
         block_rows: None,
+        team: 1,
         value_bytes: family_values(tape, i),
         matrix_bytes: family_matrix(tape, i),
         label: node.label.clone().unwrap_or_else(|| "scan".into()),

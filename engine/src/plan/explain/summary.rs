@@ -170,6 +170,8 @@ pub struct ScanSummary {
     pub chunk: usize,
     /// Threads that share every call; 1 where each takes tiles of its own.
     pub members: usize,
+    /// Blocks of a device that share a tile; 1 where each has tiles of its own, and on the processor.
+    pub team: usize,
     /// Values kept for the adjoint, by a forward scan: states, then others.
     pub kept: Vec<String>,
     /// Values of the forward step that an adjoint computes again.
@@ -415,6 +417,7 @@ fn scan(plan: &Plan, item: usize, s: &ScanItem, once: Vec<CallSummary>) -> ScanS
         tile_rows: cut.tile_rows,
         chunk: cut.chunk,
         members: m.scans[&item].members,
+        team: s.team,
         kept,
         rebuilt: s.rebuilt.clone(),
         passes: passes::of(s, m, cut.chunk),

@@ -251,9 +251,10 @@ fn walk_text(w: &WalkSummary) -> String {
 fn cut_text(s: &ScanSummary) -> String {
     let (tiles, rows) = (plural(s.tiles as u64, "tile"), plural(s.tile_rows as u64, "row"));
     let chunks = format!("{tiles} of {rows}, in chunks of {}", plural(s.chunk as u64, "step"));
-    match s.members {
-        1 => chunks,
-        n => format!("{chunks}; {n} threads share every call"),
+    match (s.members, s.team) {
+        (1, 1) => chunks,
+        (1, n) => format!("{chunks}; {n} blocks share a tile"),
+        (n, _) => format!("{chunks}; {n} threads share every call"),
     }
 }
 

@@ -1,0 +1,157 @@
+//! Tiles that are shared by several blocks: what no block could hold by itself comes out as on the processor, with equal
+//! bits under every budget, however many blocks run at once.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod on_device;
+
+use std::sync::Arc;
+
+use on_device::{compare_on, numbers, on};
+use retrograd_cells::{
+    Input, Layer, Loss, Model, ModelSpec, Readout, Settings, cell, combinations, operator,
+};
+use retrograd_cuda::Gpu;
+use retrograd_engine::device::{Device, Products};
+use retrograd_engine::{DType, Params, Program, Tensor, Var, grad};
+
+/// A layer with a readout at every step, its values, and its outputs: the loss and all gradients.
+struct Case {
+    recorded: retrograd_cells::Recorded,
+    outputs: Vec<Var>,
+    values: Params,
+    size: (usize, usize),
+}
+
+impl Case {
+    fn new(name: &str, on: &str, dtype: DType, hidden: usize, (steps, rows): (usize, usize)) -> Case {
+        let (cell, operator) = (cell(name, &Settings::new()), operator(on, &Settings::new()));
+        let layer = Layer { cell: cell.unwrap(), operator: operator.unwrap(), hidden };
+        let loss = Loss::SoftmaxCrossEntropy;
+        let mut spec = ModelSpec::new(Input::Dense(2), vec![layer], Readout::EveryStep, 3, loss);
+        spec.dtype = dtype;
+        let model = Model::new(spec).unwrap();
+        let mut recorded = model.record(5).unwrap();
+        let wrt = recorded.trainable_vars();
+        let bars = grad(&mut recorded.tape, recorded.loss, &wrt).unwrap();
+        let outputs = std::iter::once(recorded.loss).chain(bars).collect();
+        let mut values = Params::new();
+        for (i, (name, t)) in recorded.params.iter().enumerate() {
+            let noise = numbers(t.dtype(), t.dims(), 100 + i as u64);
+            let mut moved = t.clone();
+            moved.fill_with(|i| t.get(i) + noise.get(i) * 0.1);
+            values.insert(name, moved);
+        }
+        values.insert("x", numbers(dtype, &[steps, rows, 2], 1));
+        let target: Vec<i32> = (0..steps * rows).map(|i| ((i * 7 + 3) % 3) as i32).collect();
+        values.insert("target", Tensor::from_slice([steps, rows], &target).unwrap());
+        Case { recorded, outputs, values, size: (steps, rows) }
+    }
+
+    /// Blocks of the largest team there.
+    fn team(&self, device: &Arc<dyn Device>) -> usize {
+        let program = Program::new(&self.recorded.tape, &self.outputs, on(device, None)).unwrap();
+        let plan = program.plan(self.size.0, self.size.1).unwrap();
+        plan.summary().scans.iter().map(|s| s.team).max().unwrap_or(1)
+    }
+
+    fn compare(&self, device: &Arc<dyn Device>, most: f64) -> Result<f64, String> {
+        compare_on(device, &self.recorded.tape, &self.outputs, &self.values, self.size, most)
+    }
+}
+
+fn gpu(shared_bytes: u32, multiprocessors: u32) -> Arc<dyn Device> {
+    Arc::new(Gpu::emulated_as(shared_bytes, multiprocessors))
+}
+
+/// Every cell on the operator it was published with, or the first it takes, where a block holds a fraction of its matrices.
+#[test]
+fn every_cell() {
+    let _alone = on_device::alone();
+    let (mut seen, mut teams, mut failures): (Vec<&str>, usize, _) = (Vec::new(), 0, Vec::new());
+    for (cell, operator) in combinations() {
+        if seen.contains(&cell.name) {
+            continue;
+        }
+        seen.push(cell.name);
+        let case = Case::new(cell.name, operator.name, DType::F64, 12, (3, 5));
+        let device = gpu(2 << 10, 8);
+        let team = case.team(&device);
+        teams += usize::from(team > 1);
+        if team > 1
+            && let Err(error) = case.compare(&device, 3000.0)
+        {
+            failures.push(format!("{} on {}, teams of {team}: {error}", cell.name, operator.name));
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(teams > seen.len() / 2, "{teams} of {} cells had teams", seen.len());
+}
+
+/// Columns that no number of blocks divides, rows that no tile divides, more tiles than run at once, panels of one part of
+/// the terms: the same numbers; and the same bits whatever the number of blocks that run at once.
+#[test]
+fn sizes_that_do_not_divide() {
+    let _alone = on_device::alone();
+    for (dtype, hidden, size, shared, multiprocessors, team) in [
+        (DType::F32, 13, (4, 9), 2 << 10, 8, 4),
+        (DType::F32, 13, (4, 9), 1 << 10, 8, 8),
+        (DType::F32, 13, (4, 33), 1 << 10, 16, 8),
+        (DType::F64, 7, (3, 6), 1 << 10, 5, 4),
+        (DType::F32, 16, (3, 1), 1 << 10, 132, 16),
+    ] {
+        for cell in ["lstm", "gru"] {
+            let case = Case::new(cell, "dense", dtype, hidden, size);
+            let device = gpu(shared, multiprocessors);
+            let what = format!("{cell}, {hidden} states, {size:?}, {shared} bytes, {multiprocessors}");
+            assert_eq!(case.team(&device), team, "{what}");
+            case.compare(&device, 3000.0).unwrap_or_else(|e| panic!("{what}: {e}"));
+        }
+    }
+    let case = Case::new("lstm", "dense", DType::F32, 13, (4, 33));
+    let run = |multiprocessors| {
+        let device = gpu(1 << 10, multiprocessors);
+        let tape = &case.recorded.tape;
+        Program::new(tape, &case.outputs, on(&device, None)).unwrap().run(&[&case.values]).unwrap()
+    };
+    for (few, many) in run(8).iter().zip(run(132)) {
+        assert_eq!(few.as_bytes(), many.as_bytes());
+    }
+}
+
+#[test]
+fn on_tensor_cores() {
+    let _alone = on_device::alone();
+    let case = Case::new("gru", "dense", DType::F32, 20, (3, 9));
+    for products in [Products::Tf32, Products::Bf16] {
+        let alone = Arc::new(Gpu::emulated().with_products(products)) as Arc<dyn Device>;
+        let device: Arc<dyn Device> = Arc::new(Gpu::emulated_as(2 << 10, 8).with_products(products));
+        assert_eq!((case.team(&alone), case.team(&device)), (1, 4));
+        let alone = case.compare(&alone, f64::INFINITY).unwrap();
+        let off = case.compare(&device, f64::INFINITY).unwrap();
+        assert!(off > 10.0 && off < 2.0 * alone, "{products}: off by {off}, without teams by {alone}");
+    }
+}
+
+/// A matrix that all blocks together do not hold is read where it lies.
+#[test]
+fn more_than_all_blocks_hold() {
+    let _alone = on_device::alone();
+    let case = Case::new("rnn", "dense", DType::F64, 24, (3, 5));
+    let device = gpu(1 << 10, 2);
+    assert_eq!(case.team(&device), 2);
+    case.compare(&device, 3000.0).unwrap();
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn large_cells_on_a_device() {
+    let _alone = on_device::alone();
+    let device: Arc<dyn Device> = Arc::new(Gpu::open(0).unwrap());
+    for (cell, hidden, rows) in [("lstm", 512, 128), ("gru", 1024, 16), ("rnn", 1024, 300), ("nru", 256, 32)]
+    {
+        let case = Case::new(cell, "dense", DType::F32, hidden, (5, rows));
+        let team = case.team(&device);
+        assert!(team > 1, "{cell} of {hidden} states: a team of {team}");
+        case.compare(&device, 10_000.0).unwrap_or_else(|e| panic!("{cell}, {hidden}: {e}"));
+    }
+}

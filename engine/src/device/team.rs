@@ -1,0 +1,550 @@
+//! Teams: blocks that share a tile, because the matrices of its loop do not fit into the shared memory of one.
+//!
+//! Each block of a team has some of the columns of every matrix in its own shared memory, from the first step to the last,
+//! and forms those columns of the products for all rows of the tile. What one block writes and another one reads goes
+//! through the device's memory, and they [meet](Statement::Meet) in between; where every block reads what it has written
+//! itself, as the gates of a cell mostly do, it goes on alone. A step of an LSTM is one meeting, one of a GRU two.
+//!
+//! Blocks that wait for each other have to run at once. So a launch takes as many tiles as fit on the device together, and
+//! the others follow. Tiles have more rows here, as many as their team has blocks: a batch that fills a device with
+//! blocks of a tile each fills it with teams too.
+//!
+//! Who forms an element says nothing about how: bits are those of one block.
+//!
+//! [`Statement::Meet`]: super::Statement::Meet
+
+use super::call::{Tile, terms};
+use super::code::{Building, Op, Type, Value};
+use super::emit::{At, Emit, Share, Stride, Where, type_of};
+use super::table::{Ref, Word};
+use super::{Device, ROWS};
+use crate::matmul::MatMul;
+use crate::plan::ir::{Buf, BufKind, Call, Instr, Operand, Over, Spread};
+use crate::plan::outer::{Item, Outer, Role, ScanItem};
+use crate::plan::step::{Stage, StepProgram};
+
+/// Most blocks of a team.
+const MOST: usize = 128;
+/// Threads of a block for which the columns of a thread are chosen.
+const THREADS: usize = 256;
+/// Fewest terms of a product that are worth copying into shared memory at once.
+const PANEL: usize = 8;
+
+/// A tile's team, while its kernel is written.
+#[derive(Debug)]
+pub(super) struct Team {
+    /// Blocks, a power of two.
+    size: usize,
+    /// Number of this block in it.
+    rank: Value,
+    /// Where they count themselves in.
+    counter: Value,
+    /// How columns are dealt out; `None`: nothing has columns that a block keeps.
+    deal: Option<Deal>,
+    /// What was used since the blocks last met.
+    uses: Vec<Use>,
+    /// Matrices of which a block has its columns in shared memory, by buffer, and where.
+    slices: Vec<(usize, Where)>,
+    /// Shared memory for rows of a left factor: its start and bytes.
+    panel: (usize, usize),
+    /// Most rows of a tile; `None`: any number.
+    rows: Option<usize>,
+}
+
+impl Team {
+    /// Where the blocks count themselves in.
+    pub(super) fn counter(&self) -> Value {
+        self.counter
+    }
+}
+
+/// How columns are dealt out: so many beside each other to each block, from every period of them.
+#[derive(Clone, Copy, Debug)]
+struct Deal {
+    period: usize,
+    each: usize,
+    /// The first that is this block's.
+    first: Value,
+    /// Whether all blocks have as many.
+    even: bool,
+}
+
+/// The columns of a matrix that a block has.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Columns {
+    all: usize,
+    deal: Option<Deal>,
+}
+
+impl Columns {
+    /// All of so many.
+    pub(super) fn all(all: usize) -> Columns {
+        Columns { all, deal: None }
+    }
+
+    /// How many.
+    pub(super) fn count(&self) -> usize {
+        self.deal.map_or(self.all, |d| self.all / d.period * d.each)
+    }
+
+    /// Whether other blocks have others.
+    pub(super) fn are_dealt(&self) -> bool {
+        self.deal.is_some()
+    }
+}
+
+/// A use of a buffer by a call.
+#[derive(Clone, Copy, Debug)]
+struct Use {
+    buf: usize,
+    what: Ref,
+    shift: usize,
+    writes: bool,
+    /// Whether a block uses those elements alone whose columns are its own.
+    own: bool,
+}
+
+/// The matrices that the loops of a step multiply by, which are the same at every step and for every row: rows, columns,
+/// and the buffer, each once.
+fn matrices(program: &StepProgram) -> Vec<(usize, usize, usize)> {
+    let mut found: Vec<(usize, usize, usize)> = Vec::new();
+    for call in loops(program) {
+        let Instr::MatMul { a, packed, k, m, .. } = &call.instr else { continue };
+        let buf = &program.bufs[packed.buf];
+        let fixed = matches!(buf.kind, BufKind::External(_)) && !buf.lead.has_t() && !buf.lead.has_n();
+        if fixed && a.width() == *k && *m > 0 && found.iter().all(|f| f.2 != packed.buf) {
+            found.push((*k, *m, packed.buf));
+        }
+    }
+    found
+}
+
+fn loops(program: &StepProgram) -> impl Iterator<Item = &Call> {
+    program.stages.iter().flat_map(|s| match s {
+        Stage::Batched(_) => &[][..],
+        Stage::Loop(calls) => calls,
+    })
+}
+
+/// The number of columns that all these matrices have a multiple of.
+fn period(program: &StepProgram) -> Option<usize> {
+    let gcd = |a: usize, b: usize| {
+        let (mut a, mut b) = (a, b);
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    matrices(program).iter().map(|f| f.1).reduce(gcd)
+}
+
+/// Blocks that a step needs for its matrices, at most so many: as few as hold them, in a power of two.
+fn needed(program: &StepProgram, shared_bytes: usize, most: usize) -> usize {
+    let Some(period) = period(program) else { return 1 };
+    let bytes = |size: usize| -> usize {
+        let of = |&(k, m, buf): &(usize, usize, usize)| {
+            k * (m / period) * period.div_ceil(size) * program.bufs[buf].dtype.size() + 16
+        };
+        matrices(program).iter().map(of).sum()
+    };
+    let mut size = 1;
+    while bytes(size) > shared_bytes && 2 * size <= most.min(period) {
+        size *= 2;
+    }
+    size
+}
+
+/// The number of blocks of each scan's teams, by item; 1 for what is no scan. A scan and its adjoint have the same tiles, so
+/// they have the same teams.
+pub(crate) fn teams(outer: &Outer, device: &dyn Device) -> Vec<usize> {
+    let most = device.multiprocessors().min(MOST);
+    let forms = |s: &ScanItem| -> usize {
+        let replay = s.replay.iter().flat_map(|r| [&r.advance, &r.record]);
+        let all = std::iter::once(&s.run).chain(&s.sweep).chain(replay);
+        all.map(|program| needed(program, device.shared_bytes(), most)).max().unwrap_or(1)
+    };
+    let mut sizes: Vec<usize> = (outer.items.iter())
+        .map(|item| match item {
+            Item::Scan(s) => forms(s),
+            Item::Call(_) => 1,
+        })
+        .collect();
+    let pair = |item: &Item| match item {
+        Item::Scan(s) => match s.role {
+            Role::Plain => None,
+            Role::Forward(p) | Role::Adjoint(p) => Some(p),
+        },
+        Item::Call(_) => None,
+    };
+    for p in 0..outer.pairs.len() {
+        let of_pair = |i: &usize| pair(&outer.items[*i]) == Some(p);
+        let of_pair: Vec<usize> = (0..sizes.len()).filter(of_pair).collect();
+        let largest = of_pair.iter().map(|i| sizes[*i]).max().unwrap_or(1);
+        of_pair.into_iter().for_each(|i| sizes[i] = largest);
+    }
+    sizes
+}
+
+/// Rows of a tile that has such a team.
+pub(crate) fn rows_of(team: usize) -> usize {
+    team.max(ROWS)
+}
+
+impl Emit<'_> {
+    /// The tile is shared by a team of so many blocks, of which this one is number `rank`.
+    pub(super) fn join(&mut self, size: usize, rank: Value, counter: Value, rows: Option<usize>) {
+        let before = self.code.mul(rank, self.threads.apart);
+        let first = self.code.add(before, self.threads.first);
+        let apart = self.code.mul(self.threads.apart, size);
+        self.share = Share { first, apart };
+        let (deal, uses, slices, panel) = (None, Vec::new(), Vec::new(), (0, 0));
+        self.team = Some(Team { size, rank, counter, deal, uses, slices, panel, rows });
+    }
+
+    /// Deals out the columns of a step's matrices.
+    pub(super) fn deal(&mut self, program: &StepProgram) {
+        let (Some(team), Some(period)) = (&mut self.team, period(program)) else { return };
+        let each = period.div_ceil(team.size);
+        let first = self.code.mul(team.rank, each);
+        team.deal = Some(Deal { period, each, first, even: period % team.size == 0 });
+    }
+
+    /// The columns of `all` that this block has: all of them, where they are not dealt out.
+    pub(super) fn columns(&self, all: usize) -> Columns {
+        let deal =
+            self.team.as_ref().and_then(|t| t.deal).filter(|d| all > 0 && all.is_multiple_of(d.period));
+        Columns { all, deal }
+    }
+
+    /// The number of column `i` of those that this block has, and whether it is there where the last may not be; then the
+    /// number is that of another one.
+    pub(super) fn column(&mut self, of: &Columns, i: Value) -> (Value, Option<Value>) {
+        let Some(Deal { period, each, first, even }) = of.deal else { return (i, None) };
+        let (part, column) = (self.code.div(i, each), self.code.rem(i, each));
+        let column = self.code.add(first, column);
+        let (column, there) = if even {
+            (column, None)
+        } else {
+            let there = self.code.lt(column, period);
+            (self.code.min(column, period - 1), Some(there))
+        };
+        let start = self.code.mul(part, period);
+        (self.code.add(start, column), there)
+    }
+
+    /// `body` by one block of the team, as if it were alone.
+    pub(super) fn by_one(&mut self, body: impl FnOnce(&mut Self)) {
+        let Some(team) = self.team.take() else { return body(self) };
+        let share = std::mem::replace(&mut self.share, self.threads);
+        let own = self.code.eq(team.rank, 0);
+        self.when(own, body);
+        (self.team, self.share) = (Some(team), share);
+    }
+
+    /// Which rows a block of the tile takes, where a block does a row by itself.
+    pub(super) fn whole_rows(&self) -> Share {
+        match &self.team {
+            Some(team) => Share { first: team.rank, apart: Value::from(team.size) },
+            None => Share { first: Value::Int(0), apart: Value::Int(1) },
+        }
+    }
+
+    /// Everybody who shares the tile has done what is before.
+    pub(super) fn meet(&mut self) {
+        match &mut self.team {
+            Some(team) => {
+                team.uses.clear();
+                self.code.meet(team.counter, team.size as u32);
+            }
+            None => self.code.barrier(),
+        }
+    }
+
+    /// The same for a team, where its blocks have done anything since the last time; a block by itself meets after every
+    /// call.
+    pub(super) fn meet_again(&mut self) {
+        if self.team.as_ref().is_some_and(|team| !team.uses.is_empty()) {
+            self.meet();
+        }
+    }
+
+    /// Whether this block has its columns of a matrix in shared memory.
+    pub(super) fn is_sliced(&self, buf: usize) -> bool {
+        self.team.as_ref().is_some_and(|t| t.slices.iter().any(|s| s.0 == buf))
+    }
+
+    /// Writes a call of a step, after what it needs of the ones before.
+    pub(super) fn call_in_order(&mut self, call: &Call, program: &StepProgram) -> crate::error::Result<()> {
+        if self.team.is_none() {
+            self.call(call)?;
+            self.code.barrier();
+            return Ok(());
+        }
+        let uses = self.uses(call);
+        let one_step = self.span.count == Value::Int(1);
+        let earlier = self.team.iter().flat_map(|t| &t.uses);
+        let clash = earlier.into_iter().any(|a| uses.iter().any(|b| clash(a, b, program, one_step)));
+        if clash {
+            self.meet()
+        } else {
+            self.code.barrier()
+        }
+        if let Some(team) = &mut self.team {
+            team.uses.extend(uses);
+        }
+        self.call(call)
+    }
+
+    fn uses(&self, call: &Call) -> Vec<Use> {
+        let dealt = |width: usize| self.columns(width).deal.is_some();
+        let period = self.team.as_ref().and_then(|t| t.deal).map_or(1, |d| d.period);
+        let used = |o: &Operand, writes: bool, own: bool| {
+            let what = self.places[o.buf].map_or(Ref::Outer(usize::MAX), |place| place.what);
+            Use { buf: o.buf, what, shift: o.shift, writes, own: own && o.col.is_multiple_of(period) }
+        };
+        let mut uses = Vec::new();
+        let by_columns = match &call.instr {
+            Instr::Pointwise { ins, outs, width, .. } => {
+                let own = dealt(*width);
+                uses.extend(ins.iter().map(|(o, _, s)| used(o, false, own && matches!(s, Spread::Own))));
+                uses.extend(outs.iter().map(|(o, _)| used(o, true, own)));
+                return uses;
+            }
+            Instr::MatMul { a, packed, out, k, m, .. } => {
+                let own = self.by_columns(call.over, a, *k, *m);
+                uses.extend([used(a, false, false), used(packed, false, false), used(out, true, own)]);
+                return uses;
+            }
+            Instr::Move { out, map: None, .. } => dealt(out.width()),
+            Instr::Move { out, .. } | Instr::Fill { out, .. } => {
+                let own = dealt(out.width());
+                uses.extend(call.instr.reads().into_iter().map(|o| used(o, false, false)));
+                uses.push(used(out, true, own));
+                return uses;
+            }
+            Instr::Cast { out, .. } | Instr::Accumulate { out, .. } => dealt(out.width()),
+            Instr::Pack { .. } | Instr::RowContract { .. } | Instr::Structured { .. } => false,
+        };
+        uses.extend(call.instr.reads().into_iter().map(|o| used(o, false, by_columns)));
+        uses.extend(call.instr.writes().into_iter().map(|o| used(o, true, by_columns)));
+        uses
+    }
+
+    /// Whether every block of the team forms its own columns of a product.
+    pub(super) fn by_columns(&self, over: Over, a: &Operand, k: usize, m: usize) -> bool {
+        let on_tensor_cores =
+            self.products != super::Products::Exact && type_of(self.bufs[a.buf].dtype) == Type::F32;
+        let at_one_step = self.span.count == Value::Int(1) && over.rows;
+        a.width() == k && self.columns(m).deal.is_some() && (on_tensor_cores || at_one_step)
+    }
+
+    /// Where this block has its columns of a matrix in shared memory.
+    pub(super) fn slice(&self, packed: &Operand) -> Option<Where> {
+        let of = |(buf, place): &(usize, Where)| (*buf == packed.buf && packed.col == 0).then_some(*place);
+        self.team.as_ref().filter(|_| self.span.count == Value::Int(1))?.slices.iter().find_map(of)
+    }
+
+    /// Puts the block's columns of matrices into shared memory as far as they fit, from `end` on, and leaves room for rows of
+    /// left factors. Returns the end of what is taken.
+    pub(super) fn take_slices(&mut self, program: &StepProgram, end: usize) -> usize {
+        let mut end = end;
+        for (k, m, number) in matrices(program) {
+            let columns = self.columns(m);
+            if columns.deal.is_none() {
+                continue;
+            }
+            let buf: &Buf = &program.bufs[number];
+            let (start, plane) = (end.next_multiple_of(16), k * columns.count());
+            if start + plane * buf.dtype.size() > self.shared_limit {
+                continue;
+            }
+            end = start + plane * buf.dtype.size();
+            let (step, origin) = (Stride::None, Value::Int(0));
+            let to = Where { what: Ref::OnChip(start, plane), beyond: None, col: 0, step, row: 0, origin };
+            let from = self.open_at(self.places[number], buf.dtype, 0, 0);
+            let at = self.open_at(Some(to), buf.dtype, 0, 0);
+            let Share { first, apart } = self.threads;
+            self.each_by(first, plane, apart, |e, i| {
+                let (row, own) = (e.code.div(i, columns.count()), e.code.rem(i, columns.count()));
+                let (column, _) = e.column(&columns, own);
+                let row = e.code.mul(row, m);
+                let index = e.code.add(row, column);
+                let none = (Value::Int(0), Value::Int(0));
+                e.copy_element(&from, &at, none, index, i);
+            });
+            if let Some(team) = &mut self.team {
+                team.slices.push((number, to));
+            }
+        }
+        end
+    }
+
+    /// Takes what is left of the shared memory for rows of left factors.
+    pub(super) fn take_panel(&mut self, program: &StepProgram, end: usize) -> usize {
+        let Some(rows) = self.team.as_ref().and_then(|t| t.rows) else { return end };
+        let wanted = loops(program).filter_map(|call| match &call.instr {
+            Instr::MatMul { a, k, .. } if a.width() == *k => {
+                Some(k * rows * program.bufs[a.buf].dtype.size())
+            }
+            _ => None,
+        });
+        let start = end.next_multiple_of(16);
+        let bytes = wanted.max().unwrap_or(0).min(self.shared_limit.saturating_sub(start));
+        if let Some(team) = &mut self.team {
+            team.panel = (start, bytes);
+        }
+        if bytes > 0 { start + bytes } else { end }
+    }
+
+    /// A product at one step of a loop, of which each block of the team forms its own columns.
+    pub(super) fn team_matmul(
+        &mut self,
+        (a, b, y): (&At, &At, &At),
+        sliced: bool,
+        flags: MatMul,
+        (k, m): (usize, usize),
+    ) {
+        let terms = terms(a, b, flags.conj_a, flags.conj_b, y.complex);
+        let (size, planes) = (a.ty.bytes(), self.planes(a));
+        let columns = self.columns(m);
+        let own = columns.count();
+        let Some((panel, bytes, most)) = self.team.as_ref().map(|t| (t.panel.0, t.panel.1, t.rows)) else {
+            return;
+        };
+        let together = super::call::TOGETHER;
+        // As many columns a thread as leave all threads something to do.
+        let each = match most {
+            Some(rows) => {
+                (rows.div_ceil(together) * own / THREADS).clamp(1, super::call::TILE.min(own.max(1)))
+            }
+            None => 1,
+        };
+        let width = most.map_or(0, |rows| bytes / (rows * planes * size)).min(k);
+        let width = if width < k { width / super::call::UNROLLED * super::call::UNROLLED } else { width };
+        let width = if width < PANEL.min(k) { 0 } else { width };
+        let rows = self.span.rows;
+        let groups = self.code.add(rows, together - 1);
+        let groups = self.code.div(groups, together);
+        let apart = own.div_ceil(each);
+        let all = self.code.mul(groups, apart);
+        let Share { first: thread, apart: threads } = self.threads;
+        let turns = self.code.add(all, threads);
+        let turns = self.code.sub(turns, 1);
+        let turns = self.code.div(turns, threads);
+        let step = self.span.from;
+        // All threads take as many turns, since they meet in them.
+        self.each(0, turns, |s, turn| {
+            let before = s.code.mul(turn, threads);
+            let number = s.code.add(before, thread);
+            let busy = s.code.lt(number, all);
+            let last = s.code.sub(all, 1);
+            let number = s.code.min(number, last);
+            let (group, unit) = (s.code.div(number, apart), s.code.rem(number, apart));
+            let side = s.side(unit, apart, each, own);
+            let of: Vec<(Value, Vec<Value>)> = (side.iter())
+                .map(|(i, sure)| {
+                    let (column, there) = s.column(&columns, *i);
+                    (column, sure.iter().copied().chain(there).collect())
+                })
+                .collect();
+            let first = s.code.mul(group, together);
+            let last = s.code.sub(rows, 1);
+            let rows_of: Vec<Value> = (0..together).map(|i| s.code.add(first, i)).collect();
+            let read_of: Vec<Value> = rows_of.iter().map(|row| s.code.min(*row, last)).collect();
+            let mut weights = Vec::new();
+            for ((own, _), (column, _)) in side.iter().zip(&of) {
+                for plane in 0..s.planes(b) {
+                    let entry = s.entry(b, plane, (step, Value::Int(0)));
+                    let start = s.code.offset(entry, if sliced { *own } else { *column }, size);
+                    weights.push(s.code.variable(start));
+                }
+            }
+            let starts: Vec<Value> = (read_of.iter())
+                .flat_map(|row| (0..planes).map(|plane| (*row, plane)))
+                .map(|(row, plane)| match width {
+                    0 => {
+                        let entry = s.entry(a, plane, (step, row));
+                        s.code.variable(entry)
+                    }
+                    _ => s.code.register(Type::Int),
+                })
+                .collect();
+            let matrix = if sliced { own } else { m };
+            let tile = Tile::new(s, a.ty, &terms, (starts, weights), matrix, (planes, s.planes(b), each));
+            if width == 0 {
+                tile.run(s, k, false);
+            } else {
+                let through = |s: &mut Self, from: Value, width: usize| {
+                    // The threads are done with what lies there, then it is there for all of them.
+                    s.code.barrier();
+                    let count = s.code.mul(rows, width);
+                    s.each_by(thread, count, threads, |s, i| {
+                        let (row, term) = (s.code.div(i, width), s.code.rem(i, width));
+                        let index = s.code.add(from, term);
+                        for plane in 0..planes {
+                            let entry = s.entry(a, plane, (step, row));
+                            let value = s.code.load(a.ty, entry, index);
+                            let rows = most.unwrap_or(0);
+                            s.code.store_shared(panel + plane * rows * width * size, i, value);
+                        }
+                    });
+                    s.code.barrier();
+                    for (i, row) in read_of.iter().enumerate() {
+                        let start = s.code.mul(*row, width * size);
+                        for plane in 0..planes {
+                            let skip = panel + plane * most.unwrap_or(0) * width * size;
+                            let start = s.code.add(start, skip);
+                            s.code.set(tile.starts[i * planes + plane], start);
+                        }
+                    }
+                    tile.run(s, width, true);
+                };
+                let (whole, rest) = (k / width, k % width);
+                s.each(0, whole, |s, i| {
+                    let from = s.code.mul(i, width);
+                    through(s, from, width);
+                });
+                if rest > 0 {
+                    through(s, Value::from(whole * width), rest);
+                }
+            }
+            s.when(busy, |s| {
+                for (i, (row, sums)) in rows_of.iter().zip(tile.sums.chunks(each)).enumerate() {
+                    for ((column, there), sums) in of.iter().zip(sums) {
+                        let inside = (i > 0).then(|| s.code.lt(*row, rows));
+                        s.where_all(inside.into_iter().chain(there.iter().copied()), |s| {
+                            for (plane, sum) in sums.iter().enumerate() {
+                                let entry = s.entry(y, plane, (step, *row));
+                                s.code.store(entry, *column, *sum);
+                            }
+                        });
+                    }
+                }
+            });
+        });
+    }
+
+    /// The address of the counter of a tile's team, whose number is that of its tile.
+    pub(super) fn counter(&mut self, scan: usize, work: Value) -> Value {
+        let start = self.address(Word::Meeting(scan));
+        self.code.op(Op::Add, Type::Address, &[start, work])
+    }
+}
+
+/// Whether blocks have to meet between two uses.
+fn clash(a: &Use, b: &Use, program: &StepProgram, one_step: bool) -> bool {
+    if !a.writes && !b.writes {
+        return false;
+    }
+    if a.what == b.what {
+        let moves = program.bufs[a.buf].lead.has_t();
+        let apart = one_step && moves && a.buf == b.buf && a.shift != b.shift;
+        return !apart && !(a.own && b.own);
+    }
+    // What does not live at the same time may have the same place.
+    let life = |u: &Use| program.lives[u.buf].filter(|_| program.bufs[u.buf].kind == BufKind::Temp);
+    match (life(a), life(b)) {
+        (Some(a), Some(b)) => a.1 < b.0 || b.1 < a.0,
+        _ => false,
+    }
+}
