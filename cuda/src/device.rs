@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use retrograd_engine::Error as EngineError;
-use retrograd_engine::device::{Argument, Device, Kernel as Written, Products};
+use retrograd_engine::device::{Argument, Device, Kernel as Written, Launch as Listed, Products};
 
-use crate::driver::{Arg, Grid, Kernel, Module};
+use crate::driver::{Arg, Grid, Launch, Module, Sequence};
 use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::ptx;
@@ -19,19 +19,20 @@ const EMULATED_THREADS: u32 = 40;
 /// Kernels of a program that is alive.
 #[derive(Debug)]
 struct Program {
-    module: Module,
+    module: Arc<Module>,
     /// Name and bytes of shared memory of each.
     kernels: Vec<(&'static str, u32)>,
 }
 
-/// The programs on a device, and the bytes of their arenas by address.
+/// The programs on a device, their sequences of launches, and the bytes of their arenas by address.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     programs: Mutex<HashMap<u64, Arc<Program>>>,
+    sequences: Mutex<HashMap<u64, Arc<Sequence>>>,
     arenas: Mutex<HashMap<u64, u64>>,
 }
 
-/// Numbers of modules: no two have the same name, whatever the device.
+/// Numbers of modules and of sequences: no two have the same, whatever the device.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -62,6 +63,23 @@ impl Gpu {
             },
             error => EngineError::Device { device: self.describe().name.clone(), what: error.to_string() },
         }
+    }
+
+    fn bug(&self, what: String) -> EngineError {
+        EngineError::Device { device: self.describe().name.clone(), what: format!("bug: {what}") }
+    }
+
+    /// A launch as the driver has it; `None` if it has no blocks.
+    fn listed(&self, program: &Program, launch: &Listed) -> Result<Option<Launch>, EngineError> {
+        let missing = || self.bug(format!("no kernel {} in {}", launch.index, program.module.name));
+        let &(kernel, shared) = program.kernels.get(launch.index).ok_or_else(missing)?;
+        let grid = Grid::row(launch.blocks, Device::threads(self), shared);
+        let args = launch.args.iter().map(|arg| match *arg {
+            Argument::Address(address) => Arg::Address(address),
+            Argument::Int(number) => Arg::I32(number),
+        });
+        let there = self.does_something(kernel, grid).map_err(|e| self.failed(e))?;
+        Ok(there.then(|| Launch { kernel, grid, args: args.collect() }))
     }
 }
 
@@ -109,8 +127,8 @@ impl Device for Gpu {
 
     fn load(&self, kernels: &[Written]) -> Result<u64, EngineError> {
         let number = NEXT.fetch_add(1, Relaxed);
-        let module =
-            Module { name: Cow::Owned(format!("program {number}")), ptx: Cow::Owned(ptx::module(kernels)) };
+        let (name, ptx) = (Cow::Owned(format!("program {number}")), Cow::Owned(ptx::module(kernels)));
+        let module = Arc::new(Module { name, ptx });
         if let Some(folder) = std::env::var_os(KEEP_VARIABLE) {
             let file = std::path::Path::new(&folder).join(format!("program{number}.ptx"));
             std::fs::write(&file, module.ptx.as_bytes()).map_err(|e| EngineError::Device {
@@ -125,28 +143,36 @@ impl Device for Gpu {
     }
 
     fn unload(&self, kernels: u64) {
-        if let Some(program) = lock(&self.loaded.programs).remove(&kernels) {
-            self.driver.unload(&program.module);
-        }
+        let Some(program) = lock(&self.loaded.programs).remove(&kernels) else { return };
+        let left: Vec<u64> = (lock(&self.loaded.sequences).values())
+            .filter(|s| Arc::ptr_eq(&s.module, &program.module))
+            .map(|s| s.number)
+            .collect();
+        left.into_iter().for_each(|sequence| self.forget(sequence));
+        self.driver.unload(&program.module);
     }
 
-    fn launch(&self, kernels: u64, index: usize, blocks: u32, args: &[Argument]) -> Result<(), EngineError> {
+    fn sequence(&self, kernels: u64, launches: Vec<Listed>) -> Result<u64, EngineError> {
         let program = lock(&self.loaded.programs).get(&kernels).cloned();
-        let Some((program, &(name, shared))) =
-            program.as_ref().and_then(|p| Some((p, p.kernels.get(index)?)))
-        else {
-            let what = format!("bug: no kernel {index} of program {kernels}");
-            return Err(EngineError::Device { device: self.name(), what });
-        };
-        let args: Vec<Arg> = (args.iter())
-            .map(|arg| match *arg {
-                Argument::Address(address) => Arg::Address(address),
-                Argument::Int(number) => Arg::I32(number),
-            })
-            .collect();
-        let kernel = Kernel { module: &program.module, name };
-        let grid = Grid::row(blocks, Device::threads(self), shared);
-        self.launch(kernel, grid, &args).map_err(|e| self.failed(e))
+        let program = program.ok_or_else(|| self.bug(format!("no program {kernels}")))?;
+        let launches = launches.iter().filter_map(|launch| self.listed(&program, launch).transpose());
+        let launches = launches.collect::<Result<_, _>>()?;
+        let number = NEXT.fetch_add(1, Relaxed);
+        let sequence = Sequence { number, module: program.module.clone(), launches };
+        lock(&self.loaded.sequences).insert(number, Arc::new(sequence));
+        Ok(number)
+    }
+
+    fn start(&self, sequence: u64) -> Result<(), EngineError> {
+        let found = lock(&self.loaded.sequences).get(&sequence).cloned();
+        let found = found.ok_or_else(|| self.bug(format!("no sequence {sequence}")))?;
+        self.driver.start(&found).map_err(|e| self.failed(e))
+    }
+
+    fn forget(&self, sequence: u64) {
+        if lock(&self.loaded.sequences).remove(&sequence).is_some() {
+            self.driver.forget(sequence);
+        }
     }
 }
 

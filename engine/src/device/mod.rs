@@ -14,6 +14,9 @@
 //! * The calls of a step are not interpreted but written out: each piece of a scan (an action of a schedule, over a range
 //!   of steps) is **one launch** of a kernel made from the recorded step. A block takes a tile of rows, goes through the
 //!   chunks and runs batched stages and loops by itself; its threads meet after every call. Blocks wait for nobody.
+//! * The launches of a run depend on its plan and on addresses alone. They are listed when these change and handed over as
+//!   a [`Sequence`]; a run copies its values, starts the sequence and reads its outputs. So a device may make of the list
+//!   what is quick to start.
 //! * Tiles are of [`ROWS`] rows, since a device has more blocks than the processor has threads.
 //! * Bound values and constants have places there, so [`Plan::peak_bytes`](crate::Plan::peak_bytes) counts them. Those
 //!   without an entry for every step or row stay from run to run beside the arena and are copied when they have changed;
@@ -45,6 +48,7 @@ mod region;
 mod resident;
 mod run;
 mod scan;
+mod sequence;
 mod sums;
 mod table;
 mod tensor;
@@ -56,6 +60,7 @@ pub use region::Region;
 pub use resident::{Array, Resident};
 pub use run::Left;
 pub(crate) use run::{Arena, Given, run, staying};
+pub use sequence::Sequence;
 pub(crate) use sums::Sum;
 pub use tensor::{Products, WARP};
 
@@ -100,11 +105,28 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// Makes kernels ready; returns a number for them.
     fn load(&self, kernels: &[Kernel]) -> Result<u64>;
 
-    /// Forgets kernels.
+    /// Forgets kernels, and the sequences of them that are left.
     fn unload(&self, kernels: u64);
 
-    /// Starts kernel `index` of those loaded as `kernels`, by so many blocks.
-    fn launch(&self, kernels: u64, index: usize, blocks: u32, args: &[Argument]) -> Result<()>;
+    /// Takes launches of kernels loaded as `kernels` that follow each other; returns a number for them.
+    fn sequence(&self, kernels: u64, launches: Vec<Launch>) -> Result<u64>;
+
+    /// Starts the launches of a sequence, in order.
+    fn start(&self, sequence: u64) -> Result<()>;
+
+    /// Forgets a sequence; one that has been forgotten is none.
+    fn forget(&self, sequence: u64);
+}
+
+/// A launch of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Which one of those that were loaded together.
+    pub index: usize,
+    /// By so many blocks.
+    pub blocks: u32,
+    /// What its parameters are.
+    pub args: Vec<Argument>,
 }
 
 /// An argument of a launch.
