@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use retrograd_engine::Error as EngineError;
-use retrograd_engine::device::{Argument, Device, Kernel as Written, Products};
+use retrograd_engine::device::{Argument, Device, Kernel as Written, Launch as Listed, Products};
 
-use crate::driver::{Arg, Grid, Kernel, Module};
+use crate::driver::{Arg, Grid, Kernel, Launch, Module, Sequence};
 use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::ptx;
@@ -19,7 +19,7 @@ const EMULATED_THREADS: u32 = 40;
 /// Kernels of a program that is alive.
 #[derive(Debug)]
 struct Program {
-    module: Module,
+    module: Arc<Module>,
     kernels: Vec<One>,
 }
 
@@ -32,14 +32,15 @@ struct One {
     waits: bool,
 }
 
-/// The programs on a device, and the bytes of their arenas by address.
+/// The programs on a device, their sequences of launches, and the bytes of their arenas by address.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     programs: Mutex<HashMap<u64, Arc<Program>>>,
+    sequences: Mutex<HashMap<u64, Arc<Sequence>>>,
     arenas: Mutex<HashMap<u64, u64>>,
 }
 
-/// Numbers of modules: no two have the same name, whatever the device.
+/// Numbers of modules and of sequences: no two have the same, whatever the device.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -72,13 +73,32 @@ impl Gpu {
         }
     }
 
-    /// Kernel `index` of a program.
-    fn kernel(&self, kernels: u64, index: usize) -> Result<(Arc<Program>, One), EngineError> {
-        let program = lock(&self.loaded.programs).get(&kernels).cloned();
-        program.and_then(|p| p.kernels.get(index).copied().map(|one| (p, one))).ok_or_else(|| {
-            let what = format!("bug: no kernel {index} of program {kernels}");
-            EngineError::Device { device: self.describe().name.clone(), what }
-        })
+    fn bug(&self, what: String) -> EngineError {
+        EngineError::Device { device: self.describe().name.clone(), what: format!("bug: {what}") }
+    }
+
+    fn program(&self, kernels: u64) -> Result<Arc<Program>, EngineError> {
+        let found = lock(&self.loaded.programs).get(&kernels).cloned();
+        found.ok_or_else(|| self.bug(format!("no program {kernels}")))
+    }
+
+    fn kernel(&self, program: &Program, index: usize) -> Result<One, EngineError> {
+        let missing = || self.bug(format!("no kernel {index} in {}", program.module.name));
+        program.kernels.get(index).copied().ok_or_else(missing)
+    }
+
+    /// A launch as the driver has it; `None` if it has no blocks.
+    fn listed(&self, program: &Program, launch: &Listed) -> Result<Option<Launch>, EngineError> {
+        let kernel = self.kernel(program, launch.index)?;
+        let row = Grid::row(launch.blocks, Device::threads(self), kernel.shared_bytes);
+        let grid = Grid { cooperative: kernel.waits, ..row };
+        let args = launch.args.iter().map(|arg| match *arg {
+            Argument::Address(address) => Arg::Address(address),
+            Argument::Int(number) => Arg::I32(number),
+        });
+        let kernel = kernel.name;
+        let there = self.does_something(kernel, grid).map_err(|e| self.failed(e))?;
+        Ok(there.then(|| Launch { kernel, grid, args: args.collect() }))
     }
 }
 
@@ -130,8 +150,8 @@ impl Device for Gpu {
 
     fn load(&self, kernels: &[Written]) -> Result<u64, EngineError> {
         let number = NEXT.fetch_add(1, Relaxed);
-        let module =
-            Module { name: Cow::Owned(format!("program {number}")), ptx: Cow::Owned(ptx::module(kernels)) };
+        let (name, ptx) = (Cow::Owned(format!("program {number}")), Cow::Owned(ptx::module(kernels)));
+        let module = Arc::new(Module { name, ptx });
         if let Some(folder) = std::env::var_os(KEEP_VARIABLE) {
             let file = std::path::Path::new(&folder).join(format!("program{number}.ptx"));
             std::fs::write(&file, module.ptx.as_bytes()).map_err(|e| EngineError::Device {
@@ -150,30 +170,43 @@ impl Device for Gpu {
     }
 
     fn unload(&self, kernels: u64) {
-        if let Some(program) = lock(&self.loaded.programs).remove(&kernels) {
-            self.driver.unload(&program.module);
-        }
+        let Some(program) = lock(&self.loaded.programs).remove(&kernels) else { return };
+        let left: Vec<u64> = (lock(&self.loaded.sequences).values())
+            .filter(|s| Arc::ptr_eq(&s.module, &program.module))
+            .map(|s| s.number)
+            .collect();
+        left.into_iter().for_each(|sequence| self.forget(sequence));
+        self.driver.unload(&program.module);
     }
 
     fn resident(&self, kernels: u64, index: usize) -> Result<usize, EngineError> {
-        let (program, one) = self.kernel(kernels, index)?;
-        let kernel = Kernel { module: &program.module, name: one.name };
-        let blocks = self.driver.resident(kernel, Device::threads(self), one.shared_bytes);
+        let program = self.program(kernels)?;
+        let kernel = self.kernel(&program, index)?;
+        let named = Kernel { module: &program.module, name: kernel.name };
+        let blocks = self.driver.resident(named, Device::threads(self), kernel.shared_bytes);
         blocks.map(|n| n as usize).map_err(|e| self.failed(e))
     }
 
-    fn launch(&self, kernels: u64, index: usize, blocks: u32, args: &[Argument]) -> Result<(), EngineError> {
-        let (program, one) = self.kernel(kernels, index)?;
-        let args: Vec<Arg> = (args.iter())
-            .map(|arg| match *arg {
-                Argument::Address(address) => Arg::Address(address),
-                Argument::Int(number) => Arg::I32(number),
-            })
-            .collect();
-        let kernel = Kernel { module: &program.module, name: one.name };
-        let row = Grid::row(blocks, Device::threads(self), one.shared_bytes);
-        let grid = Grid { cooperative: one.waits, ..row };
-        self.launch(kernel, grid, &args).map_err(|e| self.failed(e))
+    fn sequence(&self, kernels: u64, launches: Vec<Listed>) -> Result<u64, EngineError> {
+        let program = self.program(kernels)?;
+        let launches = launches.iter().filter_map(|launch| self.listed(&program, launch).transpose());
+        let launches = launches.collect::<Result<_, _>>()?;
+        let number = NEXT.fetch_add(1, Relaxed);
+        let sequence = Sequence { number, module: program.module.clone(), launches };
+        lock(&self.loaded.sequences).insert(number, Arc::new(sequence));
+        Ok(number)
+    }
+
+    fn start(&self, sequence: u64) -> Result<(), EngineError> {
+        let found = lock(&self.loaded.sequences).get(&sequence).cloned();
+        let found = found.ok_or_else(|| self.bug(format!("no sequence {sequence}")))?;
+        self.driver.start(&found).map_err(|e| self.failed(e))
+    }
+
+    fn forget(&self, sequence: u64) {
+        if lock(&self.loaded.sequences).remove(&sequence).is_some() {
+            self.driver.forget(sequence);
+        }
     }
 }
 

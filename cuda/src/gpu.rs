@@ -138,18 +138,23 @@ impl Gpu {
         Ok(buffer)
     }
 
-    /// The one way to a kernel. Callers are the typed functions of [`kernels`](crate::kernels), which have checked
-    /// the arguments.
+    /// The one way to a kernel, beside the sequences of programs. Callers are the typed functions of
+    /// [`kernels`](crate::kernels), which have checked the arguments.
     pub(crate) fn launch(&self, kernel: Kernel<'_>, grid: Grid, args: &[Arg]) -> Result<()> {
-        if grid.blocks.0 == 0 || grid.blocks.1 == 0 {
-            return Ok(());
-        }
+        if self.does_something(kernel.name, grid)? { self.driver.launch(kernel, grid, args) } else { Ok(()) }
+    }
+
+    /// Whether a grid has blocks. Errors: it needs more shared memory than there is.
+    pub(crate) fn does_something(&self, kernel: &'static str, grid: Grid) -> Result<bool> {
         let limit = self.describe().shared_bytes;
+        if grid.blocks.0 == 0 || grid.blocks.1 == 0 {
+            return Ok(false);
+        }
         if grid.shared_bytes > limit {
             let (asked, limit) = (u64::from(grid.shared_bytes), u64::from(limit));
-            return Err(Error::SharedMemory { kernel: kernel.name, asked, limit });
+            return Err(Error::SharedMemory { kernel, asked, limit });
         }
-        self.driver.launch(kernel, grid, args)
+        Ok(true)
     }
 }
 

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use retrograd_engine::device::{
-    Argument, Array, Building, Code, Device, Kernel, Left, Op, Region, Resident, Type, Value,
+    Argument, Array, Building, Code, Device, Kernel, Launch, Left, Op, Region, Resident, Sequence, Type,
+    Value,
 };
 use retrograd_engine::{DType, Params, Tensor};
 
@@ -37,11 +38,13 @@ pub struct DeviceUpdate {
     slots: Vec<Slot>,
     clips: bool,
     kernels: u64,
-    /// Kernels of each precision there is, and its rows of the table: first one and number.
+    /// All that an update launches.
+    launches: Sequence,
+    /// The precisions there are.
     classes: Vec<Class>,
-    norm: usize,
     table: Region,
-    partial: Region,
+    /// Where blocks leave their sums of squares: the launches know it.
+    _partial: Region,
     numbers: Region,
     /// The gradients that the table is written for.
     grads: Vec<Array>,
@@ -49,6 +52,7 @@ pub struct DeviceUpdate {
     fixed: Option<Resident>,
 }
 
+/// A precision: its kernels by number, and its rows of the table, first one and number.
 #[derive(Debug)]
 struct Class {
     ty: Type,
@@ -200,6 +204,26 @@ fn update(rule: &dyn Elementwise, ty: Type, slots: usize) -> Kernel {
     code.finish("update", vec![Type::Address, Type::Address], 0)
 }
 
+/// The launches of an update: sums of squares, the norm, and what moves the parameters.
+fn launches(
+    classes: &[Class],
+    norm: usize,
+    slots: usize,
+    [table, partial, numbers]: [&Region; 3],
+) -> Vec<Launch> {
+    let at = |region: &Region, offset: usize| Argument::Address(region.address() + offset as u64);
+    let of = |class: &Class, index: usize, second: Argument| {
+        let args = vec![at(table, class.rows.0 * 8 * words(slots)), second];
+        Launch { index, blocks: class.rows.1 as u32, args }
+    };
+    let rows: usize = classes.iter().map(|c| c.rows.1).sum();
+    let all = vec![at(partial, 0), Argument::Int(rows as i32), at(numbers, 0)];
+    (classes.iter().map(|c| of(c, c.squares, at(partial, 8 * c.rows.0))))
+        .chain([Launch { index: norm, blocks: 1, args: all }])
+        .chain(classes.iter().map(|c| of(c, c.update, at(numbers, 0))))
+        .collect()
+}
+
 impl DeviceUpdate {
     /// Copies parameters (`trained` and others) and the state of those that are trained to a device. `None`: the
     /// optimiser does not treat every component alike, or the gradients are clipped otherwise than by their norm; then
@@ -249,17 +273,21 @@ impl DeviceUpdate {
         let table = Region::new(device, rows * words(slots.len()) * 8)?;
         let partial = Region::new(device, rows.max(1) * 8)?;
         let numbers = Region::new(device, (NORM + 1) * 8)?;
+        let norm = kernels.len() - 1;
+        let kernels = device.load(&kernels)?;
+        let launches = launches(&classes, norm, slots.len(), [&table, &partial, &numbers]);
+        let launches = Sequence::new(device, kernels, launches).inspect_err(|_| device.unload(kernels))?;
         Ok(Some(DeviceUpdate {
             device: device.clone(),
             values,
             trained: trained.to_vec(),
             slots,
             clips: clip.is_some(),
-            norm: kernels.len() - 1,
-            kernels: device.load(&kernels)?,
+            kernels,
+            launches,
             classes,
             table,
-            partial,
+            _partial: partial,
             numbers,
             grads: Vec::new(),
             fixed: None,
@@ -327,19 +355,7 @@ impl DeviceUpdate {
         }
         let bytes: Vec<u8> = rule.numbers().iter().flat_map(|x| x.to_le_bytes()).collect();
         self.numbers.write(0, &bytes)?;
-        let numbers = Argument::Address(self.numbers.address());
-        let row = 8 * words(self.slots.len());
-        let start = |class: &Class| Argument::Address(self.table.address() + (class.rows.0 * row) as u64);
-        for class in &self.classes {
-            let partial = Argument::Address(self.partial.address() + 8 * class.rows.0 as u64);
-            self.device.launch(self.kernels, class.squares, class.rows.1 as u32, &[start(class), partial])?;
-        }
-        let rows: usize = self.classes.iter().map(|c| c.rows.1).sum();
-        let args = [Argument::Address(self.partial.address()), Argument::Int(rows as i32), numbers];
-        self.device.launch(self.kernels, self.norm, 1, &args)?;
-        for class in &self.classes {
-            self.device.launch(self.kernels, class.update, class.rows.1 as u32, &[start(class), numbers])?;
-        }
+        self.launches.start()?;
         let mut found = [0; 24];
         self.numbers.read(FACTOR * 8, &mut found)?;
         let [factor, go, norm] =

@@ -11,6 +11,7 @@ mod staging;
 mod symbols;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::error::Result;
 
@@ -92,6 +93,32 @@ impl Arg {
     }
 }
 
+/// A launch of a kernel.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Launch {
+    /// The kernel's name in its module.
+    pub(crate) kernel: &'static str,
+    pub(crate) grid: Grid,
+    pub(crate) args: Vec<Arg>,
+}
+
+/// Launches of kernels of a module that follow each other and are started again and again.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    /// No two have the same.
+    pub(crate) number: u64,
+    pub(crate) module: Arc<Module>,
+    pub(crate) launches: Vec<Launch>,
+}
+
+impl Sequence {
+    /// Launches one after the other. Errors: of the first that fails.
+    pub(crate) fn each(&self, launch: impl Fn(Kernel<'_>, Grid, &[Arg]) -> Result<()>) -> Result<()> {
+        let of = |l: &Launch| launch(Kernel { module: &self.module, name: l.kernel }, l.grid, &l.args);
+        self.launches.iter().try_for_each(of)
+    }
+}
+
 /// What a device is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Description {
@@ -120,6 +147,12 @@ pub struct Counts {
     pub instructions: u64,
     /// Those that read or wrote shared memory.
     pub shared_accesses: u64,
+    /// Sequences of launches that have been started, each counted once.
+    pub sequences: u64,
+    /// Times that one was started.
+    pub starts: u64,
+    /// Those that were forgotten again.
+    pub forgotten: u64,
 }
 
 /// What a device does. Everything happens in the order of the calls; launches and copies to the device may return before
@@ -141,11 +174,15 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     fn zero(&self, address: u64, bytes: u64) -> Result<()>;
     /// Starts a kernel. Whoever calls has checked that the arguments are what the kernel reads and writes.
     fn launch(&self, kernel: Kernel<'_>, grid: Grid, args: &[Arg]) -> Result<()>;
+    /// Starts the kernels of a sequence, for which the same has been checked.
+    fn start(&self, sequence: &Sequence) -> Result<()>;
+    /// Forgets what it keeps of a sequence that will not be started again.
+    fn forget(&self, sequence: u64);
     /// STUB
     fn resident(&self, _: Kernel<'_>, _: u32, _: u32) -> Result<u32> {
         Ok(self.describe().multiprocessors)
     }
-    /// Forgets a module that will not be launched again.
+    /// Forgets a module that will not be launched again; sequences of it have been forgotten.
     fn unload(&self, module: &Module);
     /// Waits for everything that was started.
     fn synchronize(&self) -> Result<()>;

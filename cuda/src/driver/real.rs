@@ -15,7 +15,7 @@ use cust::sys::{self, CUresult, cudaError_enum};
 
 use super::staging::Staging;
 use super::symbols;
-use super::{Arg, Description, Driver, Grid, Kernel, Module};
+use super::{Arg, Description, Driver, Grid, Kernel, Module, Sequence};
 use crate::error::{Error, Result};
 
 /// CUDA version whose drivers load the PTX that is checked in: `.version 7.8`.
@@ -328,6 +328,12 @@ impl Driver for Real {
         lock(&self.running).push(kernel.name);
         if self.one_by_one { self.wait() } else { Ok(()) }
     }
+
+    fn start(&self, sequence: &Sequence) -> Result<()> {
+        sequence.each(|kernel, grid, args| self.launch(kernel, grid, args))
+    }
+
+    fn forget(&self, _: u64) {}
 
     fn unload(&self, module: &Module) {
         // Kernels of it may still run: the driver waits for them. A lost device has nothing left.

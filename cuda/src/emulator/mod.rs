@@ -21,12 +21,12 @@ mod program;
 #[allow(clippy::panic)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use fault::{Cause, Fault};
 
-use crate::driver::{Arg, Counts, Description, Driver, Grid, Kernel, Module};
+use crate::driver::{Arg, Counts, Description, Driver, Grid, Kernel, Module, Sequence};
 use crate::error::{Error, Result};
 use block::Blocks;
 use memory::Buffers;
@@ -43,6 +43,8 @@ pub(crate) struct Emulator {
 struct State {
     buffers: Buffers,
     modules: HashMap<String, HashMap<String, Program>>,
+    /// Those that have been started and not been forgotten.
+    sequences: HashSet<u64>,
     launches: u64,
     counts: Counts,
 }
@@ -60,7 +62,8 @@ impl Emulator {
             emulated: true,
         };
         let (buffers, counts) = (Buffers::new(), Counts::default());
-        let state = State { buffers, modules: HashMap::new(), launches: 0, counts };
+        let (modules, sequences) = (HashMap::new(), HashSet::new());
+        let state = State { buffers, modules, sequences, launches: 0, counts };
         Emulator { description, state: Mutex::new(state) }
     }
 
@@ -171,6 +174,20 @@ impl Driver for Emulator {
     fn counts(&self) -> Option<Counts> {
         let state = self.state();
         Some(Counts { launches: state.launches, ..state.counts })
+    }
+
+    fn start(&self, sequence: &Sequence) -> Result<()> {
+        {
+            let state = &mut *self.state();
+            state.counts.starts += 1;
+            state.counts.sequences += u64::from(state.sequences.insert(sequence.number));
+        }
+        sequence.each(|kernel, grid, args| self.launch(kernel, grid, args))
+    }
+
+    fn forget(&self, sequence: u64) {
+        let state = &mut *self.state();
+        state.counts.forgotten += u64::from(state.sequences.remove(&sequence));
     }
 
     fn unload(&self, module: &Module) {

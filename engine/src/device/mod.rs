@@ -17,6 +17,9 @@
 //! * Tiles are of [`ROWS`] rows, since a device has more blocks than the processor has threads. Where the matrices of a loop
 //!   do not fit into the shared memory of one block, as many blocks share a tile as hold them: a [team](Kernel::team), whose
 //!   blocks have to run at once and wait for each other where one reads what another one wrote.
+//! * The launches of a run depend on its plan and on addresses alone. They are listed when these change and handed over as
+//!   a [`Sequence`]; a run copies its values, starts the sequence and reads its outputs. So a device may make of the list
+//!   what is quick to start.
 //! * Bound values and constants have places there, so [`Plan::peak_bytes`](crate::Plan::peak_bytes) counts them. Those
 //!   without an entry for every step or row stay from run to run beside the arena and are copied when they have changed;
 //!   [`Resident`] ones belong to the caller, who may change them there ([`Program::run_with`](crate::Program::run_with)).
@@ -47,6 +50,7 @@ mod region;
 mod resident;
 mod run;
 mod scan;
+mod sequence;
 mod sums;
 mod table;
 mod team;
@@ -59,6 +63,7 @@ pub use region::Region;
 pub use resident::{Array, Resident};
 pub use run::Left;
 pub(crate) use run::{Arena, Given, run, staying};
+pub use sequence::Sequence;
 pub(crate) use sums::Sum;
 pub(crate) use team::{rows_of, teams};
 pub use tensor::{Products, WARP};
@@ -107,15 +112,32 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// Makes kernels ready; returns a number for them.
     fn load(&self, kernels: &[Kernel]) -> Result<u64>;
 
-    /// Forgets kernels.
+    /// Forgets kernels, and the sequences of them that are left.
     fn unload(&self, kernels: u64);
 
     /// How many blocks of kernel `index` of those loaded as `kernels` can run at once.
     fn resident(&self, kernels: u64, index: usize) -> Result<usize>;
 
-    /// Starts kernel `index` of those loaded as `kernels`, by so many blocks. If it has [teams](Kernel::team), all blocks run
-    /// at once. Errors then: they do not fit.
-    fn launch(&self, kernels: u64, index: usize, blocks: u32, args: &[Argument]) -> Result<()>;
+    /// Takes launches of kernels loaded as `kernels` that follow each other; returns a number for them.
+    fn sequence(&self, kernels: u64, launches: Vec<Launch>) -> Result<u64>;
+
+    /// Starts the launches of a sequence, in order. All blocks of a kernel that has [teams](Kernel::team) run at once. Errors
+    /// then: they do not fit.
+    fn start(&self, sequence: u64) -> Result<()>;
+
+    /// Forgets a sequence; one that has been forgotten is none.
+    fn forget(&self, sequence: u64);
+}
+
+/// A launch of a kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launch {
+    /// Which one of those that were loaded together.
+    pub index: usize,
+    /// By so many blocks.
+    pub blocks: u32,
+    /// What its parameters are.
+    pub args: Vec<Argument>,
 }
 
 /// An argument of a launch.

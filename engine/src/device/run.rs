@@ -1,4 +1,5 @@
-//! A run on a device: the host walks the items of the program and the actions of the schedules.
+//! A run on a device: the host walks the items of the program and the actions of the schedules and lists what they launch.
+//! The list is the same at every run with the same plan and addresses, so it is written once.
 
 use std::sync::{Arc, Weak};
 
@@ -7,7 +8,7 @@ use super::region::Region;
 use super::resident::Array;
 use super::sums::{ELEMENTS, Sum};
 use super::table::resolve;
-use super::{Argument, Device};
+use super::{Argument, Device, Launch, Sequence};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Ty;
@@ -30,13 +31,12 @@ pub(crate) struct Arena {
     written: Option<Written>,
 }
 
-/// What the tables of a run depend on, and where they are.
+/// What the tables and launches of a run depend on, and the launches.
 #[derive(Debug)]
 struct Written {
     memory: Weak<Memory>,
     fixed: Vec<Option<Array>>,
-    /// Address of each kernel's table.
-    tables: Vec<u64>,
+    sequence: Sequence,
 }
 
 impl Arena {
@@ -58,7 +58,15 @@ struct Run<'a> {
     arena: &'a Region,
     /// Where the values are that stay on the device, by buffer.
     fixed: &'a [Option<Array>],
-    tables: &'a [u64],
+}
+
+/// The launches of a run, as they are listed.
+struct List<'a> {
+    program: &'a Compiled,
+    memory: &'a Memory,
+    /// Address of each kernel's table.
+    tables: Vec<u64>,
+    launches: Vec<Launch>,
 }
 
 /// What a run is given, beside its program.
@@ -100,37 +108,39 @@ pub(crate) fn run(
     if !arena.written.as_ref().is_some_and(same) {
         arena.written = None;
         let tables = write_tables(program, given.memory, &arena.region, &given.fixed)?;
+        let launches = list(program, outer, given.memory, tables)?;
+        let sequence = Sequence::new(&program.device, program.handle, launches)?;
         let memory = Arc::downgrade(given.memory);
-        arena.written = Some(Written { memory, fixed: given.fixed, tables });
+        arena.written = Some(Written { memory, fixed: given.fixed, sequence });
     }
     let Some(written) = &arena.written else {
         return Err(Error::argument("device", "bug: a run without tables"));
     };
-    let run = Run {
-        program,
-        outer,
-        memory: given.memory,
-        arena: &arena.region,
-        fixed: &written.fixed,
-        tables: &written.tables,
-    };
+    let run = Run { program, outer, memory: given.memory, arena: &arena.region, fixed: &written.fixed };
     run.write_values(given.bound)?;
-    for (at, item) in outer.items.iter().enumerate() {
-        match (item, &program.items[at]) {
-            (Item::Call(call), Launches::Call { kernel, grid, by_steps, sum }) => {
-                let parts = run.memory.partials.get(&at).map_or(1, |p| p.parts);
-                run.call(*kernel, (*grid, parts), if call.over.steps { *by_steps } else { false })?;
-                if let Some((sum, kernel)) = sum.filter(|_| parts > 1) {
-                    run.put_together(sum, kernel)?;
-                }
-            }
-            (Item::Scan(item), Launches::Scan(launches)) => run.scan(at, item, launches)?,
-            _ => return Err(Error::argument("device", "bug: the kernels of another program")),
-        }
-    }
+    written.sequence.start()?;
     let (read, left) = outer.outputs.split_at(given.left.min(outer.outputs.len()));
     let outputs = read.iter().map(|(place, ty)| run.output(place, ty)).collect::<Result<_>>()?;
     Ok((outputs, left.iter().map(|(place, ty)| run.left(place, ty)).collect::<Result<_>>()?))
+}
+
+/// Lists the launches of a run. Errors: one of them has more to do than can be counted.
+fn list(program: &Compiled, outer: &Outer, memory: &Memory, tables: Vec<u64>) -> Result<Vec<Launch>> {
+    let mut list = List { program, memory, tables, launches: Vec::new() };
+    for (at, item) in outer.items.iter().enumerate() {
+        match (item, &program.items[at]) {
+            (Item::Call(call), Launches::Call { kernel, grid, by_steps, sum }) => {
+                let parts = memory.partials.get(&at).map_or(1, |p| p.parts);
+                list.call(*kernel, (*grid, parts), if call.over.steps { *by_steps } else { false })?;
+                if let Some((sum, kernel)) = sum.filter(|_| parts > 1) {
+                    list.put_together(sum, kernel);
+                }
+            }
+            (Item::Scan(item), Launches::Scan(launches)) => list.scan(at, item, launches)?,
+            _ => return Err(Error::argument("device", "bug: the kernels of another program")),
+        }
+    }
+    Ok(list.launches)
 }
 
 /// Writes what the kernels find their operands by. Returns the address of each one's table.
@@ -213,30 +223,38 @@ impl Run<'_> {
         };
         Ok(base + (o.col * size) as u64)
     }
+}
 
-    fn launch(&self, kernel: usize, blocks: usize, a: usize, b: usize) -> Result<()> {
-        let args = [Argument::Address(self.tables[kernel]), Argument::Int(a as i32), Argument::Int(b as i32)];
-        self.program.device.launch(self.program.handle, kernel, blocks as u32, &args)
+impl List<'_> {
+    fn launch(&mut self, kernel: usize, blocks: usize, a: usize, b: usize) {
+        let args =
+            vec![Argument::Address(self.tables[kernel]), Argument::Int(a as i32), Argument::Int(b as i32)];
+        self.launches.push(Launch { index: kernel, blocks: blocks as u32, args });
     }
 
-    /// A kernel for tiles that have teams: those that wait for each other take as many tiles at once as fit on the device.
-    fn launch_teams(&self, kernel: usize, team: usize, tiles: usize, (a, b): (usize, usize)) -> Result<()> {
-        let (device, handle) = (&self.program.device, self.program.handle);
+    /// A kernel for tiles that have teams: if those wait for each other, it takes as many tiles at once as fit on the device.
+    fn launch_teams(
+        &mut self,
+        kernel: usize,
+        team: usize,
+        tiles: usize,
+        (a, b): (usize, usize),
+    ) -> Result<()> {
         let at_once = match self.program.waits[kernel] {
-            true => (device.resident(handle, kernel)? / team).max(1),
+            true => (self.program.device.resident(self.program.handle, kernel)? / team).max(1),
             false => tiles.max(1),
         };
-        let int = |n: usize| Argument::Int(n as i32);
         for first in (0..tiles).step_by(at_once) {
-            let args = [Argument::Address(self.tables[kernel]), int(a), int(b), int(first)];
+            let numbers = [a, b, first].map(|n| Argument::Int(n as i32));
+            let args = std::iter::once(Argument::Address(self.tables[kernel])).chain(numbers).collect();
             let blocks = at_once.min(tiles - first) * team;
-            device.launch(handle, kernel, blocks as u32, &args)?;
+            self.launches.push(Launch { index: kernel, blocks: blocks as u32, args });
         }
         Ok(())
     }
 
     /// A call outside a step.
-    fn call(&self, kernel: usize, (grid, parts): (Grid, usize), by_steps: bool) -> Result<()> {
+    fn call(&mut self, kernel: usize, (grid, parts): (Grid, usize), by_steps: bool) -> Result<()> {
         let (steps, rows) = (self.memory.steps, self.memory.rows);
         let threads = self.program.device.threads() as usize;
         let of = |over: bool, n: usize| if over { n } else { 1 };
@@ -265,37 +283,41 @@ impl Run<'_> {
         }
         let blocks = blocks.div_ceil(turns).clamp(1, MOST_BLOCKS);
         for turn in 0..turns {
-            self.launch(kernel, blocks, turn * steps / turns, (turn + 1) * steps / turns)?;
+            self.launch(kernel, blocks, turn * steps / turns, (turn + 1) * steps / turns);
         }
         Ok(())
     }
 
     /// Puts the parts of a sum together.
-    fn put_together(&self, sum: Sum, kernel: usize) -> Result<()> {
+    fn put_together(&mut self, sum: Sum, kernel: usize) {
         let elements = sum.elements(self.memory.steps, self.memory.rows);
-        self.launch(kernel, elements.div_ceil(ELEMENTS).clamp(1, MOST_BLOCKS), 0, 0)
+        self.launch(kernel, elements.div_ceil(ELEMENTS).clamp(1, MOST_BLOCKS), 0, 0);
     }
 
     /// A scan: each action of its schedule is a launch.
-    fn scan(&self, at: usize, item: &ScanItem, launches: &ScanLaunches) -> Result<()> {
-        let tiles = self.memory.scans[&at].tiles;
+    fn scan(&mut self, at: usize, item: &ScanItem, launches: &ScanLaunches) -> Result<()> {
+        let memory = self.memory;
+        let tiles = memory.scans[&at].tiles;
         let of_tile = item.block_rows.unwrap_or(super::ROWS);
-        if !item.mixes_rows && self.memory.rows.div_ceil(tiles) > of_tile {
-            let sizes = format!("{} rows, {tiles} tiles of {of_tile} at most", self.memory.rows);
+        if !item.mixes_rows && memory.rows.div_ceil(tiles) > of_tile {
+            let sizes = format!("{} rows, {tiles} tiles of {of_tile} at most", memory.rows);
             return Err(Error::Overflow { what: "the rows of a scan on a device".into(), sizes });
         }
-        let launch = |kernel: Option<usize>, a: usize, b: usize| match (kernel, item.team) {
-            (Some(kernel), 1) => self.launch(kernel, tiles, a, b),
+        let mut launch = |kernel: Option<usize>, a: usize, b: usize| match (kernel, item.team) {
+            (Some(kernel), 1) => {
+                self.launch(kernel, tiles, a, b);
+                Ok(())
+            }
             (Some(kernel), team) => self.launch_teams(kernel, team, tiles, (a, b)),
             (None, _) => Ok(()),
         };
         launch(Some(launches.enter), 0, 0)?;
         let pair = match item.role {
             Role::Plain => None,
-            Role::Forward(p) | Role::Adjoint(p) => Some(&self.memory.pairs[p]),
+            Role::Forward(p) | Role::Adjoint(p) => Some(&memory.pairs[p]),
         };
         match pair {
-            None => launch(Some(launches.run), 0, self.memory.steps)?,
+            None => launch(Some(launches.run), 0, memory.steps)?,
             Some(pair) => {
                 let forward = !matches!(item.role, Role::Adjoint(_));
                 let actions =
@@ -320,11 +342,14 @@ impl Run<'_> {
         let Some(collect) = launches.collect else { return Ok(()) };
         let widths = item.run.sums.iter().chain(item.run.shared_stacks.iter().map(|s| &s.1));
         let most = widths.map(|c| item.run.bufs[c.buf].width).max().unwrap_or(1);
-        let rows = self.memory.rows.max(self.memory.steps);
+        let rows = memory.rows.max(memory.steps);
         let blocks = (most * rows).div_ceil(self.program.device.threads() as usize);
-        self.launch(collect, blocks.clamp(1, MOST_BLOCKS), 0, 0)
+        self.launch(collect, blocks.clamp(1, MOST_BLOCKS), 0, 0);
+        Ok(())
     }
+}
 
+impl Run<'_> {
     fn output(&self, place: &Place, ty: &Ty) -> Result<Tensor> {
         let mut out = Tensor::zeros(ty.dtype, ty.shape.concrete(self.memory.steps, self.memory.rows))?;
         match place {
