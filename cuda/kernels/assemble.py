@@ -2,7 +2,7 @@
 
     assemble.py PTXAS FOLDER [programs]
 
-With `programs` the files are of programs that the engine wrote: a line for all of them, and a spill is reported alone.
+With `programs` the files are of programs that the engine wrote: a line for all of them.
 """
 import concurrent.futures, pathlib, re, subprocess, sys
 
@@ -35,9 +35,12 @@ with concurrent.futures.ThreadPoolExecutor() as pool:
     results = dict(zip(jobs, pool.map(assemble, jobs)))
 if sys.argv[3:] == ["programs"]:
     for chip in CHIPS:
-        kernels = [row for file in files for row in results[chip, file].values()]
-        spills = sum(row[2] > 0 for row in kernels)
-        print(f"{chip}: {len(files)} programs, {len(kernels)} kernels, at most {max(row[0] for row in kernels)} registers, {spills} spill")
+        kernels = {f"{file.name} {name}": row for file in files for name, row in results[chip, file].items()}
+        spills = [name for name, row in kernels.items() if row[2] > 0]
+        most = max(row[0] for row in kernels.values())
+        print(f"{chip}: {len(files)} programs, {len(kernels)} kernels, at most {most} registers")
+        if spills:
+            sys.exit(f"{chip}: {len(spills)} of them spill registers: " + ", ".join(spills))
     sys.exit(0)
 bad = []
 print(f"{'kernel':40} {'static':>7}  " + "  ".join(f"{chip + ' registers':>16}" for chip in CHIPS) + "  spilled bytes")

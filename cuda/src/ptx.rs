@@ -76,7 +76,9 @@ impl Printer<'_> {
             let comma = if i == 0 { "" } else { "," };
             write!(self.out, "{comma}\n\t.param .{} {name}_{i}", names(*ty).0.replace('s', "u"))?;
         }
-        writeln!(self.out, "\n)\n.maxntid {MOST_THREADS}, 1, 1\n{{")?;
+        writeln!(self.out, "\n)\n.maxntid {MOST_THREADS}, 1, 1")?;
+        // Without a word the assembler saves registers for more blocks, and spills.
+        writeln!(self.out, ".minnctapersm {}\n{{", kernel.beside)?;
         for (id, ty) in kernel.registers.iter().enumerate() {
             let (letters, ty) = register(*ty);
             writeln!(self.out, "\t.reg .{ty} {letters}{id};")?;

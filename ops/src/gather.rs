@@ -243,33 +243,57 @@ impl Structured for Scatter {
     }
 }
 
+/// Columns of the table that a thread of a device sums, so that it reads each index once for all of them.
+const COLUMNS: usize = 8;
+
 impl DeviceKernel for Scatter {
-    fn phases(&self, _: &[Entry], output: &Entry) -> Vec<usize> {
-        vec![output.width()]
+    fn phases(&self, _: &[Entry], _: &Entry) -> Vec<usize> {
+        let width: usize = self.dims[1..].iter().product();
+        vec![self.dims[0] * width.div_ceil(COLUMNS)]
     }
 
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let width: usize = self.dims[1..].iter().product();
-        let (row, element) = (k.code().div(piece, width), k.code().rem(piece, width));
-        let entries = k.inputs[1].width();
-        for plane in 0..k.planes() {
-            let zero = k.number(0.0);
-            let sum = k.variable(zero);
-            k.each_row(|k| {
-                k.each(0, entries, |k, i| {
-                    let index = k.input(1, 0, i);
-                    let own = k.code().eq(index, row);
-                    k.when(own, |k| {
-                        let at = k.code().mul(i, width);
-                        let at = k.code().add(at, element);
+        // So far apart that threads beside each other read what lies beside each other.
+        let apart = width.div_ceil(COLUMNS);
+        let (row, first) = (k.code().div(piece, apart), k.code().rem(piece, apart));
+        let columns: Vec<Value> = (0..COLUMNS).map(|i| k.code().add(first, i * apart)).collect();
+        let (entries, planes) = (k.inputs[1].width(), k.planes());
+        let zero = k.number(0.0);
+        let sums: Vec<Value> = (0..COLUMNS * planes).map(|_| k.variable(zero)).collect();
+        let each = |k: &mut Piece<'_, '_>, body: &mut dyn FnMut(&mut Piece<'_, '_>, Value, Value, usize)| {
+            for (i, (column, sums)) in columns.iter().zip(sums.chunks(planes)).enumerate() {
+                let mut all = |k: &mut Piece<'_, '_>| {
+                    sums.iter().enumerate().for_each(|(plane, sum)| body(k, *column, *sum, plane));
+                };
+                if (i + 1) * apart <= width {
+                    all(k);
+                } else {
+                    let there = k.code().lt(*column, width);
+                    k.when(there, all);
+                }
+            }
+        };
+        k.each_row(|k| {
+            k.each(0, entries, |k, i| {
+                let index = k.input(1, 0, i);
+                let own = k.code().eq(index, row);
+                k.when(own, |k| {
+                    let start = k.code().mul(i, width);
+                    each(k, &mut |k, column, sum, plane| {
+                        let at = k.code().add(start, column);
                         let x = k.input(0, plane, at);
                         let next = k.code().add(sum, x);
                         k.code().set(sum, next);
                     });
                 });
             });
-            k.add(plane, piece, sum);
-        }
+        });
+        let start = k.code().mul(row, width);
+        each(k, &mut |k, column, sum, plane| {
+            let at = k.code().add(start, column);
+            k.add(plane, at, sum);
+        });
     }
 }
 

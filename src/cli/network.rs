@@ -176,8 +176,9 @@ impl NetworkArgs {
     /// How it runs. Errors: the device is not there.
     pub(crate) fn options(&self) -> Result<RunOptions> {
         let NetworkArgs { budget, threads, stash, place, .. } = *self;
-        let rates = rates::known(self.dtype.dtype());
-        Ok(RunOptions { budget, threads, stash, rates, device: place.engine()?, ..RunOptions::default() })
+        let device = place.engine()?;
+        let rates = rates::known(self.dtype.dtype(), device.as_deref());
+        Ok(RunOptions { budget, threads, stash, rates, device, ..RunOptions::default() })
     }
 
     /// Cell and operator, as `lstm on kron`.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use retrograd_engine::cpu::{Denormals, Isa, Pool};
+use retrograd_engine::device::Device;
 use retrograd_engine::plan::RATES_VARIABLE;
 use retrograd_engine::{DType, Rates};
 
@@ -19,9 +20,10 @@ pub fn file() -> Option<PathBuf> {
 }
 
 /// Those measured on this machine for numbers of this precision; `None` if there are none, or if the environment says
-/// others ([`RATES_VARIABLE`]). What the file has and cannot be read is as if it were not there.
-pub fn known(dtype: DType) -> Option<Rates> {
-    if std::env::var_os(RATES_VARIABLE).is_some() {
+/// others ([`RATES_VARIABLE`]). What the file has and cannot be read is as if it were not there. They are those of the
+/// processor: a device says itself what it can do.
+pub fn known(dtype: DType, device: Option<&dyn Device>) -> Option<Rates> {
+    if device.is_some() || std::env::var_os(RATES_VARIABLE).is_some() {
         return None;
     }
     let isa = Isa::select().ok()?;

@@ -179,7 +179,7 @@ impl Trainer {
         let model = model_spec(&config, &parts)?;
         let task = parts.task;
         let TrainConfig { budget, threads, stash, .. } = config;
-        let rates = crate::run::rates::known(config.precision.dtype());
+        let rates = crate::run::rates::known(config.precision.dtype(), device.as_deref());
         let options = RunOptions { budget, threads, stash, rates, device, ..RunOptions::default() };
         let (network, declared) = Network::new(model.clone(), &*task, config.seed, options)?;
         let Declared { params, factors, unitary } = declared;

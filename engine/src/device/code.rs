@@ -251,6 +251,8 @@ pub struct Kernel {
     /// Blocks that [wait for each other](Statement::Meet), so that all blocks of a launch have to run at once; 1 where
     /// each runs by itself.
     pub team: u32,
+    /// Blocks of a multiprocessor that its registers have to do for.
+    pub beside: u32,
 }
 
 /// Builds a kernel.
@@ -287,7 +289,8 @@ impl Code {
     /// The kernel.
     pub fn finish(mut self, name: &'static str, arguments: Vec<Type>, shared_bytes: usize) -> Kernel {
         let body = self.open.pop().unwrap_or_default();
-        Kernel { name, arguments, registers: self.registers, body, shared_bytes, team: self.team }
+        let (registers, team) = (self.registers, self.team);
+        Kernel { name, arguments, registers, body, shared_bytes, team, beside: 2 }
     }
 
     /// A new register.

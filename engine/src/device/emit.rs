@@ -176,7 +176,9 @@ impl<'a> Emit<'a> {
 
     pub(super) fn finish(self, name: &'static str) -> (Kernel, Vec<Word>) {
         let arguments = if self.team.is_some() { &ARGUMENTS[..] } else { &ARGUMENTS[..FIRST_TILE as usize] };
-        (self.code.finish(name, arguments.to_vec(), self.shared_bytes), self.words)
+        let kernel = self.code.finish(name, arguments.to_vec(), self.shared_bytes);
+        // There are few tiles, and their kernels hold much from step to step.
+        (Kernel { beside: if self.is_tile { 1 } else { kernel.beside }, ..kernel }, self.words)
     }
 
     fn word(&mut self, word: Word) -> usize {

@@ -69,6 +69,7 @@ pub(crate) use team::{rows_of, teams};
 pub use tensor::{Products, WARP};
 
 use crate::error::{Error, Result};
+use crate::plan::Rates;
 
 /// Rows of a batch that a block takes; a [team](Kernel::team) takes as many as it has blocks, if that is more.
 pub const ROWS: usize = 4;
@@ -88,6 +89,9 @@ pub trait Device: std::fmt::Debug + Send + Sync {
 
     /// Multiprocessors: blocks that run at once, one on each.
     fn multiprocessors(&self) -> usize;
+
+    /// What a block does in a second, and the memory of all blocks: plans are compared by it.
+    fn rates(&self) -> Rates;
 
     /// How products with matrices are formed there.
     fn products(&self) -> Products {

@@ -19,8 +19,10 @@ pub(crate) struct Chooser<'a> {
     pub(crate) steps: usize,
     pub(crate) rows: usize,
     pub(crate) threads: usize,
+    /// Threads, or blocks of a device, that work at once.
+    pub(crate) at_once: usize,
     pub(crate) rates: Rates,
-    /// Whether the rates are of what the program runs on: there are none of a device.
+    /// Whether the rates are good enough to give up a record that there is room for: those of a device are not measured.
     pub(crate) rated: bool,
     pub(crate) stash: Stash,
 }
@@ -170,7 +172,7 @@ impl Chooser<'_> {
         let outer = &self.variants[variant].1;
         let pairs = memory::pair_bytes(outer, self.rows, self.stash)?;
         let size = Size { steps: self.steps, rows: self.rows };
-        Ok((pairs, cost::expected(outer, size, self.threads, &self.rates, pairs)))
+        Ok((pairs, cost::expected(outer, size, self.at_once, &self.rates, pairs)))
     }
 
     fn memory(&self, variant: usize, segments: Segments) -> Result<Memory> {

@@ -221,7 +221,7 @@ const COPIES: f64 = 2.0;
 /// Part of a thread's cache that a segment's record may take; states, weights and workspaces need the rest.
 const SHARE: f64 = 0.6;
 
-/// Expected seconds for `steps` and `rows` on `threads` threads.
+/// Expected seconds for `steps` and `rows` on `threads` threads, or blocks of a device at once.
 pub(crate) fn expected(
     outer: &Outer,
     size: Size,
@@ -234,11 +234,15 @@ pub(crate) fn expected(
     let mut tiles = 1;
     for item in &outer.items {
         match item {
-            Item::Call(call) => run += rates.seconds(call, work::outer_call(call, size)),
+            // All blocks of a device share a call.
+            Item::Call(call) => {
+                let lanes = if outer.tables.is_some() { threads.max(1) } else { 1 };
+                run += rates.seconds(call, work::outer_call(call, size)) / lanes as f64;
+            }
             Item::Scan(s) => {
                 let cut = Cut::new(s, size.rows);
                 let shared = memory::shares_calls(size.rows, s);
-                let lanes = if shared { threads } else { threads.min(cut.tiles).max(1) } as f64;
+                let lanes = if shared { threads } else { threads.min(cut.tiles * s.team).max(1) } as f64;
                 run += of_step(&s.run, s, size, rates) * size.steps as f64 / lanes;
                 if let Some(r) = &s.replay {
                     advance += of_step(&r.advance, s, size, rates) / lanes;

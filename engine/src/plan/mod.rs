@@ -61,7 +61,7 @@ pub struct RunOptions {
     /// for each kernel call.
     pub profile: bool,
     /// Speeds of the machine by which plans are compared; `None`: those of [`RATES_VARIABLE`], or
-    /// [`Rates::typical`].
+    /// [`Rates::typical`]; on a device [what it says](Device::rates).
     pub rates: Option<Rates>,
     /// In which precision values are kept for the adjoint: gradients depend on it, the forward pass does not.
     pub stash: Stash,
@@ -177,7 +177,11 @@ impl Program {
         Ok(Program {
             variants,
             unused,
-            rates: options.rates.map_or_else(|| Rates::select(isa), Ok)?,
+            rates: match (options.rates, &options.device) {
+                (Some(rates), _) => rates,
+                (None, Some(device)) => device.rates(),
+                (None, None) => Rates::select(isa)?,
+            },
             options,
             pool,
             isa,
@@ -269,8 +273,9 @@ impl Program {
 
     fn chooser(&self, steps: usize, rows: usize) -> Chooser<'_> {
         let (threads, stash) = (self.threads(), self.options.stash);
-        let rated = self.options.device.is_none();
-        Chooser { variants: &self.variants, steps, rows, threads, rates: self.rates, rated, stash }
+        let (rated, rates) = (self.options.device.is_none(), self.rates);
+        let at_once = self.options.device.as_ref().map_or(threads, |device| device.multiprocessors());
+        Chooser { variants: &self.variants, steps, rows, threads, at_once, rates, rated, stash }
     }
 
     /// Bytes the engine allocated at once during the last run, measured.
