@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use retrograd_engine::Error as EngineError;
 use retrograd_engine::device::{Argument, Device, Kernel as Written, Launch as Listed, Products};
+use retrograd_engine::{Error as EngineError, Rates};
 
 use crate::driver::{Arg, Grid, Kernel, Launch, Module, Sequence};
 use crate::error::Error;
@@ -113,6 +113,32 @@ impl Device for Gpu {
 
     fn multiprocessors(&self) -> usize {
         self.describe().multiprocessors as usize
+    }
+
+    fn rates(&self) -> Rates {
+        /// Lanes of a multiprocessor: additions a cycle.
+        const LANES: f64 = 128.0;
+        /// How much faster tensor cores form a product as loops have them, bound by reading factors.
+        const TENSOR: f64 = 4.0;
+        /// Part of the peak that code without a word for the chip reaches; part of its bandwidth that memory does.
+        const REACHED: (f64, f64) = (0.3, 0.8);
+        /// How much faster the shared cache is than memory.
+        const NEAR: f64 = 2.5;
+        let what = self.describe();
+        let additions = LANES * what.clock_hz as f64 * REACHED.0;
+        let product = 2.0 * additions * if self.products == Products::Exact { 1.0 } else { TENSOR };
+        let memory = what.memory_bytes_per_second as f64 * REACHED.1;
+        let (structured, near) = (2.0 * additions, NEAR * memory);
+        // What a thread writes it does not find in a cache of its own.
+        Rates {
+            product,
+            structured,
+            pointwise: additions,
+            memory,
+            near,
+            cache: 0,
+            shared: what.cache_bytes as usize,
+        }
     }
 
     fn threads(&self) -> u32 {

@@ -134,6 +134,12 @@ pub struct Description {
     pub shared_bytes: u32,
     /// Number of multiprocessors.
     pub multiprocessors: u32,
+    /// Cycles a second of a multiprocessor, at most.
+    pub clock_hz: u64,
+    /// Bytes a second of its memory, at most.
+    pub memory_bytes_per_second: u64,
+    /// Bytes of the cache that all multiprocessors share.
+    pub cache_bytes: u64,
     /// Whether it is the emulated one.
     pub emulated: bool,
 }
@@ -178,10 +184,8 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     fn start(&self, sequence: &Sequence) -> Result<()>;
     /// Forgets what it keeps of a sequence that will not be started again.
     fn forget(&self, sequence: u64);
-    /// STUB
-    fn resident(&self, _: Kernel<'_>, _: u32, _: u32) -> Result<u32> {
-        Ok(self.describe().multiprocessors)
-    }
+    /// How many blocks of a kernel, of so many threads with so much dynamic shared memory, run at once.
+    fn resident(&self, kernel: Kernel<'_>, threads: u32, shared_bytes: u32) -> Result<u32>;
     /// Forgets a module that will not be launched again; sequences of it have been forgotten.
     fn unload(&self, module: &Module);
     /// Waits for everything that was started.

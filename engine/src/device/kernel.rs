@@ -300,7 +300,7 @@ pub(super) fn structured(
     }
     // A block goes through the phases of row after row. Of a sum it has a part of its own, or all of it.
     let one = Share { first: none, apart: Value::Int(1) };
-    let (threads, blocks) = (s.threads, if s.is_tile { s.whole_rows() } else { s.blocks });
+    let (threads, blocks) = (s.threads, if s.is_tile { s.whole_things() } else { s.blocks });
     let entries = s.code.mul(steps, rows);
     let walk = |s: &mut Emit<'_>, (first, apart): (Value, Value), part: Value| {
         s.each_by(first, entries, apart, |s, e| {

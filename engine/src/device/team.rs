@@ -241,8 +241,8 @@ impl Emit<'_> {
         (self.team, self.share) = (Some(team), share);
     }
 
-    /// Which rows a block of the tile takes, where a block does a row by itself.
-    pub(super) fn whole_rows(&self) -> Share {
+    /// Which things a block of the tile takes, where a block does each by itself.
+    pub(super) fn whole_things(&self) -> Share {
         match &self.team {
             Some(team) => Share { first: team.rank, apart: Value::from(team.size) },
             None => Share { first: Value::Int(0), apart: Value::Int(1) },

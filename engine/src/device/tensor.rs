@@ -7,7 +7,7 @@
 
 use super::call::{Term, terms};
 use super::code::{Building, Code, Op, Type, Value};
-use super::emit::{At, Emit};
+use super::emit::{At, Emit, Share};
 use super::team::Columns;
 use crate::matmul::MatMul;
 use crate::plan::ir::Over;
@@ -128,7 +128,7 @@ impl Emit<'_> {
         let groups = self.code.div(groups, ENTRIES);
         let tiles = own.count().div_ceil(COLUMNS);
 
-        let warps = self.warps();
+        let warps = self.warps(own.are_dealt());
         let lane = self.code.rem(self.threads.first, WARP);
         let lane = Lane { group: self.code.div(lane, 4), place: self.code.rem(lane, 4) };
         let count = self.code.mul(outer, groups);
@@ -172,16 +172,18 @@ impl Emit<'_> {
         });
     }
 
-    fn warps(&mut self) -> Warps {
+    /// `dealt`: each block of a team has columns of its own.
+    fn warps(&mut self, dealt: bool) -> Warps {
         let in_block = self.code.div(self.threads.apart, WARP);
         let own = self.code.div(self.threads.first, WARP);
-        // A tile is its block's alone, or each block of a team has columns of its own; what is outside of scans is shared by all blocks.
-        let (first, apart) = if self.is_tile {
-            (own, in_block)
-        } else {
-            let before = self.code.mul(self.blocks.first, in_block);
-            (self.code.add(before, own), self.code.mul(self.blocks.apart, in_block))
+        // A tile is its block's alone or shared by a team; what is outside of scans is shared by all blocks.
+        let blocks = match self.is_tile {
+            true if dealt => Share { first: Value::Int(0), apart: Value::Int(1) },
+            true => self.whole_things(),
+            false => self.blocks,
         };
+        let before = self.code.mul(blocks.first, in_block);
+        let (first, apart) = (self.code.add(before, own), self.code.mul(blocks.apart, in_block));
         Warps { own, in_block, first, apart }
     }
 
