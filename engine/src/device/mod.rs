@@ -114,7 +114,7 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// Starts the launches of a sequence, in order.
     fn start(&self, sequence: u64) -> Result<()>;
 
-    /// Forgets a sequence; one that has been forgotten is none.
+    /// Forgets a sequence, unless it went with its kernels. What it started may still run.
     fn forget(&self, sequence: u64);
 }
 
