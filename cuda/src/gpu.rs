@@ -104,6 +104,11 @@ impl Gpu {
         self.driver.counts()
     }
 
+    /// Graphs that programs have launched so far; none on the emulated device, nor where launches wait.
+    pub fn graphs(&self) -> u64 {
+        self.driver.graphs()
+    }
+
     /// What the device is.
     pub fn describe(&self) -> &Description {
         self.driver.describe()

@@ -43,6 +43,11 @@
 //! precision, real and complex numbers come out of the one generator. With `RETROGRAD_PTX` set to a folder the PTX of every
 //! program is written there.
 //!
+//! **Graphs.** The first run of a program with its numbers of steps and rows, within its budget, launches its kernels one by
+//! one; the second makes CUDA graphs of them, and from then on a run is copies and the launch of a few graphs. Runs whose
+//! lengths change every time pay for none. A graph has the memory that the driver gives it beside what is planned; where the
+//! driver has none left, or no graphs, launches go on one by one. So they do with `RETROGRAD_LAUNCHES_WAIT=1`.
+//!
 //! **Products.** With matrices in single precision they are exact, as on the processor, unless
 //! [`Gpu::with_products`] asks for tensor cores (`--products tf32` or `bf16` of the program): factors rounded to 10 or 7
 //! bits of mantissa, sums in single precision (of `mma.sync`, which adds a few terms at a time). It goes for every product
@@ -125,9 +130,9 @@
 //!
 //! **All of it.** No figure of speed is known, neither of the kernels nor of programs. The tests that want a device are
 //! ignored, with that reason; `cuda/device-check` runs them where there is one. What only a device can show: that a driver
-//! loads the PTX, that the forwarded calls of a driver newer than the bindings (CUDA 11.4) behave, that errors of a kernel
-//! arrive as [`Error::Fault`] (of those that were started since the device was last waited for; of one, with
-//! `RETROGRAD_LAUNCHES_WAIT=1`), and how fast it is.
+//! loads the PTX, that the forwarded calls of a driver newer than the bindings (CUDA 11.4) behave, those for graphs among
+//! them, that errors of a kernel arrive as [`Error::Fault`] (of those that were started since the device was last waited
+//! for; of one, with `RETROGRAD_LAUNCHES_WAIT=1`), and how fast it is.
 //!
 //! # What is not here yet
 //!
@@ -150,7 +155,8 @@
 //! spread over several blocks (an H of more than about 230 for one gate is read through the caches); no checkpoints inside
 //! a sequence.
 //!
-//! *Of both.* No graphs. A failure is given to the kernels that were launched since the device was last waited for.
+//! *Of both.* A cooperative launch is in no graph, and those between two of them are graphs of their own. A failure is given
+//! to the kernels that were launched since the device was last waited for.
 //!
 //! # How to add a kernel
 //!

@@ -4,6 +4,8 @@
 //! ([`emulator`](crate::emulator)).
 
 #[cfg(target_os = "linux")]
+mod graph;
+#[cfg(target_os = "linux")]
 pub(crate) mod real;
 #[cfg(target_os = "linux")]
 mod staging;
@@ -112,10 +114,9 @@ pub(crate) struct Sequence {
 }
 
 impl Sequence {
-    /// Launches one after the other. Errors: of the first that fails.
-    pub(crate) fn each(&self, launch: impl Fn(Kernel<'_>, Grid, &[Arg]) -> Result<()>) -> Result<()> {
-        let of = |l: &Launch| launch(Kernel { module: &self.module, name: l.kernel }, l.grid, &l.args);
-        self.launches.iter().try_for_each(of)
+    /// The kernel of one of the launches.
+    pub(crate) fn kernel(&self, launch: &Launch) -> Kernel<'_> {
+        Kernel { module: &self.module, name: launch.kernel }
     }
 }
 
@@ -186,6 +187,10 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     fn forget(&self, sequence: u64);
     /// How many blocks of a kernel, of so many threads with so much dynamic shared memory, run at once.
     fn resident(&self, kernel: Kernel<'_>, threads: u32, shared_bytes: u32) -> Result<u32>;
+    /// Graphs launched so far, where there are any.
+    fn graphs(&self) -> u64 {
+        0
+    }
     /// Forgets a module that will not be launched again; sequences of it have been forgotten.
     fn unload(&self, module: &Module);
     /// Waits for everything that was started.

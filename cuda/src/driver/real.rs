@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cust::CudaFlags;
@@ -13,9 +15,10 @@ use cust::memory::{DevicePointer, cuda_free, cuda_malloc, mem_get_info};
 use cust::stream::{Stream, StreamFlags};
 use cust::sys::{self, CUresult, cudaError_enum};
 
+use super::graph::{self, Graph, Part};
 use super::staging::Staging;
 use super::symbols;
-use super::{Arg, Description, Driver, Grid, Kernel, Module, Sequence};
+use super::{Arg, Description, Driver, Grid, Kernel, Launch, Module, Sequence};
 use crate::error::{Error, Result};
 
 /// CUDA version whose drivers load the PTX that is checked in: `.version 7.8`.
@@ -27,19 +30,25 @@ pub(crate) const NEEDS_COMPUTE: (u32, u32) = (8, 0);
 #[derive(Debug)]
 pub(crate) struct Real {
     description: Description,
-    /// Kernels that were started since the device was last waited for.
+    /// Kernels that were started since the device was last waited for, each once.
     running: Mutex<Vec<&'static str>>,
     /// Set by the first kernel that fails: the context is lost then.
     lost: Mutex<Option<Error>>,
     /// Largest dynamic shared memory asked for so far, by kernel.
     shared: Mutex<HashMap<(String, &'static str), u32>>,
-    modules: Mutex<HashMap<String, cust::module::Module>>,
+    /// Sequences that were started once, without parts, and those that were for a second time.
+    sequences: Mutex<HashMap<u64, Option<Vec<Part>>>>,
+    /// Graphs launched.
+    graphs: AtomicU64,
+    modules: Mutex<Modules>,
     staging: Mutex<Staging>,
     /// Whether a launch waits for its kernel.
     one_by_one: bool,
     stream: Stream,
     context: Context,
 }
+
+type Modules = HashMap<String, cust::module::Module>;
 
 /// Environment variable that, set to 1, makes every launch wait for its kernel: a fault then names that kernel alone.
 const ONE_BY_ONE: &str = "RETROGRAD_LAUNCHES_WAIT";
@@ -59,6 +68,16 @@ pub(super) fn check(call: &'static str, code: CUresult) -> Result<()> {
         cudaError_enum::CUDA_SUCCESS => Ok(()),
         code => Err(Error::Driver { call, code: format!("{code:?}") }),
     }
+}
+
+/// Arguments as a kernel reads them: each from the low bytes of a word, since devices and hosts are little-endian.
+pub(super) fn values(args: &[Arg]) -> Vec<u64> {
+    args.iter().map(|arg| arg.bits().0).collect()
+}
+
+/// Where each of them is.
+pub(super) fn places(values: &mut [u64]) -> Vec<*mut c_void> {
+    values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect()
 }
 
 impl Real {
@@ -97,6 +116,8 @@ impl Real {
             running: Mutex::default(),
             lost: Mutex::default(),
             shared: Mutex::default(),
+            sequences: Mutex::default(),
+            graphs: AtomicU64::new(0),
             modules: Mutex::default(),
             staging: Mutex::new(Staging::new()?),
             one_by_one: std::env::var_os(ONE_BY_ONE).is_some_and(|v| v == "1"),
@@ -124,6 +145,18 @@ impl Real {
         })
     }
 
+    /// Notes kernels that were started, the latest last. Errors: by the driver's code they were not.
+    fn started(&self, kernels: &[&'static str], code: CUresult) -> Result<()> {
+        let mut running = lock(&self.running);
+        if code != cudaError_enum::CUDA_SUCCESS {
+            let kernels = running.iter().chain(kernels).copied().collect();
+            return Err(Error::Fault { kernels, code: format!("{code:?}") });
+        }
+        running.retain(|name| !kernels.contains(name));
+        running.extend(kernels);
+        Ok(())
+    }
+
     fn load(&self, module: &Module) -> Result<()> {
         let mut modules = lock(&self.modules);
         if modules.contains_key(module.name.as_ref()) {
@@ -133,6 +166,57 @@ impl Real {
             .map_err(|_| why_not_loaded(module, self.description.driver))?;
         modules.insert(module.name.to_string(), loaded);
         Ok(())
+    }
+
+    /// A kernel of a module that is loaded, ready to be launched like this.
+    fn function<'m>(&self, modules: &'m Modules, kernel: Kernel<'_>, grid: Grid) -> Result<Function<'m>> {
+        let function = modules.get(kernel.module.name.as_ref()).map(|m| m.get_function(kernel.name));
+        let Some(Ok(function)) = function else {
+            let reason = format!("has no kernel {}", kernel.name);
+            return Err(Error::Module { module: kernel.module.name.to_string(), reason });
+        };
+        self.allow_shared(kernel, &function, grid.shared_bytes)?;
+        if grid.cooperative {
+            let limit = u64::from(self.occupancy(&function, grid.threads, grid.shared_bytes)?);
+            let asked = u64::from(grid.blocks.0) * u64::from(grid.blocks.1);
+            if asked > limit {
+                return Err(Error::Cooperative { kernel: kernel.name, asked, limit });
+            }
+        }
+        Ok(function)
+    }
+
+    /// Divides a sequence and makes graphs of what can be one. What the driver has no graphs or no memory for is launched
+    /// one by one as before.
+    fn divide(&self, sequence: &Sequence) -> Result<Vec<Part>> {
+        self.load(&sequence.module)?;
+        let modules = lock(&self.modules);
+        let part = |(range, graph): (Range<usize>, bool)| {
+            if !graph {
+                return Ok(Part::Launches(range));
+            }
+            let launches = &sequence.launches[range.clone()];
+            let function = |l: &Launch| self.function(&modules, sequence.kernel(l), l.grid);
+            let functions: Vec<Function<'_>> = launches.iter().map(function).collect::<Result<_>>()?;
+            match Graph::new(&functions, launches) {
+                Ok(graph) => Ok(Part::Graph(graph)),
+                Err(cudaError_enum::CUDA_ERROR_NOT_SUPPORTED | cudaError_enum::CUDA_ERROR_OUT_OF_MEMORY) => {
+                    Ok(Part::Launches(range))
+                }
+                Err(code) => {
+                    // A kernel that was started before may be what failed.
+                    self.wait()?;
+                    Err(Error::Driver { call: "making a graph", code: format!("{code:?}") })
+                }
+            }
+        };
+        graph::parts(&sequence.launches).into_iter().map(part).collect()
+    }
+
+    /// Launches some of a sequence one by one.
+    fn launch_each(&self, sequence: &Sequence, range: Range<usize>) -> Result<()> {
+        let launches = &sequence.launches[range];
+        launches.iter().try_for_each(|l| self.launch(sequence.kernel(l), l.grid, &l.args))
     }
 
     /// Lets a kernel have more dynamic shared memory than 48 KiB.
@@ -155,20 +239,6 @@ impl Real {
             .max_active_blocks_per_multiprocessor(BlockSize::x(threads), shared_bytes as usize)
             .map_err(failed("asking for the occupancy"))?;
         Ok(each.saturating_mul(self.description.multiprocessors))
-    }
-}
-
-/// A kernel of a module that is loaded. Errors: the module has none of that name.
-fn function<'m>(
-    modules: &'m HashMap<String, cust::module::Module>,
-    kernel: Kernel<'_>,
-) -> Result<Function<'m>> {
-    match modules.get(kernel.module.name.as_ref()).map(|m| m.get_function(kernel.name)) {
-        Some(Ok(function)) => Ok(function),
-        _ => {
-            let reason = format!("has no kernel {}", kernel.name);
-            Err(Error::Module { module: kernel.module.name.to_string(), reason })
-        }
     }
 }
 
@@ -296,21 +366,13 @@ impl Driver for Real {
         self.enter()?;
         self.load(kernel.module)?;
         let modules = lock(&self.modules);
-        let function = function(&modules, kernel)?;
-        self.allow_shared(kernel, &function, grid.shared_bytes)?;
-        if grid.cooperative {
-            let limit = u64::from(self.occupancy(&function, grid.threads, grid.shared_bytes)?);
-            let asked = u64::from(grid.blocks.0) * u64::from(grid.blocks.1);
-            if asked > limit {
-                return Err(Error::Cooperative { kernel: kernel.name, asked, limit });
-            }
-        }
-        let mut values: Vec<u64> = args.iter().map(|arg| arg.bits().0).collect();
-        let mut places: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
+        let function = self.function(&modules, kernel, grid)?;
+        let mut values = values(args);
+        let mut places = places(&mut values);
         let ((x, y), stream) = (grid.blocks, self.stream.as_inner());
         // SAFETY: the typed launch function made the arguments for this kernel's parameters, in order; each is read
-        // from its low bytes (devices and hosts are little-endian) before the call returns; the buffers behind the
-        // addresses are borrowed by the caller, and freeing one waits for the stream.
+        // before the call returns; the buffers behind the addresses are borrowed by the caller, and freeing one waits
+        // for the stream.
         let code = unsafe {
             match grid.cooperative {
                 false => sys::cuLaunchKernel(
@@ -340,27 +402,54 @@ impl Driver for Real {
                 ),
             }
         };
-        if code != cudaError_enum::CUDA_SUCCESS {
-            let mut kernels = lock(&self.running).clone();
-            kernels.push(kernel.name);
-            return Err(Error::Fault { kernels, code: format!("{code:?}") });
-        }
-        lock(&self.running).push(kernel.name);
+        self.started(&[kernel.name], code)?;
         if self.one_by_one { self.wait() } else { Ok(()) }
     }
 
     fn start(&self, sequence: &Sequence) -> Result<()> {
-        sequence.each(|kernel, grid, args| self.launch(kernel, grid, args))
+        let all = 0..sequence.launches.len();
+        if self.one_by_one {
+            return self.launch_each(sequence, all);
+        }
+        self.enter()?;
+        let mut sequences = lock(&self.sequences);
+        let Some(parts) = sequences.get_mut(&sequence.number) else {
+            sequences.insert(sequence.number, None);
+            return self.launch_each(sequence, all);
+        };
+        if parts.is_none() {
+            *parts = Some(self.divide(sequence)?);
+        }
+        for part in parts.iter().flatten() {
+            match part {
+                Part::Graph(graph) => {
+                    self.started(&graph.kernels, graph.launch(&self.stream))?;
+                    self.graphs.fetch_add(1, Relaxed);
+                }
+                Part::Launches(range) => self.launch_each(sequence, range.clone())?,
+            }
+        }
+        Ok(())
     }
 
-    fn forget(&self, _: u64) {}
+    fn forget(&self, sequence: u64) {
+        let parts = lock(&self.sequences).remove(&sequence).flatten().unwrap_or_default();
+        let graphs = parts.iter().any(|part| matches!(part, Part::Graph(_)));
+        // They may still run. If one of them fails, the next call tells it.
+        if graphs && self.enter().is_ok() {
+            let _ = self.wait();
+        }
+    }
+
+    fn graphs(&self) -> u64 {
+        self.graphs.load(Relaxed)
+    }
 
     fn resident(&self, kernel: Kernel<'_>, threads: u32, shared_bytes: u32) -> Result<u32> {
         self.enter()?;
         self.load(kernel.module)?;
         let modules = lock(&self.modules);
-        let function = function(&modules, kernel)?;
-        self.allow_shared(kernel, &function, shared_bytes)?;
+        let function = self.function(&modules, kernel, Grid::row(1, threads, shared_bytes))?;
         self.occupancy(&function, threads, shared_bytes)
     }
 

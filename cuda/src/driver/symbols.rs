@@ -8,7 +8,7 @@
 //! The executable does not export these names, so the driver's own libraries never see them.
 #![allow(non_snake_case)]
 
-use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ushort, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uchar, c_uint, c_ulonglong, c_ushort, c_void};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -234,6 +234,7 @@ cuGraphDestroy(a: CUgraph);
 cuGraphExecDestroy(a: CUgraphExec);
 cuGraphGetEdges(a: CUgraph, b: *mut CUgraphNode, c: *mut CUgraphNode, d: *mut usize);
 cuGraphGetNodes(a: CUgraph, b: *mut CUgraphNode, c: *mut usize);
+cuGraphInstantiateWithFlags(a: *mut CUgraphExec, b: CUgraph, c: c_ulonglong);
 cuGraphInstantiate_v2(a: *mut CUgraphExec, b: CUgraph, c: *mut CUgraphNode, d: *mut c_char, e: usize);
 cuGraphKernelNodeGetParams(a: CUgraphNode, b: *mut CUDA_KERNEL_NODE_PARAMS);
 cuGraphLaunch(a: CUgraphExec, b: CUstream);

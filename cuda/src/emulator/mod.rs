@@ -44,7 +44,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use fault::{Cause, Fault};
 
-use crate::driver::{Arg, Counts, Description, Driver, Grid, Kernel, Module, Sequence};
+use crate::driver::{Arg, Counts, Description, Driver, Grid, Kernel, Launch, Module, Sequence};
 use crate::error::{Error, Result};
 use block::Blocks;
 use memory::Buffers;
@@ -218,7 +218,8 @@ impl Driver for Emulator {
             state.counts.starts += 1;
             state.counts.sequences += u64::from(state.sequences.insert(sequence.number));
         }
-        sequence.each(|kernel, grid, args| self.launch(kernel, grid, args))
+        let each = |l: &Launch| self.launch(sequence.kernel(l), l.grid, &l.args);
+        sequence.launches.iter().try_for_each(each)
     }
 
     fn forget(&self, sequence: u64) {

@@ -129,7 +129,7 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// then: they do not fit.
     fn start(&self, sequence: u64) -> Result<()>;
 
-    /// Forgets a sequence; one that has been forgotten is none.
+    /// Forgets a sequence, unless it went with its kernels. What it started may still run.
     fn forget(&self, sequence: u64);
 }
 
