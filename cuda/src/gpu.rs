@@ -78,14 +78,20 @@ impl Gpu {
     }
 
     /// The device that interprets the kernels' PTX on the processor, with bounds and races checked; its blocks have
-    /// as much shared memory as an H100's. Many thousand times slower than a chip: for tests.
+    /// as much shared memory as an H100's, and it runs as many at once as that has multiprocessors. Many thousand times slower than a chip: for tests.
     pub fn emulated() -> Gpu {
         Gpu::emulated_with(227 << 10)
     }
 
     /// The same with another amount of shared memory, which decides between variants of some kernels.
     pub fn emulated_with(shared_bytes: u32) -> Gpu {
-        Gpu::of(Arc::new(Emulator::new(shared_bytes)))
+        Gpu::emulated_as(shared_bytes, 132)
+    }
+
+    /// The same with another number of multiprocessors as well. Each runs one block at once, so that is how many blocks can
+    /// wait for each other.
+    pub fn emulated_as(shared_bytes: u32, multiprocessors: u32) -> Gpu {
+        Gpu::of(Arc::new(Emulator::new(shared_bytes, multiprocessors)))
     }
 
     /// PTX instructions that all threads of the emulated device have executed; `None` on a real one.

@@ -141,6 +141,8 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     fn zero(&self, address: u64, bytes: u64) -> Result<()>;
     /// Starts a kernel. Whoever calls has checked that the arguments are what the kernel reads and writes.
     fn launch(&self, kernel: Kernel<'_>, grid: Grid, args: &[Arg]) -> Result<()>;
+    /// How many blocks of a kernel, of so many threads with so much dynamic shared memory, run at once.
+    fn resident(&self, kernel: Kernel<'_>, threads: u32, shared_bytes: u32) -> Result<u32>;
     /// Forgets a module that will not be launched again.
     fn unload(&self, module: &Module);
     /// Waits for everything that was started.

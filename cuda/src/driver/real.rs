@@ -149,14 +149,26 @@ impl Real {
         Ok(())
     }
 
-    /// Refuses a cooperative grid that does not fit.
-    fn check_cooperative(&self, kernel: Kernel<'_>, function: &Function<'_>, grid: Grid) -> Result<()> {
+    /// How many blocks of a kernel that may have the shared memory run at once.
+    fn occupancy(&self, function: &Function<'_>, threads: u32, shared_bytes: u32) -> Result<u32> {
         let each = function
-            .max_active_blocks_per_multiprocessor(BlockSize::x(grid.threads), grid.shared_bytes as usize)
+            .max_active_blocks_per_multiprocessor(BlockSize::x(threads), shared_bytes as usize)
             .map_err(failed("asking for the occupancy"))?;
-        let limit = u64::from(each) * u64::from(self.description.multiprocessors);
-        let asked = u64::from(grid.blocks.0) * u64::from(grid.blocks.1);
-        if asked > limit { Err(Error::Cooperative { kernel: kernel.name, asked, limit }) } else { Ok(()) }
+        Ok(each.saturating_mul(self.description.multiprocessors))
+    }
+}
+
+/// A kernel of a module that is loaded. Errors: the module has none of that name.
+fn function<'m>(
+    modules: &'m HashMap<String, cust::module::Module>,
+    kernel: Kernel<'_>,
+) -> Result<Function<'m>> {
+    match modules.get(kernel.module.name.as_ref()).map(|m| m.get_function(kernel.name)) {
+        Some(Ok(function)) => Ok(function),
+        _ => {
+            let reason = format!("has no kernel {}", kernel.name);
+            Err(Error::Module { module: kernel.module.name.to_string(), reason })
+        }
     }
 }
 
@@ -276,14 +288,14 @@ impl Driver for Real {
         self.enter()?;
         self.load(kernel.module)?;
         let modules = lock(&self.modules);
-        let function = modules.get(kernel.module.name.as_ref()).map(|m| m.get_function(kernel.name));
-        let Some(Ok(function)) = function else {
-            let reason = format!("has no kernel {}", kernel.name);
-            return Err(Error::Module { module: kernel.module.name.to_string(), reason });
-        };
+        let function = function(&modules, kernel)?;
         self.allow_shared(kernel, &function, grid.shared_bytes)?;
         if grid.cooperative {
-            self.check_cooperative(kernel, &function, grid)?;
+            let limit = u64::from(self.occupancy(&function, grid.threads, grid.shared_bytes)?);
+            let asked = u64::from(grid.blocks.0) * u64::from(grid.blocks.1);
+            if asked > limit {
+                return Err(Error::Cooperative { kernel: kernel.name, asked, limit });
+            }
         }
         let mut values: Vec<u64> = args.iter().map(|arg| arg.bits().0).collect();
         let mut places: Vec<*mut c_void> = values.iter_mut().map(|v| std::ptr::from_mut(v).cast()).collect();
@@ -327,6 +339,15 @@ impl Driver for Real {
         }
         lock(&self.running).push(kernel.name);
         if self.one_by_one { self.wait() } else { Ok(()) }
+    }
+
+    fn resident(&self, kernel: Kernel<'_>, threads: u32, shared_bytes: u32) -> Result<u32> {
+        self.enter()?;
+        self.load(kernel.module)?;
+        let modules = lock(&self.modules);
+        let function = function(&modules, kernel)?;
+        self.allow_shared(kernel, &function, shared_bytes)?;
+        self.occupancy(&function, threads, shared_bytes)
     }
 
     fn unload(&self, module: &Module) {

@@ -94,6 +94,14 @@ pub enum Cause {
         /// What it does instead.
         does: String,
     },
+    /// A thread polls a word that nobody changes any more, and no block can do anything else.
+    #[error("waits for blocks that do not come: the word of global memory at {address:#x} stays {value}")]
+    Blocks {
+        /// The word.
+        address: u64,
+        /// What it holds.
+        value: u32,
+    },
     /// A thread has run for so long that it will not end.
     #[error("has run {instructions} instructions without end")]
     Endless {

@@ -1,97 +1,194 @@
 //! Memory of the emulated device: bytes, and who used each word last.
 
 use super::fault::Cause;
+use super::order::{Clock, Crowd, MANY, Order, User, Who};
 
 /// Who used a word since the launch began.
 #[derive(Clone, Copy, Debug)]
 struct Word {
+    /// The thread that wrote it last; [`ATOMIC`] if atomics have used it since.
     writer: u32,
-    write_epoch: u32,
-    /// The thread that read it in `read_epoch`, or [`MANY`].
+    /// When it did; of [`ATOMIC`] the number of the record in [`Beside::atomics`].
+    write_stamp: u32,
+    /// The thread of `reader_block` that read it, or [`MANY`]; of several blocks the number of their record in
+    /// [`Beside::crowds`].
     reader: u32,
-    read_epoch: u32,
-    /// The block that read it, ever, or [`MANY`].
+    /// When it did.
+    read_stamp: u32,
+    /// The block that read it, or [`MANY`].
     reader_block: u32,
 }
 
 const NOBODY: u32 = u32::MAX;
-const MANY: u32 = u32::MAX - 1;
+const ATOMIC: u32 = u32::MAX - 2;
 const FRESH: Word =
-    Word { writer: NOBODY, write_epoch: 0, reader: NOBODY, read_epoch: 0, reader_block: NOBODY };
+    Word { writer: NOBODY, write_stamp: 0, reader: NOBODY, read_stamp: 0, reader_block: NOBODY };
 
-/// Who accesses: a thread by its number in the grid, and how many barriers its block has passed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Who {
-    pub(super) thread: u32,
-    pub(super) threads_of_block: u32,
-    pub(super) epoch: u32,
+/// Who used a word that atomics use.
+#[derive(Clone, Debug, Default)]
+struct Atomic {
+    /// Who wrote it plainly, before.
+    writer: Option<User>,
+    adds: Crowd,
+    /// Loads that are ordered with the adds.
+    polls: Crowd,
+    /// What the adds have published.
+    clock: Clock,
 }
 
-impl Who {
-    fn block(self) -> u32 {
-        self.thread / self.threads_of_block
-    }
-
-    fn name(self, thread: u32) -> String {
-        match thread {
-            MANY => "other threads".into(),
-            thread if thread / self.threads_of_block == self.block() => {
-                format!("thread {}", thread % self.threads_of_block)
-            }
-            thread => {
-                format!(
-                    "thread {} of block {}",
-                    thread % self.threads_of_block,
-                    thread / self.threads_of_block
-                )
-            }
-        }
-    }
+/// Records that few words need.
+#[derive(Debug, Default)]
+struct Beside {
+    atomics: Vec<Atomic>,
+    crowds: Vec<Crowd>,
 }
+
+/// Another user, and what it did.
+type Other = (String, &'static str);
 
 impl Word {
+    /// Whether this block alone has written it, and what it holds may be used or replaced. If not, [`Word::check_writer`]
+    /// says more.
+    #[inline]
+    fn written_before(&self, who: &Who) -> bool {
+        self.writer == NOBODY
+            || self.writer == who.thread
+            || self.writer.wrapping_sub(who.first) < who.threads_of_block && self.write_stamp < who.since
+    }
+
+    /// Error: a writer whose value may not be used or replaced.
+    #[cold]
+    fn check_writer(&self, who: &Who, order: &Order<'_>, beside: &Beside) -> Result<(), Other> {
+        let unordered = if self.writer == ATOMIC {
+            let atomic = &beside.atomics[self.write_stamp as usize];
+            let writer = atomic.writer.filter(|user| !order.before(*user, who));
+            writer.or_else(|| atomic.adds.against(who, order))
+        } else {
+            Some(self.last_writer(who)).filter(|user| !order.before(*user, who))
+        };
+        unordered.map_or(Ok(()), |user| Err((who.name(user), "wrote")))
+    }
+
+    fn last_writer(&self, who: &Who) -> User {
+        User { thread: self.writer, block: self.writer / who.threads_of_block, stamp: self.write_stamp }
+    }
+
+    /// The readers, if they are of one block.
+    fn last_reader(&self) -> User {
+        User { thread: self.reader, block: self.reader_block, stamp: self.read_stamp }
+    }
+
+    /// Whether this block alone has read it, and the value may be taken away. If not, [`Word::check_readers`] says more.
+    #[inline]
+    fn read_before(&self, who: &Who) -> bool {
+        self.reader_block == NOBODY
+            || self.reader_block == who.block && (self.read_stamp < who.since || self.reader == who.thread)
+    }
+
+    /// Error: a reader from whom the value may not be taken away.
+    #[cold]
+    fn check_readers(&self, who: &Who, order: &Order<'_>, beside: &Beside) -> Result<(), Other> {
+        let unordered = match self.reader_block {
+            NOBODY => None,
+            MANY if self.reader == NOBODY => return Err(("other blocks".into(), "read")),
+            MANY => beside.crowds[self.reader as usize].against(who, order),
+            _ => Some(self.last_reader()).filter(|user| !order.before(*user, who)),
+        };
+        unordered.map_or(Ok(()), |user| Err((who.name(user), "read")))
+    }
+
     /// Notes a read. Error: a writer it may not read from.
-    fn read(&mut self, who: Who) -> Result<(), (String, &'static str)> {
-        if self.writer != NOBODY && self.writer != who.thread {
-            let same_block = self.writer / who.threads_of_block == who.block();
-            if !same_block || self.write_epoch == who.epoch {
-                return Err((who.name(self.writer), "wrote"));
+    #[inline]
+    fn read(&mut self, who: &Who, order: &Order<'_>, beside: &mut Beside) -> Result<(), Other> {
+        if !self.written_before(who) {
+            self.check_writer(who, order, beside)?;
+        }
+        if self.reader_block == who.block || self.reader_block == NOBODY {
+            if self.reader_block == NOBODY || self.read_stamp < who.since {
+                (self.reader, self.reader_block) = (who.thread, who.block);
+            } else if self.reader != who.thread {
+                self.reader = MANY;
             }
-        }
-        if self.reader == NOBODY || self.read_epoch != who.epoch {
-            (self.reader, self.read_epoch) = (who.thread, who.epoch);
-        } else if self.reader != who.thread {
-            self.reader = MANY;
-        }
-        if self.reader_block == NOBODY {
-            self.reader_block = who.block();
-        } else if self.reader_block != who.block() {
-            self.reader_block = MANY;
+            self.read_stamp = who.stamp;
+        } else if self.reader_block != MANY || order.cooperative {
+            self.read_by_another_block(who, order, &mut beside.crowds);
         }
         Ok(())
+    }
+
+    #[cold]
+    fn read_by_another_block(&mut self, who: &Who, order: &Order<'_>, crowds: &mut Vec<Crowd>) {
+        if self.reader_block == MANY {
+            crowds[self.reader as usize].note(who, order);
+        } else if order.before(self.last_reader(), who) {
+            (self.reader, self.read_stamp, self.reader_block) = (who.thread, who.stamp, who.block);
+        } else {
+            let before = self.last_reader();
+            (self.reader, self.reader_block) = (NOBODY, MANY);
+            if order.cooperative {
+                let mut crowd = Crowd::from(before);
+                crowd.note(who, order);
+                self.reader = crowds.len() as u32;
+                crowds.push(crowd);
+            }
+        }
     }
 
     /// Notes a write. Error: another user.
-    fn write(&mut self, who: Who) -> Result<(), (String, &'static str)> {
-        if self.writer != NOBODY && self.writer != who.thread {
-            let same_block = self.writer / who.threads_of_block == who.block();
-            if !same_block || self.write_epoch == who.epoch {
-                return Err((who.name(self.writer), "wrote"));
-            }
+    #[inline]
+    fn write(&mut self, who: &Who, order: &Order<'_>, beside: &Beside) -> Result<(), Other> {
+        if !self.written_before(who) || !self.read_before(who) {
+            self.check_writer_and_readers(who, order, beside)?;
         }
-        if self.reader_block != NOBODY && self.reader_block != who.block() {
-            let other = if self.reader_block == MANY {
-                "other blocks".into()
-            } else {
-                format!("block {}", self.reader_block)
-            };
-            return Err((other, "read"));
-        }
-        if self.reader != NOBODY && self.reader != who.thread && self.read_epoch == who.epoch {
-            return Err((who.name(self.reader), "read"));
-        }
-        (self.writer, self.write_epoch) = (who.thread, who.epoch);
+        (self.writer, self.write_stamp) = (who.thread, who.stamp);
         Ok(())
+    }
+
+    #[cold]
+    fn check_writer_and_readers(
+        &mut self,
+        who: &Who,
+        order: &Order<'_>,
+        beside: &Beside,
+    ) -> Result<(), Other> {
+        if !self.written_before(who) {
+            self.check_writer(who, order, beside)?;
+        }
+        self.check_readers(who, order, beside)?;
+        if self.writer == ATOMIC
+            && let Some(user) = beside.atomics[self.write_stamp as usize].polls.against(who, order)
+        {
+            return Err((who.name(user), "read"));
+        }
+        if self.reader_block != who.block {
+            // They are ordered before whatever is ordered after this write.
+            self.reader_block = NOBODY;
+        }
+        Ok(())
+    }
+
+    /// Notes an atomic, which only plain accesses have to be ordered with. Error: one that is not.
+    fn atomic<'b>(
+        &mut self,
+        who: &Who,
+        order: &Order<'_>,
+        adds: bool,
+        beside: &'b mut Beside,
+    ) -> Result<&'b mut Atomic, Other> {
+        if self.writer != ATOMIC {
+            let writer = (self.writer != NOBODY).then(|| self.last_writer(who));
+            (self.writer, self.write_stamp) = (ATOMIC, beside.atomics.len() as u32);
+            beside.atomics.push(Atomic { writer, ..Atomic::default() });
+        }
+        if adds {
+            self.check_readers(who, order, beside)?;
+        }
+        let atomic = &mut beside.atomics[self.write_stamp as usize];
+        if let Some(user) = atomic.writer.filter(|user| !order.before(*user, who)) {
+            return Err((who.name(user), "wrote"));
+        }
+        if adds { &mut atomic.adds } else { &mut atomic.polls }.note(who, order);
+        Ok(atomic)
     }
 }
 
@@ -100,6 +197,7 @@ impl Word {
 pub(super) struct Watched {
     bytes: Vec<u8>,
     words: Vec<Word>,
+    beside: Beside,
     /// Launch the record belongs to.
     launch: u64,
 }
@@ -119,7 +217,7 @@ pub(super) struct Access {
 impl Watched {
     /// `len` bytes that hold NaN until they are written.
     pub(super) fn new(len: usize) -> Watched {
-        Watched { bytes: vec![0xff; len], words: Vec::new(), launch: 0 }
+        Watched { bytes: vec![0xff; len], ..Watched::default() }
     }
 
     pub(super) fn bytes(&self) -> &[u8] {
@@ -136,6 +234,7 @@ impl Watched {
             self.launch = launch;
             self.words.clear();
             self.words.resize(self.bytes.len().div_ceil(4), FRESH);
+            self.beside = Beside::default();
         }
     }
 
@@ -143,7 +242,7 @@ impl Watched {
         access.at / 4..=(access.at + access.width * access.count - 1) / 4
     }
 
-    fn race(access: Access, word: usize, verb: &'static str, other: (String, &'static str)) -> Cause {
+    fn race(access: Access, word: usize, verb: &'static str, other: Other) -> Cause {
         let address = access.address - access.at as u64 + 4 * word as u64;
         Cause::Race { access: verb, space: access.space, address, other: other.0, did: other.1 }
     }
@@ -159,9 +258,17 @@ impl Watched {
     }
 
     /// Reads `count` values into the low bits of `into`.
-    pub(super) fn load(&mut self, access: Access, who: Who, into: &mut [u64; 4]) -> Result<(), Cause> {
+    pub(super) fn load(
+        &mut self,
+        access: Access,
+        who: &Who,
+        order: &Order<'_>,
+        into: &mut [u64; 4],
+    ) -> Result<(), Cause> {
         for word in self.words(access) {
-            self.words[word].read(who).map_err(|other| Self::race(access, word, "reads", other))?;
+            self.words[word]
+                .read(who, order, &mut self.beside)
+                .map_err(|other| Self::race(access, word, "reads", other))?;
         }
         for (i, value) in into.iter_mut().enumerate().take(access.count) {
             *value = read(&self.bytes, access.at + i * access.width, access.width);
@@ -170,14 +277,54 @@ impl Watched {
     }
 
     /// Writes `count` values from the low bits of `from`.
-    pub(super) fn store(&mut self, access: Access, who: Who, from: &[u64; 4]) -> Result<(), Cause> {
+    pub(super) fn store(
+        &mut self,
+        access: Access,
+        who: &Who,
+        order: &Order<'_>,
+        from: &[u64; 4],
+    ) -> Result<(), Cause> {
         for word in self.words(access) {
-            self.words[word].write(who).map_err(|other| Self::race(access, word, "writes", other))?;
+            self.words[word]
+                .write(who, order, &self.beside)
+                .map_err(|other| Self::race(access, word, "writes", other))?;
         }
         for (i, value) in from.iter().enumerate().take(access.count) {
             write(&mut self.bytes, access.at + i * access.width, access.width, *value);
         }
         Ok(())
+    }
+
+    /// Reads the word of an access as atomics do: it, and what was published in it.
+    pub(super) fn poll(
+        &mut self,
+        access: Access,
+        who: &Who,
+        order: &Order<'_>,
+    ) -> Result<(u32, &Clock), Cause> {
+        let word = access.at / 4;
+        let atomic = self.words[word]
+            .atomic(who, order, false, &mut self.beside)
+            .map_err(|other| Self::race(access, word, "reads", other))?;
+        Ok((read(&self.bytes, access.at, 4) as u32, &atomic.clock))
+    }
+
+    /// Adds to the word of an access and publishes a clock in it. What the word was, and what has been published in it.
+    pub(super) fn add(
+        &mut self,
+        access: Access,
+        who: &Who,
+        order: &Order<'_>,
+        (by, published): (u32, &Clock),
+    ) -> Result<(u32, &Clock), Cause> {
+        let word = access.at / 4;
+        let atomic = self.words[word]
+            .atomic(who, order, true, &mut self.beside)
+            .map_err(|other| Self::race(access, word, "writes", other))?;
+        atomic.clock.join(published);
+        let old = read(&self.bytes, access.at, 4) as u32;
+        write(&mut self.bytes, access.at, 4, u64::from(old.wrapping_add(by)));
+        Ok((old, &atomic.clock))
     }
 }
 

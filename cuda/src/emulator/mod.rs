@@ -2,19 +2,37 @@
 //!
 //! It runs the very text that a driver would load, thread by thread from barrier to barrier, and is stricter than a
 //! chip: every access is held against the buffers (addresses are never given twice, and between buffers lies room
-//! that belongs to none), two threads that use a word without a barrier between them are a [`Fault`] even if the
-//! values would have come out right, blocks may not see each other's writes, reading shared memory that nobody wrote
-//! is a fault, and so is a barrier or a shuffle that not all threads come to. Fresh buffers hold NaN.
+//! that belongs to none), two threads that use a word without anything that orders them are a [`Fault`] even if the
+//! values would have come out right, reading shared memory that nobody wrote is a fault, and so is a barrier or a
+//! shuffle that not all threads come to. Fresh buffers hold NaN.
 //!
-//! What it is not: a measure of speed; a chip's rounding of approximations (they are computed exactly here); a model
-//! of warps that run out of step (each runs to the next barrier at once, which finds the same races, because a race
-//! is found by who touched what between two barriers, in whatever order). It has no atomics, no textures, no calls:
-//! kernels that use them do not load.
+//! # Blocks that wait for each other
+//!
+//! Blocks of a cooperative launch take turns, in order: each runs until all its threads wait at a barrier, have ended, or
+//! have read a word with `ld.relaxed` or `ld.acquire`, which is how one waits for others. So a launch does the same every
+//! time. Blocks of any other launch run one after the other. Where threads poll, and for many turns of all blocks nothing
+//! changes, it is a fault.
+//!
+//! Within a block its barriers alone order accesses. Between blocks it is what PTX's memory model says of them, exactly: a
+//! thread's `atom.add` publishes what it has done before its last fence, what its block has done before the last barrier
+//! before that, and what it knew of others; a thread that reads the word afterwards has that from its next fence on, and
+//! its block from the next barrier on. `.release` and `.acquire` of an instruction are a fence for that instruction.
+//! Everything else between blocks is a race. Atomics and polls of the same word need no order among each other, but with
+//! plain accesses of the word they do.
+//!
+//! # What it is not
+//!
+//! A measure of speed; a chip's rounding of approximations (they are computed exactly here); a model of warps that run
+//! out of step (each runs to the next barrier at once, which finds the same races, because a race is found by who touched
+//! what between two barriers, in whatever order; lanes of a warp do not shuffle while one of them polls), nor of memory
+//! that is slow to show what was written (what a chip might show late is a race). Of atomics it has the one addition that
+//! blocks meet with, and no textures, no calls: kernels that use others do not load.
 
 mod arithmetic;
 mod block;
 mod fault;
 mod memory;
+mod order;
 mod parse;
 mod program;
 #[cfg(test)]
@@ -48,15 +66,15 @@ struct State {
 }
 
 impl Emulator {
-    /// A device without buffers, whose blocks have so much shared memory.
-    pub(crate) fn new(shared_bytes: u32) -> Emulator {
+    /// A device without buffers, whose blocks have so much shared memory, and which runs so many of them at once.
+    pub(crate) fn new(shared_bytes: u32, multiprocessors: u32) -> Emulator {
         let description = Description {
             name: "emulated device".into(),
             compute: (9, 0),
             driver: 0,
             memory_bytes: 4 << 30,
             shared_bytes,
-            multiprocessors: 1,
+            multiprocessors,
             emulated: true,
         };
         let (buffers, counts) = (Buffers::new(), Counts::default());
@@ -156,16 +174,31 @@ impl Driver for Emulator {
                 expected,
             });
         }
+        let asked = u64::from(grid.blocks.0) * u64::from(grid.blocks.1);
+        let limit = u64::from(self.resident(kernel, grid.threads, grid.shared_bytes)?);
+        if grid.cooperative && asked > limit {
+            return Err(Error::Cooperative { kernel: kernel.name, asked, limit });
+        }
         let params = pack(kernel, program, args)?;
         state.launches += 1;
         let mut blocks = Blocks::new(kernel.name, program, grid, params, &mut state.buffers, state.launches);
-        for block in 0..grid.blocks.0 * grid.blocks.1 {
-            blocks.run(block)?;
+        let all = 0..grid.blocks.0 * grid.blocks.1;
+        if grid.cooperative {
+            blocks.run(all)?;
+        } else {
+            for block in all {
+                blocks.run(block..block + 1)?;
+            }
         }
         let Counts { instructions, shared_accesses, .. } = blocks.counts;
         state.counts.instructions += instructions;
         state.counts.shared_accesses += shared_accesses;
         Ok(())
+    }
+
+    /// One block on each multiprocessor.
+    fn resident(&self, _: Kernel<'_>, _: u32, _: u32) -> Result<u32> {
+        Ok(self.description.multiprocessors)
     }
 
     fn counts(&self) -> Option<Counts> {

@@ -39,6 +39,12 @@ pub(super) enum Run {
     Load { space: Space, width: u8, count: u8, signed: bool },
     /// To memory at `a + offset`.
     Store { space: Space, width: u8, count: u8 },
+    /// From the word at `a + offset` in global memory, ordered with the adds of other blocks.
+    Poll { acquires: bool },
+    /// `b` to the word at `a + offset` in global memory; what it was before.
+    Add { acquires: bool, releases: bool },
+    /// What the thread has seen of other blocks and has done becomes ordered.
+    Fence,
     /// To the instruction `offset`.
     Jump,
     /// `bar.sync 0`.
@@ -204,6 +210,9 @@ impl Program {
     }
 }
 
+/// Parts of loads and stores that are not plain.
+const ORDERED: [&str; 5] = ["volatile", "relaxed", "acquire", "release", "mmio"];
+
 const BLANK: Instruction = Instruction {
     run: Run::Exit,
     guard: NO_GUARD,
@@ -266,6 +275,13 @@ impl Names {
         let parts: Vec<&str> = s.op.split('.').collect();
         match parts[0] {
             "ld" | "st" => self.access(s, &parts, &mut inst)?,
+            "atom" => self.add(s, &parts, &mut inst)?,
+            "fence" | "membar" => {
+                if !["fence.acq_rel.gpu", "fence.acq_rel.sys", "membar.gl"].contains(&s.op.as_str()) {
+                    return Err(format!("the emulator does not know {}", s.op));
+                }
+                inst.run = Run::Fence;
+            }
             "bra" => {
                 let Some(Operand::Word(label)) = s.operands.first() else {
                     return Err("a jump to nowhere".into());
@@ -339,10 +355,33 @@ impl Names {
             _ => self.word(base)?,
         };
         let (width, count) = (width as u8, count as u8);
-        inst.run = match load {
-            true => Run::Load { space, width, count, signed: ty.starts_with('s') },
-            false => Run::Store { space, width, count },
+        inst.run = match (load, s.op.as_str()) {
+            (true, "ld.relaxed.gpu.global.u32") if count == 1 => Run::Poll { acquires: false },
+            (true, "ld.acquire.gpu.global.u32") if count == 1 => Run::Poll { acquires: true },
+            _ if parts.iter().any(|part| ORDERED.contains(part)) => {
+                return Err(format!("the emulator does not know {}", s.op));
+            }
+            (true, _) => Run::Load { space, width, count, signed: ty.starts_with('s') },
+            (false, _) => Run::Store { space, width, count },
         };
+        Ok(())
+    }
+
+    /// `atom[.order].gpu.global.add.u32`
+    fn add(&mut self, s: &Statement, parts: &[&str], inst: &mut Instruction) -> Result<(), String> {
+        let (acquires, releases) = match parts[1..] {
+            ["gpu", "global", "add", "u32"] | ["relaxed", "gpu", "global", "add", "u32"] => (false, false),
+            ["acquire", "gpu", "global", "add", "u32"] => (true, false),
+            ["release", "gpu", "global", "add", "u32"] => (false, true),
+            ["acq_rel", "gpu", "global", "add", "u32"] => (true, true),
+            _ => return Err(format!("the emulator does not know {}", s.op)),
+        };
+        let Some(Operand::Address(base, offset)) = s.operands.get(1) else {
+            return Err(format!("{} without address", s.op));
+        };
+        inst.run = Run::Add { acquires, releases };
+        (inst.d, inst.a, inst.b) = (self.operand(s, 0)?, self.word(base)?, self.operand(s, 2)?);
+        inst.offset = *offset;
         Ok(())
     }
 
