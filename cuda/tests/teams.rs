@@ -142,6 +142,26 @@ fn more_than_all_blocks_hold() {
     case.compare(&device, 3000.0).unwrap();
 }
 
+/// As few blocks as hold the matrices, with the shared memory and multiprocessors of an H100; nothing is run.
+#[test]
+fn large_cells_have_teams() {
+    let _alone = on_device::alone();
+    let device = Arc::new(Gpu::emulated()) as Arc<dyn Device>;
+    for (cell, dtype, hidden, team) in [
+        ("lstm", DType::F32, 96, 1),
+        ("lstm", DType::F32, 128, 2),
+        ("lstm", DType::F32, 512, 32),
+        ("lstm", DType::F64, 512, 64),
+        ("lstm", DType::F32, 1024, 128),
+        ("gru", DType::F32, 1024, 64),
+        ("rnn", DType::F32, 1024, 32),
+        ("lstm", DType::F32, 2048, 128),
+    ] {
+        let case = Case::new(cell, "dense", dtype, hidden, (784, 128));
+        assert_eq!(case.team(&device), team, "{cell} of {hidden} states, {dtype}");
+    }
+}
+
 #[test]
 #[ignore = "needs a CUDA device"]
 fn large_cells_on_a_device() {

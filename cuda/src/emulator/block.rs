@@ -377,8 +377,10 @@ impl<'a> Blocks<'a> {
     fn follow(&mut self, t: usize, thread: &mut Thread) -> Result<(), (usize, Cause)> {
         let program = self.program;
         let code = &program.code[..];
+        let first = self.block.number * self.grid.threads;
         let mut who = Who {
-            thread: self.block.number * self.grid.threads + t as u32,
+            thread: first + t as u32,
+            first,
             block: self.block.number,
             threads_of_block: self.grid.threads,
             stamp: self.block.stamp,
@@ -402,7 +404,7 @@ impl<'a> Blocks<'a> {
                     .load(
                         inst,
                         (space, width, count, signed),
-                        who,
+                        &who,
                         registers,
                         &thread.local,
                         thread.ties.as_deref(),
@@ -413,7 +415,7 @@ impl<'a> Blocks<'a> {
                     self.store(
                         inst,
                         (space, width, count),
-                        who,
+                        &who,
                         registers,
                         &mut thread.local,
                         thread.ties.as_deref(),
@@ -423,7 +425,7 @@ impl<'a> Blocks<'a> {
                 Run::Poll { acquires } => {
                     let ties = thread.ties.get_or_insert_default();
                     let (address, value) =
-                        self.poll(inst, acquires, who, registers, ties).map_err(|cause| (at, cause))?;
+                        self.poll(inst, acquires, &who, registers, ties).map_err(|cause| (at, cause))?;
                     self.moved |= stored || self.seen.insert(address, value) != Some(value);
                     (thread.at, thread.doing) = (at + 1, Doing::Polling { at, address, value });
                     thread.polled = run;
@@ -431,15 +433,13 @@ impl<'a> Blocks<'a> {
                 }
                 Run::Add { acquires, releases } => {
                     let ties = thread.ties.get_or_insert_default();
-                    self.add(inst, (acquires, releases), who, registers, ties)
+                    self.add(inst, (acquires, releases), &who, registers, ties)
                         .map_err(|cause| (at, cause))?;
                     who.stamp = self.block.stamp;
                     self.moved = true;
                 }
                 Run::Fence => {
-                    thread.ties.get_or_insert_default().fence(&self.block.known, who);
-                    self.block.stamp += 1;
-                    who.stamp = self.block.stamp;
+                    who.stamp = self.fence(&who, thread.ties.get_or_insert_default());
                 }
                 Run::Jump => {
                     at = inst.offset as usize;
@@ -471,7 +471,7 @@ impl<'a> Blocks<'a> {
         &mut self,
         inst: &Instruction,
         (space, width, count, signed): (Space, u8, u8, bool),
-        who: Who,
+        who: &Who,
         registers: &mut [u64],
         local: &[u8],
         ties: Option<&Ties>,
@@ -486,14 +486,14 @@ impl<'a> Blocks<'a> {
                 let launch = self.launch;
                 let (memory, access) = global(self.buffers, address, width, count, "reads")?;
                 memory.watch(launch);
-                memory.load(access, who, order, &mut values)?;
+                memory.load(access, who, &order, &mut values)?;
             }
             Space::Shared => {
                 let access =
                     within("shared", address, width, count, self.block.shared.bytes().len(), "reads")?;
                 self.block.shared.check_written(access)?;
                 self.counts.shared_accesses += 1;
-                self.block.shared.load(access, who, order, &mut values)?;
+                self.block.shared.load(access, who, &order, &mut values)?;
             }
             Space::Local => {
                 let access = within("local", address, width, count, local.len(), "reads")?;
@@ -521,11 +521,12 @@ impl<'a> Blocks<'a> {
     }
 
     /// Reads a word that other blocks add to: its address, and what it holds.
+    #[cold]
     fn poll(
         &mut self,
         inst: &Instruction,
         acquires: bool,
-        who: Who,
+        who: &Who,
         registers: &mut [u64],
         ties: &mut Ties,
     ) -> Result<(u64, u32), Cause> {
@@ -533,17 +534,26 @@ impl<'a> Blocks<'a> {
         let address = registers[inst.a as usize].wrapping_add(inst.offset as u64);
         let (memory, access) = global(self.buffers, address, 4, 1, "reads")?;
         memory.watch(self.launch);
-        let (value, clock) = memory.poll(access, who, order)?;
+        let (value, clock) = memory.poll(access, who, &order)?;
         ties.saw(clock, acquires);
         registers[inst.d as usize] = u64::from(value);
         Ok((address, value))
     }
 
+    /// What the thread has seen and done becomes ordered. The time after it.
+    #[cold]
+    fn fence(&mut self, who: &Who, ties: &mut Ties) -> u32 {
+        ties.fence(&self.block.known, who);
+        self.block.stamp += 1;
+        self.block.stamp
+    }
+
+    #[cold]
     fn add(
         &mut self,
         inst: &Instruction,
         (acquires, releases): (bool, bool),
-        who: Who,
+        who: &Who,
         registers: &mut [u64],
         ties: &mut Ties,
     ) -> Result<(), Cause> {
@@ -555,7 +565,7 @@ impl<'a> Blocks<'a> {
         let by = registers[inst.b as usize] as u32;
         let (memory, access) = global(self.buffers, address, 4, 1, "writes")?;
         memory.watch(self.launch);
-        let (old, clock) = memory.add(access, who, order, (by, published))?;
+        let (old, clock) = memory.add(access, who, &order, (by, published))?;
         ties.saw(clock, acquires);
         registers[inst.d as usize] = u64::from(old);
         block.stamp += u32::from(releases);
@@ -566,7 +576,7 @@ impl<'a> Blocks<'a> {
         &mut self,
         inst: &Instruction,
         (space, width, count): (Space, u8, u8),
-        who: Who,
+        who: &Who,
         registers: &[u64],
         local: &mut [u8],
         ties: Option<&Ties>,
@@ -584,13 +594,13 @@ impl<'a> Blocks<'a> {
                 let launch = self.launch;
                 let (memory, access) = global(self.buffers, address, width, count, "writes")?;
                 memory.watch(launch);
-                memory.store(access, who, order, &values)
+                memory.store(access, who, &order, &values)
             }
             Space::Shared => {
                 let access =
                     within("shared", address, width, count, self.block.shared.bytes().len(), "writes")?;
                 self.counts.shared_accesses += 1;
-                self.block.shared.store(access, who, order, &values)
+                self.block.shared.store(access, who, &order, &values)
             }
             Space::Local => {
                 let access = within("local", address, width, count, local.len(), "writes")?;

@@ -47,65 +47,83 @@ struct Beside {
 type Other = (String, &'static str);
 
 impl Word {
-    /// Error: a writer whose value may not be used or replaced.
+    /// Whether this block alone has written it, and what it holds may be used or replaced. If not, [`Word::check_writer`]
+    /// says more.
     #[inline]
-    fn check_writer(&self, who: Who, order: Order<'_>, beside: &Beside) -> Result<(), Other> {
-        if self.writer == NOBODY || self.writer == who.thread {
-            return Ok(());
-        }
+    fn written_before(&self, who: &Who) -> bool {
+        self.writer == NOBODY
+            || self.writer == who.thread
+            || self.writer.wrapping_sub(who.first) < who.threads_of_block && self.write_stamp < who.since
+    }
+
+    /// Error: a writer whose value may not be used or replaced.
+    #[cold]
+    fn check_writer(&self, who: &Who, order: &Order<'_>, beside: &Beside) -> Result<(), Other> {
         let unordered = if self.writer == ATOMIC {
             let atomic = &beside.atomics[self.write_stamp as usize];
             let writer = atomic.writer.filter(|user| !order.before(*user, who));
             writer.or_else(|| atomic.adds.against(who, order))
         } else {
-            let block = self.writer / who.threads_of_block;
-            let writer = User { thread: self.writer, block, stamp: self.write_stamp };
-            (!order.before(writer, who)).then_some(writer)
+            Some(self.last_writer(who)).filter(|user| !order.before(*user, who))
         };
         unordered.map_or(Ok(()), |user| Err((who.name(user), "wrote")))
     }
 
-    /// Error: a reader from whom the value may not be taken away.
+    fn last_writer(&self, who: &Who) -> User {
+        User { thread: self.writer, block: self.writer / who.threads_of_block, stamp: self.write_stamp }
+    }
+
+    /// The readers, if they are of one block.
+    fn last_reader(&self) -> User {
+        User { thread: self.reader, block: self.reader_block, stamp: self.read_stamp }
+    }
+
+    /// Whether this block alone has read it, and the value may be taken away. If not, [`Word::check_readers`] says more.
     #[inline]
-    fn check_readers(&self, who: Who, order: Order<'_>, beside: &Beside) -> Result<(), Other> {
+    fn read_before(&self, who: &Who) -> bool {
+        self.reader_block == NOBODY
+            || self.reader_block == who.block && (self.read_stamp < who.since || self.reader == who.thread)
+    }
+
+    /// Error: a reader from whom the value may not be taken away.
+    #[cold]
+    fn check_readers(&self, who: &Who, order: &Order<'_>, beside: &Beside) -> Result<(), Other> {
         let unordered = match self.reader_block {
             NOBODY => None,
             MANY if self.reader == NOBODY => return Err(("other blocks".into(), "read")),
             MANY => beside.crowds[self.reader as usize].against(who, order),
-            block => {
-                let reader = User { thread: self.reader, block, stamp: self.read_stamp };
-                (!order.before(reader, who)).then_some(reader)
-            }
+            _ => Some(self.last_reader()).filter(|user| !order.before(*user, who)),
         };
         unordered.map_or(Ok(()), |user| Err((who.name(user), "read")))
     }
 
     /// Notes a read. Error: a writer it may not read from.
     #[inline]
-    fn read(&mut self, who: Who, order: Order<'_>, beside: &mut Beside) -> Result<(), Other> {
-        self.check_writer(who, order, beside)?;
-        if self.reader_block == who.block {
-            if self.read_stamp < who.since {
-                self.reader = who.thread;
+    fn read(&mut self, who: &Who, order: &Order<'_>, beside: &mut Beside) -> Result<(), Other> {
+        if !self.written_before(who) {
+            self.check_writer(who, order, beside)?;
+        }
+        if self.reader_block == who.block || self.reader_block == NOBODY {
+            if self.reader_block == NOBODY || self.read_stamp < who.since {
+                (self.reader, self.reader_block) = (who.thread, who.block);
             } else if self.reader != who.thread {
                 self.reader = MANY;
             }
             self.read_stamp = who.stamp;
-        } else if self.reader_block == NOBODY {
-            (self.reader, self.read_stamp, self.reader_block) = (who.thread, who.stamp, who.block);
         } else if self.reader_block != MANY || order.cooperative {
             self.read_by_another_block(who, order, &mut beside.crowds);
         }
         Ok(())
     }
 
-    fn read_by_another_block(&mut self, who: Who, order: Order<'_>, crowds: &mut Vec<Crowd>) {
-        let before = User { thread: self.reader, block: self.reader_block, stamp: self.read_stamp };
+    #[cold]
+    fn read_by_another_block(&mut self, who: &Who, order: &Order<'_>, crowds: &mut Vec<Crowd>) {
         if self.reader_block == MANY {
             crowds[self.reader as usize].note(who, order);
-        } else if order.before(before, who) {
+        } else if order.before(self.last_reader(), who) {
             (self.reader, self.read_stamp, self.reader_block) = (who.thread, who.stamp, who.block);
         } else {
+            let before = self.last_reader();
             (self.reader, self.reader_block) = (NOBODY, MANY);
             if order.cooperative {
                 let mut crowd = Crowd::from(before);
@@ -118,8 +136,24 @@ impl Word {
 
     /// Notes a write. Error: another user.
     #[inline]
-    fn write(&mut self, who: Who, order: Order<'_>, beside: &Beside) -> Result<(), Other> {
-        self.check_writer(who, order, beside)?;
+    fn write(&mut self, who: &Who, order: &Order<'_>, beside: &Beside) -> Result<(), Other> {
+        if !self.written_before(who) || !self.read_before(who) {
+            self.check_writer_and_readers(who, order, beside)?;
+        }
+        (self.writer, self.write_stamp) = (who.thread, who.stamp);
+        Ok(())
+    }
+
+    #[cold]
+    fn check_writer_and_readers(
+        &mut self,
+        who: &Who,
+        order: &Order<'_>,
+        beside: &Beside,
+    ) -> Result<(), Other> {
+        if !self.written_before(who) {
+            self.check_writer(who, order, beside)?;
+        }
         self.check_readers(who, order, beside)?;
         if self.writer == ATOMIC
             && let Some(user) = beside.atomics[self.write_stamp as usize].polls.against(who, order)
@@ -130,22 +164,19 @@ impl Word {
             // They are ordered before whatever is ordered after this write.
             self.reader_block = NOBODY;
         }
-        (self.writer, self.write_stamp) = (who.thread, who.stamp);
         Ok(())
     }
 
     /// Notes an atomic, which only plain accesses have to be ordered with. Error: one that is not.
     fn atomic<'b>(
         &mut self,
-        who: Who,
-        order: Order<'_>,
+        who: &Who,
+        order: &Order<'_>,
         adds: bool,
         beside: &'b mut Beside,
     ) -> Result<&'b mut Atomic, Other> {
         if self.writer != ATOMIC {
-            let block = self.writer / who.threads_of_block;
-            let user = User { thread: self.writer, block, stamp: self.write_stamp };
-            let writer = (self.writer != NOBODY).then_some(user);
+            let writer = (self.writer != NOBODY).then(|| self.last_writer(who));
             (self.writer, self.write_stamp) = (ATOMIC, beside.atomics.len() as u32);
             beside.atomics.push(Atomic { writer, ..Atomic::default() });
         }
@@ -230,8 +261,8 @@ impl Watched {
     pub(super) fn load(
         &mut self,
         access: Access,
-        who: Who,
-        order: Order<'_>,
+        who: &Who,
+        order: &Order<'_>,
         into: &mut [u64; 4],
     ) -> Result<(), Cause> {
         for word in self.words(access) {
@@ -249,8 +280,8 @@ impl Watched {
     pub(super) fn store(
         &mut self,
         access: Access,
-        who: Who,
-        order: Order<'_>,
+        who: &Who,
+        order: &Order<'_>,
         from: &[u64; 4],
     ) -> Result<(), Cause> {
         for word in self.words(access) {
@@ -268,8 +299,8 @@ impl Watched {
     pub(super) fn poll(
         &mut self,
         access: Access,
-        who: Who,
-        order: Order<'_>,
+        who: &Who,
+        order: &Order<'_>,
     ) -> Result<(u32, &Clock), Cause> {
         let word = access.at / 4;
         let atomic = self.words[word]
@@ -282,8 +313,8 @@ impl Watched {
     pub(super) fn add(
         &mut self,
         access: Access,
-        who: Who,
-        order: Order<'_>,
+        who: &Who,
+        order: &Order<'_>,
         (by, published): (u32, &Clock),
     ) -> Result<(u32, &Clock), Cause> {
         let word = access.at / 4;

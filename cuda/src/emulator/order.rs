@@ -15,6 +15,8 @@ pub(super) const MANY: u32 = u32::MAX - 1;
 pub(super) struct Who {
     pub(super) thread: u32,
     pub(super) block: u32,
+    /// The first thread of the block.
+    pub(super) first: u32,
     pub(super) threads_of_block: u32,
     /// Now.
     pub(super) stamp: u32,
@@ -24,12 +26,12 @@ pub(super) struct Who {
 
 impl Who {
     /// The access as it is remembered.
-    pub(super) fn user(self) -> User {
+    pub(super) fn user(&self) -> User {
         User { thread: self.thread, block: self.block, stamp: self.stamp }
     }
 
     /// What another user is called.
-    pub(super) fn name(self, user: User) -> String {
+    pub(super) fn name(&self, user: User) -> String {
         match user {
             User { thread: MANY, block, .. } if block == self.block => "other threads".into(),
             User { thread: MANY, block, .. } => format!("threads of block {block}"),
@@ -97,7 +99,7 @@ pub(super) struct Ties {
 
 impl Ties {
     /// What the thread knows and has done itself, with what its block did up to its last barrier. Time goes on after it.
-    pub(super) fn everything(&self, known: &Clock, who: Who) -> Clock {
+    pub(super) fn everything(&self, known: &Clock, who: &Who) -> Clock {
         let mut all = known.clone();
         all.join(&self.acquired);
         if all.blocks.len() <= who.block as usize {
@@ -109,7 +111,7 @@ impl Ties {
     }
 
     /// A fence. Time goes on after it.
-    pub(super) fn fence(&mut self, known: &Clock, who: Who) {
+    pub(super) fn fence(&mut self, known: &Clock, who: &Who) {
         self.acquired.join(&std::mem::take(&mut self.seen));
         self.published = self.everything(known, who);
     }
@@ -132,8 +134,7 @@ pub(super) struct Order<'a> {
 
 impl Order<'_> {
     /// Whether an access happened before the one of `who`.
-    #[inline]
-    pub(super) fn before(self, user: User, who: Who) -> bool {
+    pub(super) fn before(&self, user: User, who: &Who) -> bool {
         if user.block == who.block {
             user.thread == who.thread || user.stamp < who.since
         } else {
@@ -148,7 +149,7 @@ pub(super) struct Crowd(Vec<User>);
 
 impl Crowd {
     /// Notes an access; those that are ordered before it are covered by it.
-    pub(super) fn note(&mut self, who: Who, order: Order<'_>) {
+    pub(super) fn note(&mut self, who: &Who, order: &Order<'_>) {
         match self.0.iter_mut().find(|user| user.block == who.block) {
             Some(user) if order.before(*user, who) => *user = who.user(),
             Some(user) => *user = User { thread: MANY, ..who.user() },
@@ -160,7 +161,7 @@ impl Crowd {
     }
 
     /// Somebody whose access is not ordered before the one of `who`.
-    pub(super) fn against(&self, who: Who, order: Order<'_>) -> Option<User> {
+    pub(super) fn against(&self, who: &Who, order: &Order<'_>) -> Option<User> {
         self.0.iter().find(|user| !order.before(**user, who)).copied()
     }
 }

@@ -373,7 +373,7 @@ fn blocks_meet() -> Result<()> {
         rounds!("both", 1, meeting!("bar.sync 0;", "atom.acq_rel", "acquire", "", "bar.sync 0;")),
     ];
     // In round k word i of its set holds 100 k + i.
-    let sums: Vec<u32> = (0..8).map(|i| 100 * 21 + 7 * ((i + 2) % 8 ^ 1)).collect();
+    let sums: Vec<u32> = (0..8).map(|i| 100 * 21 + 7 * (((i + 2) % 8) ^ 1)).collect();
     for kernel in kernels {
         let got = run_together(kernel, 4, 2, 25)?;
         assert_eq!(got[16], 4 * 7, "{}", kernel.module.name);
@@ -510,44 +510,132 @@ fn what_an_add_publishes() -> Result<()> {
             "{found}"
         );
     }
-    // Block 1 adds without fences: block 2 has read what block 0 added, too. Block 3 has it from block 2.
+    // What another thread of the block has done, without a barrier and with one.
+    let kernel = published!(
+        "another thread",
+        "setp.eq.s32 %p1, %r2, 1; @%p1 bra ADD; st.global.u32 [%rd1], %r1; ret;
+         ADD: fence.acq_rel.gpu; atom.relaxed.gpu.global.add.u32 %r9, [%rd1+4], 1;"
+    );
+    let found = fault_together(kernel, 2, 2, 2).to_string();
+    assert!(
+        found.contains("reads the word of global memory at 0x100000000 that thread 0 of block 0 wrote"),
+        "{found}"
+    );
+    let kernel = published!(
+        "another thread before",
+        "setp.eq.s32 %p1, %r2, 1; @!%p1 st.global.u32 [%rd1], %r1; bar.sync 0; @!%p1 ret;
+         fence.acq_rel.gpu; atom.relaxed.gpu.global.add.u32 %r9, [%rd1+4], 1;"
+    );
+    assert_eq!(run_together(kernel, 2, 2, 2)?, [7, 1]);
+    Ok(())
+}
+
+/// What a thread has taken up others of its block have behind a barrier, and other blocks if it publishes in turn.
+#[test]
+fn what_is_handed_on() -> Result<()> {
+    macro_rules! taken {
+        ($name:literal, $fence:literal, $barrier:literal) => {
+            apart!(
+                $name,
+                "setp.eq.s32 %p1, %r2, 0; @%p1 st.global.u32 [%rd1], %r1; @%p1 fence.acq_rel.gpu;
+                 @%p1 atom.relaxed.gpu.global.add.u32 %r9, [%rd1+4], 1;",
+                concat!(
+                    until!(1),
+                    "setp.eq.s32 %p1, %r2, 0;",
+                    $fence,
+                    $barrier,
+                    "setp.eq.s32 %p1, %r2, 1; @%p1 ld.global.u32 %r9, [%rd1];"
+                )
+            )
+        };
+    }
+    let read = "reads the word of global memory at 0x100000000 that thread 0 of block 0 wrote";
+    let kernel = taken!("by thread 0", "@%p1 fence.acq_rel.gpu;", "bar.sync 0;");
+    assert_eq!(run_together(kernel, 2, 2, 2)?, [7, 1]);
+    for kernel in
+        [taken!("without barrier", "@%p1 fence.acq_rel.gpu;", ""), taken!("without fence", "", "bar.sync 0;")]
+    {
+        let found = fault_together(kernel, 2, 2, 2).to_string();
+        assert!(found.contains(read), "{}: {found}", kernel.module.name);
+    }
+
+    // Block 1 waits for block 0, and block 2 in another word for block 1.
+    macro_rules! chain {
+        ($name:literal, $between:literal) => {
+            apart!(
+                $name,
+                "st.global.u32 [%rd1], %r1; fence.acq_rel.gpu; atom.relaxed.gpu.global.add.u32 %r9, [%rd1+4], 1;",
+                concat!(
+                    "setp.eq.s32 %p1, %r3, 2; @%p1 bra LAST;",
+                    until!(1),
+                    $between,
+                    "atom.relaxed.gpu.global.add.u32 %r9, [%rd1+8], 1; ret;
+                     LAST: ld.acquire.gpu.global.u32 %r92, [%rd1+8]; setp.eq.u32 %p8, %r92, 0; @%p8 bra LAST;
+                     ld.global.u32 %r9, [%rd1];"
+                )
+            )
+        };
+    }
+    assert_eq!(run_together(chain!("fence", "fence.acq_rel.gpu;"), 3, 1, 3)?, [7, 1, 1]);
+    let kernel = chain!("fences", "fence.acq_rel.gpu; bar.sync 0; fence.acq_rel.gpu;");
+    assert_eq!(run_together(kernel, 3, 1, 3)?, [7, 1, 1]);
+    let found = fault_together(chain!("no fence", ""), 3, 1, 3).to_string();
+    assert!(found.contains(read), "{found}");
+
+    // Block 1 adds to the same word without a fence: that hands on what block 0 has published there.
     let kernel = apart!(
-        "handed on",
+        "same word",
         "st.global.u32 [%rd1], %r1; fence.acq_rel.gpu; atom.relaxed.gpu.global.add.u32 %r9, [%rd1+4], 1;",
         "AGAIN: ld.relaxed.gpu.global.u32 %r92, [%rd1+4]; setp.lo.u32 %p8, %r92, %r3; @%p8 bra AGAIN;
          setp.eq.s32 %p1, %r3, 1; @%p1 bra ADD; fence.acq_rel.gpu; ld.global.u32 %r9, [%rd1];
-         setp.eq.s32 %p1, %r3, 3; @%p1 st.global.u32 [%rd1], %r3;
          ADD: atom.relaxed.gpu.global.add.u32 %r9, [%rd1+4], 1;"
     );
-    let found = fault_together(kernel, 4, 1, 2).to_string();
-    // What block 2 has read it has not published.
-    assert!(
-        found.contains("writes the word of global memory at 0x100000000 that thread 0 of block 2 read"),
-        "{found}"
-    );
+    assert_eq!(run_together(kernel, 3, 1, 2)?, [7, 3]);
     Ok(())
 }
 
 #[test]
 fn a_word_that_several_blocks_read() -> Result<()> {
-    // Blocks read; those from `first` on publish that; block 0 waits for as many and writes.
+    // All threads of blocks read, and those for which `$but` does not hold publish that. Block 0 waits for as many and writes.
     macro_rules! readers {
-        ($name:literal, $first:literal, $many:literal) => {
+        ($name:literal, $but:literal, $many:literal) => {
             apart!(
                 $name,
                 concat!(until!($many), "fence.acq_rel.gpu; st.global.u32 [%rd1], %r1;"),
                 concat!(
-                    "ld.global.u32 %r9, [%rd1]; setp.lo.u32 %p1, %r3, ",
-                    $first,
+                    "ld.global.u32 %r9, [%rd1]; setp.",
+                    $but,
                     "; @%p1 ret; fence.acq_rel.gpu; atom.relaxed.gpu.global.add.u32 %r9, [%rd1+4], 1;"
                 )
             )
         };
     }
-    assert_eq!(run_together(readers!("all of them", 1, 3), 4, 1, 2)?, [7, 3]);
-    let found = fault_together(readers!("but the first", 2, 2), 4, 1, 2).to_string();
+    assert_eq!(run_together(readers!("all", "gt.u32 %p1, %r3, 3", 3), 4, 1, 2)?, [7, 3]);
+    assert_eq!(run_together(readers!("one", "gt.u32 %p1, %r3, 3", 1), 2, 1, 2)?, [7, 1]);
+    let rows = [
+        (readers!("but the first", "eq.u32 %p1, %r3, 1", 2), 4, 1, "thread 0 of block 1"),
+        (readers!("but the last", "eq.u32 %p1, %r3, 3", 2), 4, 1, "thread 0 of block 3"),
+        (readers!("but the second", "eq.u32 %p1, %r3, 2", 1), 3, 1, "thread 0 of block 2"),
+        (readers!("last threads", "lt.u32 %p1, %r2, 1", 3), 4, 2, "threads of block 1"),
+        (readers!("last thread", "lt.u32 %p1, %r2, 1", 1), 2, 2, "threads of block 1"),
+    ];
+    for (kernel, blocks, threads, who) in rows {
+        let found = fault_together(kernel, blocks, threads, 2).to_string();
+        let expected = format!("writes the word of global memory at 0x100000000 that {who} read");
+        assert!(found.contains(&expected), "{}: {found}", kernel.module.name);
+    }
+
+    // Of block 1 thread 1 reads, of block 2 both do; each thread 1 publishes.
+    let kernel = apart!(
+        "both of the second",
+        concat!(until!(2), "fence.acq_rel.gpu; st.global.u32 [%rd1], %r1;"),
+        "setp.eq.s32 %p1, %r2, 0; setp.eq.s32 %p2, %r3, 1; and.pred %p2, %p1, %p2; @%p2 ret;
+         ld.global.u32 %r9, [%rd1]; @%p1 ret;
+         fence.acq_rel.gpu; atom.relaxed.gpu.global.add.u32 %r9, [%rd1+4], 1;"
+    );
+    let found = fault_together(kernel, 3, 2, 2).to_string();
     assert!(
-        found.contains("writes the word of global memory at 0x100000000 that thread 0 of block 1 read"),
+        found.contains("writes the word of global memory at 0x100000000 that threads of block 2 read"),
         "{found}"
     );
 
