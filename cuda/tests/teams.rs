@@ -132,6 +132,26 @@ fn on_tensor_cores() {
     }
 }
 
+/// Blocks meet where one reads what another one wrote, and nowhere else: once a step in an LSTM, where all that follows the
+/// product goes by its own columns, twice in a GRU, whose candidate reads the gated state.
+#[test]
+fn no_more_meetings_than_a_step_needs() {
+    let _alone = on_device::alone();
+    for (cell, forward) in [("lstm", 1), ("rnn", 1), ("gru", 2)] {
+        let arrivals = |steps: usize| {
+            let gpu = Gpu::emulated_as(1 << 10, 8);
+            let device: Arc<dyn Device> = Arc::new(gpu.clone());
+            let case = Case::new(cell, "dense", DType::F32, 24, (steps, 3));
+            let tape = &case.recorded.tape;
+            Program::new(tape, &case.outputs[..1], on(&device, None)).unwrap().run(&[&case.values]).unwrap();
+            (gpu.counts().unwrap().atomics, case.team(&device) as u64)
+        };
+        let ((few, team), (many, _)) = (arrivals(3), arrivals(5));
+        assert!(team > 1);
+        assert_eq!(many - few, 2 * forward * team, "{cell}: arrivals in two steps more, teams of {team}");
+    }
+}
+
 /// A matrix that all blocks together do not hold is read where it lies.
 #[test]
 fn more_than_all_blocks_hold() {

@@ -154,6 +154,8 @@ pub struct Counts {
     pub instructions: u64,
     /// Those that read or wrote shared memory.
     pub shared_accesses: u64,
+    /// Atomic additions: arrivals of blocks where a team meets.
+    pub atomics: u64,
     /// Sequences of launches that have been started, each counted once.
     pub sequences: u64,
     /// Times that one was started.

@@ -557,6 +557,7 @@ impl<'a> Blocks<'a> {
         registers: &mut [u64],
         ties: &mut Ties,
     ) -> Result<(), Cause> {
+        self.counts.atomics += 1;
         let block = &mut self.block;
         let all = releases.then(|| ties.everything(&block.known, who));
         let published = all.as_ref().unwrap_or(&ties.published);

@@ -196,9 +196,10 @@ impl Driver for Emulator {
                 blocks.run(block..block + 1)?;
             }
         }
-        let Counts { instructions, shared_accesses, .. } = blocks.counts;
+        let Counts { instructions, shared_accesses, atomics, .. } = blocks.counts;
         state.counts.instructions += instructions;
         state.counts.shared_accesses += shared_accesses;
+        state.counts.atomics += atomics;
         Ok(())
     }
 

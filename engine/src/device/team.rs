@@ -98,7 +98,8 @@ impl Columns {
 struct Use {
     buf: usize,
     what: Ref,
-    shift: usize,
+    /// Which of the entries of its steps, if it has one for each.
+    shift: Option<usize>,
     writes: bool,
     /// Whether a block uses those elements alone whose columns are its own.
     own: bool,
@@ -126,16 +127,21 @@ fn loops(program: &StepProgram) -> impl Iterator<Item = &Call> {
     })
 }
 
-/// The number of columns that all these matrices have a multiple of.
+/// Gates of a cell, at most: the columns of its matrix are as many times those of its states.
+const GATES: usize = 8;
+
+/// The number of columns that all these matrices have a multiple of, and what is done with the products element by
+/// element, so that each block reads its own.
 fn period(program: &StepProgram) -> Option<usize> {
-    let gcd = |a: usize, b: usize| {
-        let (mut a, mut b) = (a, b);
-        while b > 0 {
-            (a, b) = (b, a % b);
-        }
-        a
-    };
-    matrices(program).iter().map(|f| f.1).reduce(gcd)
+    fn gcd(a: usize, b: usize) -> usize {
+        if b == 0 { a } else { gcd(b, a % b) }
+    }
+    let columns = matrices(program).iter().map(|f| f.1).reduce(gcd)?;
+    let narrower = loops(program).fold(columns, |period, call| match &call.instr {
+        Instr::Pointwise { width, .. } if gcd(period, *width) * GATES >= columns => gcd(period, *width),
+        _ => period,
+    });
+    Some(narrower)
 }
 
 /// Blocks that a step needs for its matrices, at most so many: as few as hold them, in a power of two.
@@ -299,8 +305,10 @@ impl Emit<'_> {
         let dealt = |width: usize| self.columns(width).deal.is_some();
         let period = self.team.as_ref().and_then(|t| t.deal).map_or(1, |d| d.period);
         let used = |o: &Operand, writes: bool, own: bool| {
-            let what = self.places[o.buf].map_or(Ref::Outer(usize::MAX), |place| place.what);
-            Use { buf: o.buf, what, shift: o.shift, writes, own: own && o.col.is_multiple_of(period) }
+            let place = self.places[o.buf];
+            let what = place.map_or(Ref::Outer(usize::MAX), |place| place.what);
+            let shift = place.filter(|place| !matches!(place.step, Stride::None)).map(|_| o.shift);
+            Use { buf: o.buf, what, shift, writes, own: own && o.col.is_multiple_of(period) }
         };
         let mut uses = Vec::new();
         let by_columns = match &call.instr {
@@ -537,8 +545,7 @@ fn clash(a: &Use, b: &Use, program: &StepProgram, one_step: bool) -> bool {
         return false;
     }
     if a.what == b.what {
-        let moves = program.bufs[a.buf].lead.has_t();
-        let apart = one_step && moves && a.buf == b.buf && a.shift != b.shift;
+        let apart = one_step && a.buf == b.buf && a.shift != b.shift;
         return !apart && !(a.own && b.own);
     }
     // What does not live at the same time may have the same place.
