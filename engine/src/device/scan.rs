@@ -27,9 +27,9 @@ pub(super) struct Scan<'a> {
 }
 
 /// Offsets of a block's regions, in bytes.
-struct Regions {
+pub(super) struct Regions {
     work: Value,
-    sums: Value,
+    pub(super) sums: Value,
     pair: Value,
 }
 
@@ -53,7 +53,7 @@ impl Scan<'_> {
     }
 
     /// What every kernel of a tile begins with.
-    fn tile(&self, e: &mut Emit<'_>) -> Regions {
+    pub(super) fn tile(&self, e: &mut Emit<'_>) -> Regions {
         let (block, rank) = match self.item.team {
             1 => (e.blocks.first, None),
             team => {
@@ -96,7 +96,7 @@ impl Scan<'_> {
     }
 
     /// A state between pieces.
-    fn current(&self, regions: &Regions, what: Ref, width: usize) -> Where {
+    pub(super) fn current(&self, regions: &Regions, what: Ref, width: usize) -> Where {
         Where {
             what,
             beyond: Some(regions.work),
@@ -114,8 +114,20 @@ impl Scan<'_> {
         }
     }
 
+    /// A state in the checkpoints of a pair.
+    pub(super) fn kept(regions: &Regions, p: usize, k: usize, width: usize) -> Where {
+        Where {
+            what: Ref::Mark(p, k),
+            beyond: Some(regions.pair),
+            col: 0,
+            step: Stride::Rows(width),
+            row: width,
+            origin: Value::Int(0),
+        }
+    }
+
     /// Copies the tile's rows of a slot to those of another one.
-    fn copy(e: &mut Emit<'_>, buf: &Buf, (from, a): (Where, Value), (to, b): (Where, Value)) {
+    pub(super) fn copy(e: &mut Emit<'_>, buf: &Buf, (from, a): (Where, Value), (to, b): (Where, Value)) {
         let zero = Value::Int(0);
         let from = e.open_at(Some(Where { origin: zero, ..from }), buf.dtype, 0, 0);
         let to = e.open_at(Some(Where { origin: zero, ..to }), buf.dtype, 0, 0);
@@ -184,14 +196,7 @@ impl Scan<'_> {
         for (&k, &b) in program.states.iter().filter(|(k, _)| pair.states.contains_key(k)) {
             let buf = &program.bufs[b];
             let here = self.current(&regions, self.current_of(form, k), buf.width);
-            let there = Where {
-                what: Ref::Mark(p, k),
-                beyond: Some(regions.pair),
-                col: 0,
-                step: Stride::Rows(buf.width),
-                row: buf.width,
-                origin: Value::Int(0),
-            };
+            let there = Self::kept(&regions, p, k, buf.width);
             let restore = e.code.eq(restores, 1);
             let store = e.code.eq(restores, 0);
             e.when(restore, |e| Self::copy(e, buf, (there, slot), (here, Value::Int(0))));
@@ -313,7 +318,7 @@ impl Scan<'_> {
         let regions = self.tile(&mut e);
         let pair = self.pair();
         let in_segment =
-            |k: usize| recording && pair.is_some_and(|p| self.outer.pairs[p].states.contains_key(&k));
+            |k: usize| recording && pair.is_some_and(|p| self.outer.pairs[p].recorded().contains_key(&k));
         let chunk_start = e.code.variable(a);
         for i in 0..program.bufs.len() {
             let place = self.place(&mut e, (form, program), i, &regions, (a, chunk_start), &in_segment)?;

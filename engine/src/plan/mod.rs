@@ -381,7 +381,7 @@ impl Program {
         let wall = start.elapsed().as_secs_f64();
         self.last_peak = meter::peak_bytes().saturating_sub(before);
         self.arena = Some(storage);
-        self.last_drift = walked(&outer, &drifts, steps)?;
+        self.last_drift = walked(&outer, drifts.found(), steps)?;
         if let Some((sites, totals)) = timed {
             let tallies = totals.into_tallies();
             self.last_profile = Some(profile(&outer, memory, self.pool.threads(), wall, &sites, &tallies));
@@ -391,9 +391,9 @@ impl Program {
 }
 
 /// How far the walked states of a run were off. Errors: further than their bound.
-fn walked(outer: &Outer, drifts: &Drifts, steps: usize) -> Result<Option<f64>> {
+fn walked(outer: &Outer, drifts: Vec<f64>, steps: usize) -> Result<Option<f64>> {
     let mut largest = None;
-    for (pair, found) in outer.pairs.iter().zip(drifts.found()) {
+    for (pair, found) in outer.pairs.iter().zip(drifts) {
         let Some(walk) = pair.walk else { continue };
         let bound = walk.bound(walk.every.min(steps));
         if found > bound {
@@ -430,11 +430,13 @@ impl Program {
         let there = on.used_bytes().saturating_sub(before.1) + theirs;
         self.last_profile = None;
         let given = device::Given { memory, bound, fixed, left };
-        let outputs = device::run(&self.compiled[variant], outer, &mut arena, given);
+        let ran = device::run(&self.compiled[variant], outer, &mut arena, given);
         self.last_peak = there + meter::peak_bytes().saturating_sub(before.0);
         self.device_arena = Some(arena);
         self.resident = Some((variant, own));
-        outputs
+        let device::Ran { outputs, left, drifts } = ran?;
+        self.last_drift = walked(&self.variants[variant].1, drifts, memory.steps)?;
+        Ok((outputs, left))
     }
 }
 
