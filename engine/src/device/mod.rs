@@ -37,7 +37,7 @@
 //!
 //! [`Products`] with matrices in single precision are exact, unless the device was asked to form them on tensor cores.
 //!
-//! Not here: a rounded [`Stash`](crate::Stash), streams, profiles.
+//! Not here: streams, profiles.
 
 mod call;
 mod code;
@@ -45,6 +45,7 @@ mod emit;
 mod functions;
 mod kernel;
 mod program;
+mod record;
 mod region;
 mod resident;
 mod run;

@@ -14,6 +14,7 @@ use super::tensor::Products;
 use crate::error::Result;
 use crate::plan::ir::{Call, Instr, Over};
 use crate::plan::outer::{Item, Outer, Role};
+use crate::stash::Stash;
 
 /// Blocks that share a call outside a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,7 +90,7 @@ impl Kernels {
 }
 
 /// Writes the kernels of a program and loads them. Errors: an operation without a kernel for devices; the device's.
-pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>) -> Result<Compiled> {
+pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>, stash: Stash) -> Result<Compiled> {
     let (mut all, mut maps, mut items) = (Kernels::default(), Vec::new(), Vec::new());
     let mut drifts = Vec::new();
     let (shared_limit, products) = (device.shared_bytes(), device.products());
@@ -105,7 +106,7 @@ pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>) -> Result<Compile
                 Launches::Call { kernel, grid, by_steps, sum }
             }
             Item::Scan(item) => {
-                let scan = Scan { outer, at, item, shared_limit, products };
+                let scan = Scan { outer, at, item, shared_limit, products, stash };
                 let recording = matches!(item.role, Role::Forward(_));
                 let mut launches =
                     ScanLaunches { enter: all.push(scan.enter(&mut maps)), ..Default::default() };

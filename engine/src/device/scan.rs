@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::code::{Building, Kernel, Op, Type, Value};
 use super::emit::{Emit, FIRST_TILE, Share, Span, Stride, Where};
 use super::kernel::shared_bytes;
+use super::record::Record;
 use super::table::{Form, Ref, Word};
 use super::team::Team;
 use super::tensor::Products;
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::plan::ir::{Buf, BufKind, Call, Instr, Operand};
 use crate::plan::outer::{Outer, Role, ScanItem};
 use crate::plan::step::{External, Stage, StepProgram};
+use crate::stash::Stash;
 
 /// A kernel and the words of its table.
 pub(super) type Written = (Kernel, Vec<Word>);
@@ -24,13 +26,15 @@ pub(super) struct Scan<'a> {
     pub(super) item: &'a ScanItem,
     pub(super) shared_limit: usize,
     pub(super) products: Products,
+    /// How what is recorded is held.
+    pub(super) stash: Stash,
 }
 
 /// Offsets of a block's regions, in bytes.
 pub(super) struct Regions {
     work: Value,
     pub(super) sums: Value,
-    pair: Value,
+    pub(super) pair: Value,
 }
 
 /// Where an outer buffer is, in rows of the batch.
@@ -45,7 +49,7 @@ pub(super) fn outer_place(buf: &Buf, number: usize) -> Where {
 }
 
 impl Scan<'_> {
-    fn pair(&self) -> Option<usize> {
+    pub(super) fn pair(&self) -> Option<usize> {
         match self.item.role {
             Role::Plain => None,
             Role::Forward(p) | Role::Adjoint(p) => Some(p),
@@ -317,8 +321,10 @@ impl Scan<'_> {
         e.products = self.products;
         let regions = self.tile(&mut e);
         let pair = self.pair();
+        let record = self.record_of(form, recording);
+        let in_place = recording && record == Record::InPlace;
         let in_segment =
-            |k: usize| recording && pair.is_some_and(|p| self.outer.pairs[p].recorded().contains_key(&k));
+            |k: usize| in_place && pair.is_some_and(|p| self.outer.pairs[p].recorded().contains_key(&k));
         let chunk_start = e.code.variable(a);
         for i in 0..program.bufs.len() {
             let place = self.place(&mut e, (form, program), i, &regions, (a, chunk_start), &in_segment)?;
@@ -361,6 +367,9 @@ impl Scan<'_> {
             for (buf, current, ring, _) in ring() {
                 Self::copy(e, buf, (*current, Value::Int(0)), (*ring, enter));
             }
+            if record == Record::Widened {
+                self.convert(e, (program, record), (start, len), a, &regions);
+            }
             e.meet();
             for stage in &program.stages {
                 if failed.is_ok() {
@@ -370,6 +379,9 @@ impl Scan<'_> {
             e.meet_again();
             for (buf, current, ring, _) in ring() {
                 Self::copy(e, buf, (*ring, leave), (*current, Value::Int(0)));
+            }
+            if record == Record::Rounded {
+                self.convert(e, (program, record), (start, len), a, &regions);
             }
             e.meet();
         });
@@ -477,6 +489,9 @@ impl Scan<'_> {
                 at(Ref::PairState(pair, k), regions.pair, true, true, segment)
             }
             BufKind::State(_) => at(Ref::Own(self.at, form, i), regions.work, true, true, chunk),
+            BufKind::KeptState(_) | BufKind::Kept(_) if self.stash.rounds() => {
+                at(Ref::Own(self.at, form, i), regions.work, t, n, chunk)
+            }
             BufKind::KeptState(k) => at(Ref::PairState(pair, k), regions.pair, true, true, segment),
             BufKind::Kept(k) => {
                 let rows = self.outer.pairs[pair].kept[k].2;

@@ -135,7 +135,7 @@ const CACHED: usize = 16;
 impl Program {
     /// Compiles the part of `tape` that `outputs` need. Errors: an output of another tape, a step inside, an
     /// unknown instruction set in `RETROGRAD_ISA`, rates in `RETROGRAD_RATES` that cannot be read, zero threads; with a
-    /// device, an operation that does not run there, a stash that rounds, and the device's own errors.
+    /// device, an operation that does not run there, and the device's own errors.
     pub fn new(tape: &Tape, outputs: &[Var], options: RunOptions) -> Result<Program> {
         if tape.is_step() {
             return Err(Error::argument("program", "compiled inside the step of a scan"));
@@ -150,12 +150,6 @@ impl Program {
         };
         let pool = Pool::new(threads, options.denormals)?;
         let stash = options.stash;
-        if options.device.is_some() && stash.rounds() {
-            return Err(Error::NoDeviceKernel {
-                op: format!("stash {stash:?}"),
-                what: "records are kept in full precision there".into(),
-            });
-        }
         // What is rebuilt from rounded states differs from what was rounded itself: one form, so one result.
         let forms: &[Keep] = if stash.rounds() { &[Keep::Values] } else { &[Keep::Values, Keep::States] };
         let mut compiled = Vec::new();
@@ -164,7 +158,7 @@ impl Program {
                 let mut outer = lower(tape, outputs, isa, keep, stash)?;
                 if let Some(on) = &options.device {
                     outer = outer.for_device(on.as_ref());
-                    let kernels = device::compile(&outer, on)?;
+                    let kernels = device::compile(&outer, on, stash)?;
                     outer.tables = Some(kernels.table_bytes);
                     compiled.push(kernels);
                 }
