@@ -39,6 +39,7 @@ fn register(ty: Type) -> (&'static str, &'static str) {
         Type::Address => ("%a", "b64"),
         Type::F32 => ("%f", "f32"),
         Type::F64 => ("%d", "f64"),
+        Type::Half => ("%h", "b16"),
         Type::Truth => ("%p", "pred"),
     }
 }
@@ -50,6 +51,7 @@ fn names(ty: Type) -> (&'static str, &'static str) {
         Type::Address => ("u64", "b64"),
         Type::F32 => ("f32", "b32"),
         Type::F64 => ("f64", "b64"),
+        Type::Half => ("b16", "b16"),
         Type::Truth => ("pred", "pred"),
     }
 }
@@ -262,6 +264,14 @@ impl Printer<'_> {
             Op::Tf32 => writeln!(out, "\tcvt.rna.tf32.f32 {d}, {a};"),
             // The first operand is the high half.
             Op::PackBf16 => writeln!(out, "\tcvt.rn.bf16x2.f32 {d}, {b}, {a};"),
+            Op::ToBf16 => writeln!(out, "\tcvt.rn.bf16.f32 {d}, {a};"),
+            Op::ToF16 => writeln!(out, "\tcvt.rn.f16.f32 {d}, {a};"),
+            // A conversion of its own is there from sm_90 on; these are the upper half of the bits.
+            Op::FromBf16 => {
+                writeln!(out, "\tcvt.u32.u16 %r_put, {a};\n\tshl.b32 %r_put, %r_put, 16;")?;
+                writeln!(out, "\tmov.b32 {d}, %r_put;")
+            }
+            Op::FromF16 => writeln!(out, "\tcvt.f32.f16 {d}, {a};"),
         }
     }
 }

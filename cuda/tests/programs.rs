@@ -8,7 +8,7 @@ use on_device::{compare, numbers, sum_all};
 use retrograd_engine::core_ops::add;
 use retrograd_engine::device::{Left, Resident};
 use retrograd_engine::{
-    DType, Error, Params, Program, RunOptions, Scan, Shape, Stash, Tape, Tensor, Var, grad, matmul,
+    DType, Error, Params, Program, RunOptions, Scan, Shape, Stream, Tape, Tensor, Var, grad, matmul,
 };
 use retrograd_ops as ops;
 
@@ -234,8 +234,10 @@ fn what_does_not_run_is_named() {
     let x = tape.input("x", DType::F64, Shape::rows([4])).unwrap();
     let sum = sum_all(&mut tape, x).unwrap();
     let made = |outputs: &[Var], options: RunOptions| Program::new(&tape, outputs, options);
-    let rounded = RunOptions { stash: Stash::Bf16, ..on_device::on(&device, None) };
-    assert!(matches!(made(&[sum], rounded), Err(Error::NoDeviceKernel { .. })));
+    let mut whole = made(&[sum], on_device::on(&device, None)).unwrap();
+    let mut none = |_: usize, _: usize| Ok(None);
+    let stream = whole.run_stream(&[], &mut none, &Stream { segment: 1, checkpoints: 1 });
+    assert!(matches!(stream, Err(Error::NoDeviceKernel { op, .. }) if op == "stream"));
     let mut values = Params::new();
     values.insert("x", numbers(DType::F64, &[8, 4], 1));
     let mut small = made(&[sum], on_device::on(&device, Some(64))).unwrap();

@@ -4,7 +4,7 @@
 //! function unit (`ex2.approx`, `rcp.approx`, …) are computed in double precision and rounded once, which is closer to
 //! the exact value than a chip is; denormal numbers are not flushed where `.ftz` would allow it.
 
-use half::bf16;
+use half::{bf16, f16};
 
 use super::program::{Factors, Instruction};
 
@@ -328,6 +328,9 @@ fn convert(parts: &[&str]) -> Option<Alu> {
                 u32::from(bf16::from_f32(a).to_bits()) << 16 | u32::from(bf16::from_f32(b).to_bits())
             })
         }
+        ("f32", "bf16") if has("rn") => op!(|a: f32| bf16::from_f32(a).to_bits()),
+        ("f32", "f16") if has("rn") => op!(|a: f32| f16::from_f32(a).to_bits()),
+        ("f16", "f32") => op!(|a: u16| f16::from_bits(a).to_f32()),
         ("f32", _) => into!(a: f32),
         ("f64", "f64") if has("rni") => op!(|a: f64| a.round_ties_even()),
         ("f64", "f64") if has("rmi") => op!(|a: f64| a.floor()),

@@ -6,9 +6,9 @@ use super::order::{Clock, Crowd, MANY, Order, User, Who};
 /// Who used a word since the launch began.
 #[derive(Clone, Copy, Debug)]
 struct Word {
-    /// The thread that wrote it last; [`ATOMIC`] if atomics have used it since.
+    /// The thread that wrote it last; [`ATOMIC`] if atomics have used it since, [`SPLIT`] if its halves have been used.
     writer: u32,
-    /// When it did; of [`ATOMIC`] the number of the record in [`Beside::atomics`].
+    /// When it did; of [`ATOMIC`] the number of the record in [`Beside::atomics`], of [`SPLIT`] in [`Watched::halves`].
     write_stamp: u32,
     /// The thread of `reader_block` that read it, or [`MANY`]; of several blocks the number of their record in
     /// [`Beside::crowds`].
@@ -21,6 +21,7 @@ struct Word {
 
 const NOBODY: u32 = u32::MAX;
 const ATOMIC: u32 = u32::MAX - 2;
+const SPLIT: u32 = u32::MAX - 3;
 const FRESH: Word =
     Word { writer: NOBODY, write_stamp: 0, reader: NOBODY, read_stamp: 0, reader_block: NOBODY };
 
@@ -197,6 +198,8 @@ impl Word {
 pub(super) struct Watched {
     bytes: Vec<u8>,
     words: Vec<Word>,
+    /// Of words of which halves have been used.
+    halves: Vec<[Word; 2]>,
     beside: Beside,
     /// Launch the record belongs to.
     launch: u64,
@@ -234,6 +237,7 @@ impl Watched {
             self.launch = launch;
             self.words.clear();
             self.words.resize(self.bytes.len().div_ceil(4), FRESH);
+            self.halves.clear();
             self.beside = Beside::default();
         }
     }
@@ -247,9 +251,52 @@ impl Watched {
         Cause::Race { access: verb, space: access.space, address, other: other.0, did: other.1 }
     }
 
+    /// Notes an access in the record of a word, or in those of its halves.
+    #[inline]
+    fn note(
+        &mut self,
+        access: Access,
+        word: usize,
+        note: impl Fn(&mut Word, &mut Beside) -> Result<(), Other>,
+    ) -> Result<(), Other> {
+        let record = &mut self.words[word];
+        let narrow = access.width * access.count < 4;
+        if narrow && record.writer != SPLIT && record.writer != ATOMIC {
+            self.halves.push([*record; 2]);
+            *record = Word { writer: SPLIT, write_stamp: self.halves.len() as u32 - 1, ..FRESH };
+        }
+        if record.writer != SPLIT {
+            return note(record, &mut self.beside);
+        }
+        let halves = &mut self.halves[record.write_stamp as usize];
+        halves_of(access, word).try_for_each(|half| note(&mut halves[half], &mut self.beside))
+    }
+
+    /// Makes a word whole before an atomic uses it, which everybody else who used its halves has to come before.
+    fn joined(
+        &mut self,
+        word: usize,
+        check: impl Fn(&Word, &Beside) -> Result<(), Other>,
+    ) -> Result<(), Other> {
+        let record = &mut self.words[word];
+        if record.writer == SPLIT {
+            let halves = &self.halves[record.write_stamp as usize];
+            halves.iter().try_for_each(|half| check(half, &self.beside))?;
+            *record = FRESH;
+        }
+        Ok(())
+    }
+
     /// Notes a read of shared memory, which nobody fills but the block.
     pub(super) fn check_written(&self, access: Access) -> Result<(), Cause> {
-        match self.words(access).find(|w| self.words[*w].writer == NOBODY) {
+        let missing = |w: &usize| match self.words[*w] {
+            Word { writer: SPLIT, write_stamp, .. } => {
+                let halves = &self.halves[write_stamp as usize];
+                halves_of(access, *w).any(|half| halves[half].writer == NOBODY)
+            }
+            word => word.writer == NOBODY,
+        };
+        match self.words(access).find(missing) {
             Some(word) => {
                 Err(Cause::Uninitialized { address: access.address - access.at as u64 + 4 * word as u64 })
             }
@@ -266,8 +313,7 @@ impl Watched {
         into: &mut [u64; 4],
     ) -> Result<(), Cause> {
         for word in self.words(access) {
-            self.words[word]
-                .read(who, order, &mut self.beside)
+            self.note(access, word, |word, beside| word.read(who, order, beside))
                 .map_err(|other| Self::race(access, word, "reads", other))?;
         }
         for (i, value) in into.iter_mut().enumerate().take(access.count) {
@@ -285,8 +331,7 @@ impl Watched {
         from: &[u64; 4],
     ) -> Result<(), Cause> {
         for word in self.words(access) {
-            self.words[word]
-                .write(who, order, &self.beside)
+            self.note(access, word, |word, beside| word.write(who, order, beside))
                 .map_err(|other| Self::race(access, word, "writes", other))?;
         }
         for (i, value) in from.iter().enumerate().take(access.count) {
@@ -303,8 +348,9 @@ impl Watched {
         order: &Order<'_>,
     ) -> Result<(u32, &Clock), Cause> {
         let word = access.at / 4;
-        let atomic = self.words[word]
-            .atomic(who, order, false, &mut self.beside)
+        let atomic = self
+            .joined(word, |half, beside| half.check_writer(who, order, beside))
+            .and_then(|()| self.words[word].atomic(who, order, false, &mut self.beside))
             .map_err(|other| Self::race(access, word, "reads", other))?;
         Ok((read(&self.bytes, access.at, 4) as u32, &atomic.clock))
     }
@@ -318,14 +364,25 @@ impl Watched {
         (by, published): (u32, &Clock),
     ) -> Result<(u32, &Clock), Cause> {
         let word = access.at / 4;
-        let atomic = self.words[word]
-            .atomic(who, order, true, &mut self.beside)
+        let atomic = self
+            .joined(word, |half, beside| {
+                half.check_writer(who, order, beside)?;
+                half.check_readers(who, order, beside)
+            })
+            .and_then(|()| self.words[word].atomic(who, order, true, &mut self.beside))
             .map_err(|other| Self::race(access, word, "writes", other))?;
         atomic.clock.join(published);
         let old = read(&self.bytes, access.at, 4) as u32;
         write(&mut self.bytes, access.at, 4, u64::from(old.wrapping_add(by)));
         Ok((old, &atomic.clock))
     }
+}
+
+/// The halves of a word that an access uses.
+fn halves_of(access: Access, word: usize) -> std::ops::RangeInclusive<usize> {
+    let (first, last) = (access.at, access.at + access.width * access.count - 1);
+    let of = |at: usize| at.saturating_sub(4 * word).min(3) / 2;
+    of(first)..=of(last)
 }
 
 /// `width` bytes, little-endian.

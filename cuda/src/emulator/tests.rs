@@ -109,6 +109,56 @@ fn two_writers_of_a_word_are_a_race_within_and_across_blocks() -> Result<()> {
 }
 
 #[test]
+fn halves_of_a_word_are_used_by_themselves() -> Result<()> {
+    let kernel = module!(
+        "halves",
+        "mul.wide.u32 %rd4, %r2, 2; add.s64 %rd4, %rd1, %rd4; add.s32 %r7, %r2, 0x10001;
+         st.global.u16 [%rd4], %r7; bar.sync 0; ld.global.u32 %r8, [%rd3]; bar.sync 0;
+         add.s32 %r8, %r8, %r1; st.global.u32 [%rd3], %r8; ld.global.u16 %r9, [%rd4];"
+    );
+    // Thread 1 reads a half of the word that thread 0 has written as a whole.
+    assert_eq!(fault(kernel, 1, 4, 4).thread, 1);
+    let kernel = module!(
+        "halves2",
+        "mul.wide.u32 %rd4, %r2, 2; add.s64 %rd4, %rd1, %rd4; add.s32 %r7, %r2, 0x10001;
+         st.global.u16 [%rd4], %r7; bar.sync 0; ld.global.u32 %r8, [%rd3]; bar.sync 0;
+         add.s32 %r8, %r8, %r1; st.global.u32 [%rd3], %r8;"
+    );
+    assert_eq!(run(kernel, 1, 4, 4)?, [0x2_0008, 0x4_000a, 7, 7]);
+    let kernel = module!(
+        "halves3",
+        "mul.wide.u32 %rd4, %r2, 2; add.s64 %rd4, %rd1, %rd4; st.global.u16 [%rd4], %r2;
+         ld.global.u32 %r8, [%rd1];"
+    );
+    assert_eq!(fault(kernel, 1, 4, 4).thread, 1);
+    let kernel = module!(
+        "halves4",
+        "shr.u32 %r7, %r2, 1; mul.wide.u32 %rd4, %r7, 2; add.s64 %rd4, %rd1, %rd4; st.global.u16 [%rd4], %r2;"
+    );
+    assert!(matches!(fault(kernel, 1, 4, 4).what, Cause::Race { access: "writes", .. }));
+    let kernel =
+        module!("halves5", "st.shared.u16 [%r6], %r2; ld.shared.u16 %r7, [%r6]; ld.shared.u32 %r8, [%r6];");
+    assert_eq!(fault(kernel, 1, 1, 4).what, Cause::Uninitialized { address: 0 });
+    Ok(())
+}
+
+#[test]
+fn numbers_of_16_bits() -> Result<()> {
+    let kernel = module!(
+        "halves6",
+        ".reg .b16 %h<9>;
+         cvt.rn.bf16.f32 %h1, 0f3F808000; cvt.u32.u16 %r7, %h1; st.global.u32 [%rd1], %r7;
+         cvt.rn.bf16.f32 %h1, 0f3F818000; cvt.u32.u16 %r7, %h1; st.global.u32 [%rd1+4], %r7;
+         cvt.rn.f16.f32 %h2, 0f477FF000; cvt.u32.u16 %r7, %h2; st.global.u32 [%rd1+8], %r7;
+         cvt.rn.f16.f32 %h2, 0f3F801000; st.global.b16 [%rd1+12], %h2; ld.global.b16 %h3, [%rd1+12];
+         cvt.f32.f16 %f1, %h3; st.global.f32 [%rd1+12], %f1;"
+    );
+    // Ties to even; beyond 65504 infinite.
+    assert_eq!(run(kernel, 1, 1, 4)?, [0x3f80, 0x3f82, 0x7c00, 1f32.to_bits()]);
+    Ok(())
+}
+
+#[test]
 fn a_block_may_not_write_what_another_reads() {
     let kernel = module!(
         "reader",

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use retrograd_cuda::Gpu;
 use retrograd_engine::core_ops::{sum_dims, sum_rows, sum_steps};
 use retrograd_engine::device::{Device, Products};
-use retrograd_engine::{DType, Params, Program, Result, RunOptions, Tape, Tensor, Var, grad};
+use retrograd_engine::{DType, Params, Program, Result, RunOptions, Stash, Tape, Tensor, Var, grad};
 use retrograd_ops as ops;
 use retrograd_ops::Recorded;
 
@@ -100,13 +100,27 @@ pub(crate) fn compare_on(
     tape: &Tape,
     outputs: &[Var],
     values: &Params,
+    size: (usize, usize),
+    most: f64,
+) -> std::result::Result<f64, String> {
+    compare_rounded(device, Stash::Exact, tape, outputs, values, size, most)
+}
+
+/// The same with values for the adjoint kept in some precision on both sides.
+pub(crate) fn compare_rounded(
+    device: &Arc<dyn Device>,
+    stash: Stash,
+    tape: &Tape,
+    outputs: &[Var],
+    values: &Params,
     (steps, rows): (usize, usize),
     most: f64,
 ) -> std::result::Result<f64, String> {
     let text = |e: retrograd_engine::Error| e.to_string();
-    let options = RunOptions { threads: Some(1), ..RunOptions::default() };
+    let options = RunOptions { threads: Some(1), stash, ..RunOptions::default() };
     let expected = Program::new(tape, outputs, options).and_then(|mut p| p.run(&[values])).map_err(text)?;
-    let mut program = Program::new(tape, outputs, on(device, None)).map_err(text)?;
+    let options = RunOptions { stash, ..on(device, None) };
+    let mut program = Program::new(tape, outputs, options).map_err(text)?;
     let (mut first, mut worst): (Option<Vec<Tensor>>, f64) = (None, 0.0);
     let plans = program.tradeoff(steps, rows, 3).map_err(text)?;
     let budgets = plans.iter().map(|p| Some(p.peak_bytes())).chain([None, None]);

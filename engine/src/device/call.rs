@@ -512,7 +512,7 @@ impl<'t> Tile<'t> {
 /// 0 of a type.
 pub(super) fn zero(ty: Type) -> Value {
     match ty {
-        Type::Int | Type::Truth => Value::Int(0),
+        Type::Int | Type::Truth | Type::Half => Value::Int(0),
         Type::Address => Value::Address(0),
         Type::F32 | Type::F64 => Code::real(ty, 0.0),
     }

@@ -16,6 +16,8 @@ pub enum Type {
     F32,
     /// Double precision.
     F64,
+    /// A real number rounded to 16 bits: it is read, written, and [widened](Op::FromBf16).
+    Half,
     /// True or false.
     Truth,
 }
@@ -26,6 +28,7 @@ impl Type {
         match self {
             Type::Int | Type::F32 => 4,
             Type::Address | Type::F64 => 8,
+            Type::Half => 2,
             Type::Truth => 0,
         }
     }
@@ -136,6 +139,14 @@ pub enum Op {
     Tf32,
     /// Two numbers in single precision rounded to 7 bits of mantissa, ties to even, the first in the low half of the bits.
     PackBf16,
+    /// A number in single precision rounded to 7 bits of mantissa (bfloat16), ties to even, as [`Type::Half`].
+    ToBf16,
+    /// The same to IEEE half precision.
+    ToF16,
+    /// The number in single precision that was rounded to 7 bits of mantissa.
+    FromBf16,
+    /// The same of IEEE half precision.
+    FromF16,
 }
 
 /// Memories.

@@ -54,6 +54,8 @@ pub(super) struct At {
     planes: [Value; 2],
     pub(super) complex: bool,
     pub(super) ty: Type,
+    /// Bytes of a component in memory: of `ty`, unless it is rounded there.
+    size: usize,
     step: Stride,
     row: usize,
     shift: usize,
@@ -218,6 +220,22 @@ impl<'a> Emit<'a> {
 
     /// The same of a place.
     pub(super) fn open_at(&mut self, place: Option<Where>, dtype: DType, col: usize, shift: usize) -> At {
+        self.open_as(place, (dtype, type_of(dtype).bytes()), col, shift)
+    }
+
+    /// The same of a place that has real numbers rounded to 16 bits.
+    pub(super) fn open_rounded(&mut self, place: Where, dtype: DType) -> At {
+        self.open_as(Some(place), (dtype, Type::Half.bytes()), 0, 0)
+    }
+
+    /// The same, with so many bytes for a component.
+    fn open_as(
+        &mut self,
+        place: Option<Where>,
+        (dtype, size): (DType, usize),
+        col: usize,
+        shift: usize,
+    ) -> At {
         let ty = type_of(dtype);
         let nowhere = Where {
             what: Ref::Outer(0),
@@ -232,29 +250,28 @@ impl<'a> Emit<'a> {
         let complex = dtype.is_complex();
         let Where { step, row, origin, .. } = place;
         if let Ref::OnChip(offset, plane) = place.what {
-            let size = ty.bytes();
             let base = offset + (place.col + col) * size;
             let planes = [base, base + if complex { plane * size } else { 0 }].map(Value::from);
-            return At { planes, complex, ty, step, row, shift, origin };
+            return At { planes, complex, ty, size, step, row, shift, origin };
         }
         let mut base = self.address(Word::Base(place.what));
         if let Some(beyond) = place.beyond {
             base = self.code.add(base, beyond);
         }
-        let base = self.code.offset(base, place.col + col, ty.bytes());
+        let base = self.code.offset(base, place.col + col, size);
         let second = if complex {
             let plane = self.address(Word::Plane(place.what));
-            let bytes = self.code.mul(plane, Value::Address(ty.bytes() as u64));
+            let bytes = self.code.mul(plane, Value::Address(size as u64));
             self.code.add(base, bytes)
         } else {
             base
         };
-        At { planes: [base, second], complex, ty, step, row, shift, origin }
+        At { planes: [base, second], complex, ty, size, step, row, shift, origin }
     }
 
     /// The address of row 0 of an operand at a step.
     pub(super) fn at_step(&mut self, at: &At, plane: usize, step: Value) -> Value {
-        let size = at.ty.bytes();
+        let size = at.size;
         let base = at.planes[plane];
         if matches!(at.step, Stride::None) {
             return base;
@@ -277,7 +294,7 @@ impl<'a> Emit<'a> {
     /// The address of an entry of an operand.
     pub(super) fn entry(&mut self, at: &At, plane: usize, (step, row): (Value, Value)) -> Value {
         let start = self.at_step(at, plane, step);
-        self.code.offset(start, row, at.row * at.ty.bytes())
+        self.code.offset(start, row, at.row * at.size)
     }
 
     /// Whether the operand has an entry for every step.

@@ -37,8 +37,7 @@
 //!
 //! [`Products`] with matrices in single precision are exact, unless the device was asked to form them on tensor cores.
 //!
-//! Not here: a rounded [`Stash`](crate::Stash), states that are walked back
-//! ([`Scan::walk_back`](crate::Scan::walk_back)), streams, profiles.
+//! Not here: streams, profiles.
 
 mod call;
 mod code;
@@ -46,6 +45,7 @@ mod emit;
 mod functions;
 mod kernel;
 mod program;
+mod record;
 mod region;
 mod resident;
 mod run;
@@ -55,6 +55,7 @@ mod sums;
 mod table;
 mod team;
 mod tensor;
+mod walk;
 
 pub use code::{Building, Code, Kernel, Op, Space, Statement, Type, Value};
 pub use kernel::{DeviceKernel, Entry, Piece};
@@ -62,7 +63,7 @@ pub(crate) use program::{Compiled, compile};
 pub use region::Region;
 pub use resident::{Array, Resident};
 pub use run::Left;
-pub(crate) use run::{Arena, Given, run, staying};
+pub(crate) use run::{Arena, Given, Ran, run, staying};
 pub use sequence::Sequence;
 pub(crate) use sums::Sum;
 pub(crate) use team::{rows_of, teams};

@@ -13,7 +13,8 @@ use super::table::{Form, Word};
 use super::tensor::Products;
 use crate::error::Result;
 use crate::plan::ir::{Call, Instr, Over};
-use crate::plan::outer::{Item, Outer};
+use crate::plan::outer::{Item, Outer, Role};
+use crate::stash::Stash;
 
 /// Blocks that share a call outside a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -43,8 +44,12 @@ pub(super) struct ScanLaunches {
     pub(super) record: Option<usize>,
     /// Checkpoints of the scan's own states, or of those it replays.
     pub(super) mark: Option<usize>,
+    /// Takes up the states kept in a checkpoint where those that were walked back to end, and notes how far off these are.
+    pub(super) take_up: Option<usize>,
     pub(super) leave: Option<usize>,
     pub(super) collect: Option<usize>,
+    /// Puts together what the tiles noted.
+    pub(super) drift: Option<usize>,
 }
 
 /// A program made ready for a device.
@@ -58,7 +63,9 @@ pub(crate) struct Compiled {
     /// Whether blocks of each kernel wait for each other.
     pub(super) waits: Vec<bool>,
     pub(super) maps: Vec<Arc<[i32]>>,
-    /// Bytes of all tables and lists.
+    /// The pair of each adjoint that walks back, in the order of their [drifts](Word::Drift).
+    pub(super) drifts: Vec<usize>,
+    /// Bytes of all tables and lists, and of the drifts behind them.
     pub(crate) table_bytes: usize,
 }
 
@@ -83,11 +90,9 @@ impl Kernels {
 }
 
 /// Writes the kernels of a program and loads them. Errors: an operation without a kernel for devices; the device's.
-pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>) -> Result<Compiled> {
-    if outer.pairs.iter().any(|pair| pair.walk.is_some()) {
-        return Err(super::without("scan", "states that are walked back"));
-    }
+pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>, stash: Stash) -> Result<Compiled> {
     let (mut all, mut maps, mut items) = (Kernels::default(), Vec::new(), Vec::new());
+    let mut drifts = Vec::new();
     let (shared_limit, products) = (device.shared_bytes(), device.products());
     for (at, item) in outer.items.iter().enumerate() {
         items.push(match item {
@@ -101,15 +106,21 @@ pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>) -> Result<Compile
                 Launches::Call { kernel, grid, by_steps, sum }
             }
             Item::Scan(item) => {
-                let scan = Scan { outer, at, item, shared_limit, products };
-                let recording = matches!(item.role, crate::plan::outer::Role::Forward(_));
+                let scan = Scan { outer, at, item, shared_limit, products, stash };
+                let recording = matches!(item.role, Role::Forward(_));
                 let mut launches =
                     ScanLaunches { enter: all.push(scan.enter(&mut maps)), ..Default::default() };
                 launches.run = all.push(scan.form(&mut maps, Form::Run, &item.run, recording)?);
                 if let Some(sweep) = &item.sweep {
                     launches.sweep = Some(all.push(scan.form(&mut maps, Form::Sweep, sweep, false)?));
                 }
+                if let (Role::Adjoint(pair), Some(first)) = (item.role, item.walked_from) {
+                    launches.take_up = Some(all.push(scan.take_up(&mut maps, pair, first)));
+                    launches.drift = Some(all.push(scan.drift(&mut maps, drifts.len())));
+                    drifts.push(pair);
+                }
                 launches.mark = match &item.replay {
+                    _ if launches.take_up.is_some() => None,
                     Some(r) => {
                         let advance = scan.form(&mut maps, Form::Advance, &r.advance, false)?;
                         launches.advance = Some(all.push(advance));
@@ -130,8 +141,9 @@ pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>) -> Result<Compile
     let lists: usize = maps.iter().map(|m| (m.len() * 4).next_multiple_of(8)).sum();
     let handle = device.load(&all.kernels)?;
     let waits = all.kernels.iter().map(|k| k.team > 1).collect();
-    let (device, words_of, table_bytes) = (device.clone(), all.words, words * 8 + lists);
-    Ok(Compiled { device, handle, items, words: words_of, waits, maps, table_bytes })
+    let table_bytes = words * 8 + lists + drifts.len() * size_of::<f64>();
+    let (device, words) = (device.clone(), all.words);
+    Ok(Compiled { device, handle, items, words, waits, maps, drifts, table_bytes })
 }
 
 /// A call outside a step, over the steps from the first argument to before the second. Of a sum over many entries it

@@ -95,13 +95,17 @@ pub(crate) fn staying(outer: &Outer) -> Vec<(usize, String)> {
     outer.bufs.iter().enumerate().filter_map(of).collect()
 }
 
+/// What a run leaves behind.
+pub(crate) struct Ran {
+    pub(crate) outputs: Vec<Tensor>,
+    /// Those that stayed.
+    pub(crate) left: Vec<Left>,
+    /// How far off the states were that were walked back to: of each pair of scans.
+    pub(crate) drifts: Vec<f64>,
+}
+
 /// Runs a program from bound values to outputs, of which the last ones may stay.
-pub(crate) fn run(
-    program: &Compiled,
-    outer: &Outer,
-    arena: &mut Arena,
-    given: Given<'_>,
-) -> Result<(Vec<Tensor>, Vec<Left>)> {
+pub(crate) fn run(program: &Compiled, outer: &Outer, arena: &mut Arena, given: Given<'_>) -> Result<Ran> {
     let same = |w: &Written| {
         w.fixed == given.fixed && w.memory.upgrade().is_some_and(|m| Arc::ptr_eq(&m, given.memory))
     };
@@ -120,8 +124,11 @@ pub(crate) fn run(
     run.write_values(given.bound)?;
     written.sequence.start()?;
     let (read, left) = outer.outputs.split_at(given.left.min(outer.outputs.len()));
-    let outputs = read.iter().map(|(place, ty)| run.output(place, ty)).collect::<Result<_>>()?;
-    Ok((outputs, left.iter().map(|(place, ty)| run.left(place, ty)).collect::<Result<_>>()?))
+    Ok(Ran {
+        outputs: read.iter().map(|(place, ty)| run.output(place, ty)).collect::<Result<_>>()?,
+        left: left.iter().map(|(place, ty)| run.left(place, ty)).collect::<Result<_>>()?,
+        drifts: run.drifts()?,
+    })
 }
 
 /// Lists the launches of a run. Errors: one of them has more to do than can be counted.
@@ -143,6 +150,11 @@ fn list(program: &Compiled, outer: &Outer, memory: &Memory, tables: Vec<u64>) ->
     Ok(list.launches)
 }
 
+/// Where the drifts lie in the arena, at the end of what its tables have.
+fn drifts(program: &Compiled, memory: &Memory) -> usize {
+    memory.tables + program.table_bytes - program.drifts.len() * size_of::<f64>()
+}
+
 /// Writes what the kernels find their operands by. Returns the address of each one's table.
 fn write_tables(
     program: &Compiled,
@@ -158,12 +170,13 @@ fn write_tables(
         lists.push(at);
         at += (map.len() * 4).next_multiple_of(8) as u64;
     }
+    let drifts = arena.address() + drifts(program, memory) as u64;
     let mut tables = Vec::new();
     let mut bytes: Vec<u8> = Vec::with_capacity(program.table_bytes);
     for words in &program.words {
         tables.push(start + bytes.len() as u64);
         for &word in words {
-            bytes.extend(resolve(word, memory, (arena.address(), fixed), &lists).to_le_bytes());
+            bytes.extend(resolve(word, memory, (arena.address(), fixed), (&lists, drifts)).to_le_bytes());
         }
     }
     for map in &program.maps {
@@ -195,6 +208,18 @@ impl Run<'_> {
             self.arena.write_tensor(slot.offset, slot.plane, bound[*b].ok_or_else(missing)?)?;
         }
         Ok(())
+    }
+
+    /// The largest drift of each pair.
+    fn drifts(&self) -> Result<Vec<f64>> {
+        let (mut largest, of) = (vec![0.0f64; self.outer.pairs.len()], &self.program.drifts);
+        let mut found = vec![0.0f64; of.len()];
+        let start = drifts(self.program, self.memory);
+        self.arena.read(start, bytemuck::cast_slice_mut(&mut found))?;
+        for (pair, found) in of.iter().zip(found) {
+            largest[*pair] = largest[*pair].max(found);
+        }
+        Ok(largest)
     }
 
     /// Where an output is that stays.
@@ -325,12 +350,18 @@ impl List<'_> {
                 for action in actions {
                     let bounds = |from, to| pair.cut.bounds(from, to, item.reverse == forward);
                     let (kernel, (a, b)) = match action {
-                        Action::Advance { from, to } if forward => (launches.sweep, bounds(from, to)),
+                        // States that are walked back to need no other form.
+                        Action::Advance { from, to } if forward => {
+                            (launches.sweep.or(Some(launches.run)), bounds(from, to))
+                        }
                         Action::Record { from, to } if forward => (Some(launches.run), bounds(from, to)),
                         Action::Advance { from, to } => (launches.advance, bounds(from, to)),
                         Action::Record { from, to } => (launches.record, bounds(from, to)),
                         Action::Backward { from, to } if !forward => (Some(launches.run), bounds(from, to)),
                         Action::Store { slot, .. } => (launches.mark, (slot, 0)),
+                        Action::Restore { slot, .. } if launches.take_up.is_some() => {
+                            (launches.take_up, (slot, (slot + 1).min(pair.schedule.slots() - 1)))
+                        }
                         Action::Restore { slot, .. } => (launches.mark, (slot, 1)),
                         _ => (None, (0, 0)),
                     };
@@ -339,6 +370,9 @@ impl List<'_> {
             }
         }
         launch(launches.leave, 0, 0)?;
+        if let Some(drift) = launches.drift {
+            self.launch(drift, 1, 0, 0);
+        }
         let Some(collect) = launches.collect else { return Ok(()) };
         let widths = item.run.sums.iter().chain(item.run.shared_stacks.iter().map(|s| &s.1));
         let most = widths.map(|c| item.run.bufs[c.buf].width).max().unwrap_or(1);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::code::{Building, Kernel, Op, Type, Value};
 use super::emit::{Emit, FIRST_TILE, Share, Span, Stride, Where};
 use super::kernel::shared_bytes;
+use super::record::Record;
 use super::table::{Form, Ref, Word};
 use super::team::Team;
 use super::tensor::Products;
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::plan::ir::{Buf, BufKind, Call, Instr, Operand};
 use crate::plan::outer::{Outer, Role, ScanItem};
 use crate::plan::step::{External, Stage, StepProgram};
+use crate::stash::Stash;
 
 /// A kernel and the words of its table.
 pub(super) type Written = (Kernel, Vec<Word>);
@@ -24,13 +26,15 @@ pub(super) struct Scan<'a> {
     pub(super) item: &'a ScanItem,
     pub(super) shared_limit: usize,
     pub(super) products: Products,
+    /// How what is recorded is held.
+    pub(super) stash: Stash,
 }
 
 /// Offsets of a block's regions, in bytes.
-struct Regions {
+pub(super) struct Regions {
     work: Value,
-    sums: Value,
-    pair: Value,
+    pub(super) sums: Value,
+    pub(super) pair: Value,
 }
 
 /// Where an outer buffer is, in rows of the batch.
@@ -45,7 +49,7 @@ pub(super) fn outer_place(buf: &Buf, number: usize) -> Where {
 }
 
 impl Scan<'_> {
-    fn pair(&self) -> Option<usize> {
+    pub(super) fn pair(&self) -> Option<usize> {
         match self.item.role {
             Role::Plain => None,
             Role::Forward(p) | Role::Adjoint(p) => Some(p),
@@ -53,7 +57,7 @@ impl Scan<'_> {
     }
 
     /// What every kernel of a tile begins with.
-    fn tile(&self, e: &mut Emit<'_>) -> Regions {
+    pub(super) fn tile(&self, e: &mut Emit<'_>) -> Regions {
         let (block, rank) = match self.item.team {
             1 => (e.blocks.first, None),
             team => {
@@ -96,7 +100,7 @@ impl Scan<'_> {
     }
 
     /// A state between pieces.
-    fn current(&self, regions: &Regions, what: Ref, width: usize) -> Where {
+    pub(super) fn current(&self, regions: &Regions, what: Ref, width: usize) -> Where {
         Where {
             what,
             beyond: Some(regions.work),
@@ -114,8 +118,20 @@ impl Scan<'_> {
         }
     }
 
+    /// A state in the checkpoints of a pair.
+    pub(super) fn kept(regions: &Regions, p: usize, k: usize, width: usize) -> Where {
+        Where {
+            what: Ref::Mark(p, k),
+            beyond: Some(regions.pair),
+            col: 0,
+            step: Stride::Rows(width),
+            row: width,
+            origin: Value::Int(0),
+        }
+    }
+
     /// Copies the tile's rows of a slot to those of another one.
-    fn copy(e: &mut Emit<'_>, buf: &Buf, (from, a): (Where, Value), (to, b): (Where, Value)) {
+    pub(super) fn copy(e: &mut Emit<'_>, buf: &Buf, (from, a): (Where, Value), (to, b): (Where, Value)) {
         let zero = Value::Int(0);
         let from = e.open_at(Some(Where { origin: zero, ..from }), buf.dtype, 0, 0);
         let to = e.open_at(Some(Where { origin: zero, ..to }), buf.dtype, 0, 0);
@@ -184,14 +200,7 @@ impl Scan<'_> {
         for (&k, &b) in program.states.iter().filter(|(k, _)| pair.states.contains_key(k)) {
             let buf = &program.bufs[b];
             let here = self.current(&regions, self.current_of(form, k), buf.width);
-            let there = Where {
-                what: Ref::Mark(p, k),
-                beyond: Some(regions.pair),
-                col: 0,
-                step: Stride::Rows(buf.width),
-                row: buf.width,
-                origin: Value::Int(0),
-            };
+            let there = Self::kept(&regions, p, k, buf.width);
             let restore = e.code.eq(restores, 1);
             let store = e.code.eq(restores, 0);
             e.when(restore, |e| Self::copy(e, buf, (there, slot), (here, Value::Int(0))));
@@ -312,8 +321,10 @@ impl Scan<'_> {
         e.products = self.products;
         let regions = self.tile(&mut e);
         let pair = self.pair();
+        let record = self.record_of(form, recording);
+        let in_place = recording && record == Record::InPlace;
         let in_segment =
-            |k: usize| recording && pair.is_some_and(|p| self.outer.pairs[p].states.contains_key(&k));
+            |k: usize| in_place && pair.is_some_and(|p| self.outer.pairs[p].recorded().contains_key(&k));
         let chunk_start = e.code.variable(a);
         for i in 0..program.bufs.len() {
             let place = self.place(&mut e, (form, program), i, &regions, (a, chunk_start), &in_segment)?;
@@ -356,6 +367,9 @@ impl Scan<'_> {
             for (buf, current, ring, _) in ring() {
                 Self::copy(e, buf, (*current, Value::Int(0)), (*ring, enter));
             }
+            if record == Record::Widened {
+                self.convert(e, (program, record), (start, len), a, &regions);
+            }
             e.meet();
             for stage in &program.stages {
                 if failed.is_ok() {
@@ -365,6 +379,9 @@ impl Scan<'_> {
             e.meet_again();
             for (buf, current, ring, _) in ring() {
                 Self::copy(e, buf, (*ring, leave), (*current, Value::Int(0)));
+            }
+            if record == Record::Rounded {
+                self.convert(e, (program, record), (start, len), a, &regions);
             }
             e.meet();
         });
@@ -472,6 +489,9 @@ impl Scan<'_> {
                 at(Ref::PairState(pair, k), regions.pair, true, true, segment)
             }
             BufKind::State(_) => at(Ref::Own(self.at, form, i), regions.work, true, true, chunk),
+            BufKind::KeptState(_) | BufKind::Kept(_) if self.stash.rounds() => {
+                at(Ref::Own(self.at, form, i), regions.work, t, n, chunk)
+            }
             BufKind::KeptState(k) => at(Ref::PairState(pair, k), regions.pair, true, true, segment),
             BufKind::Kept(k) => {
                 let rows = self.outer.pairs[pair].kept[k].2;

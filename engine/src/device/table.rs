@@ -27,6 +27,8 @@ pub(super) enum Ref {
     Replayed(usize, usize),
     Sum(usize, usize),
     Shared(usize, usize),
+    /// How far off the states are that a tile walked back to.
+    Drift(usize),
     /// Not in the arena but in the shared memory of a block, so many bytes from its start; elements from plane to plane.
     OnChip(usize, usize),
 }
@@ -55,14 +57,17 @@ pub(super) enum Word {
     /// Parts that the sum of an item is formed in, and the address of the partial sums.
     Parts(usize),
     Partial(usize),
+    /// Address of what a run reads of it: the largest drift of an adjoint that walks back, by number.
+    Drift(usize),
 }
 
-/// The value of a word. `fixed`: what stays on the device, by outer buffer; `maps`: where the lists lie.
+/// The value of a word. `fixed`: what stays on the device, by outer buffer; `maps`, `drifts`: where the lists and the
+/// drifts lie.
 pub(super) fn resolve(
     word: Word,
     memory: &Memory,
     (arena, fixed): (u64, &[Option<Array>]),
-    maps: &[u64],
+    (maps, drifts): (&[u64], u64),
 ) -> u64 {
     let stays = |what: Ref| match what {
         Ref::Outer(buf) => fixed[buf],
@@ -92,6 +97,7 @@ pub(super) fn resolve(
         Word::Map(map) => return maps[map],
         Word::Parts(item) => memory.partials.get(&item).map_or(1, |p| p.parts),
         Word::Partial(item) => return arena + memory.partials.get(&item).map_or(0, |p| p.offset) as u64,
+        Word::Drift(number) => return drifts + (number * size_of::<f64>()) as u64,
     };
     number as u64
 }
@@ -118,6 +124,7 @@ pub(super) fn slot(what: Ref, memory: &Memory) -> Option<(usize, Slot)> {
         Ref::Replayed(item, k) => Some((scan(item)?.work, *scan(item)?.replayed.get(&k)?)),
         Ref::Sum(item, i) => Some((scan(item)?.tile_base, *scan(item)?.sums.get(i)?)),
         Ref::Shared(item, i) => Some((scan(item)?.tile_base, *scan(item)?.shared.get(i)?)),
+        Ref::Drift(item) => Some((scan(item)?.tile_base, scan(item)?.drift)),
         Ref::OnChip(..) => None,
     }
 }

@@ -233,6 +233,8 @@ pub(crate) struct ScanSlots {
     pub(crate) tile: usize,
     pub(crate) sums: Vec<Slot>,
     pub(crate) shared: Vec<Slot>,
+    /// On a device, where each tile notes how far off the states are that it walked back to.
+    pub(crate) drift: Slot,
 }
 
 /// A whole run's memory.
@@ -439,6 +441,9 @@ impl ScanSlots {
             Some(r) => place(&r.record, at)?,
             None => (BTreeMap::new(), at),
         };
+        let notes = outer.tables.is_some() && s.walked_from.is_some();
+        let (drift, bytes) = Slot::new(at, size_of::<f64>(), None, None, usize::from(notes))?;
+        let at = at + bytes;
         Ok(ScanSlots {
             tiles,
             chunk,
@@ -460,6 +465,7 @@ impl ScanSlots {
             tile: aligned(at),
             sums: sums.into_values().collect(),
             shared: shared.into_values().collect(),
+            drift,
         })
     }
 }

@@ -135,7 +135,7 @@ const CACHED: usize = 16;
 impl Program {
     /// Compiles the part of `tape` that `outputs` need. Errors: an output of another tape, a step inside, an
     /// unknown instruction set in `RETROGRAD_ISA`, rates in `RETROGRAD_RATES` that cannot be read, zero threads; with a
-    /// device, an operation that does not run there, a stash that rounds, and the device's own errors.
+    /// device, an operation that does not run there, and the device's own errors.
     pub fn new(tape: &Tape, outputs: &[Var], options: RunOptions) -> Result<Program> {
         if tape.is_step() {
             return Err(Error::argument("program", "compiled inside the step of a scan"));
@@ -150,12 +150,6 @@ impl Program {
         };
         let pool = Pool::new(threads, options.denormals)?;
         let stash = options.stash;
-        if options.device.is_some() && stash.rounds() {
-            return Err(Error::NoDeviceKernel {
-                op: format!("stash {stash:?}"),
-                what: "records are kept in full precision there".into(),
-            });
-        }
         // What is rebuilt from rounded states differs from what was rounded itself: one form, so one result.
         let forms: &[Keep] = if stash.rounds() { &[Keep::Values] } else { &[Keep::Values, Keep::States] };
         let mut compiled = Vec::new();
@@ -164,7 +158,7 @@ impl Program {
                 let mut outer = lower(tape, outputs, isa, keep, stash)?;
                 if let Some(on) = &options.device {
                     outer = outer.for_device(on.as_ref());
-                    let kernels = device::compile(&outer, on)?;
+                    let kernels = device::compile(&outer, on, stash)?;
                     outer.tables = Some(kernels.table_bytes);
                     compiled.push(kernels);
                 }
@@ -381,7 +375,7 @@ impl Program {
         let wall = start.elapsed().as_secs_f64();
         self.last_peak = meter::peak_bytes().saturating_sub(before);
         self.arena = Some(storage);
-        self.last_drift = walked(&outer, &drifts, steps)?;
+        self.last_drift = walked(&outer, drifts.found(), steps)?;
         if let Some((sites, totals)) = timed {
             let tallies = totals.into_tallies();
             self.last_profile = Some(profile(&outer, memory, self.pool.threads(), wall, &sites, &tallies));
@@ -391,9 +385,9 @@ impl Program {
 }
 
 /// How far the walked states of a run were off. Errors: further than their bound.
-fn walked(outer: &Outer, drifts: &Drifts, steps: usize) -> Result<Option<f64>> {
+fn walked(outer: &Outer, drifts: Vec<f64>, steps: usize) -> Result<Option<f64>> {
     let mut largest = None;
-    for (pair, found) in outer.pairs.iter().zip(drifts.found()) {
+    for (pair, found) in outer.pairs.iter().zip(drifts) {
         let Some(walk) = pair.walk else { continue };
         let bound = walk.bound(walk.every.min(steps));
         if found > bound {
@@ -430,11 +424,13 @@ impl Program {
         let there = on.used_bytes().saturating_sub(before.1) + theirs;
         self.last_profile = None;
         let given = device::Given { memory, bound, fixed, left };
-        let outputs = device::run(&self.compiled[variant], outer, &mut arena, given);
+        let ran = device::run(&self.compiled[variant], outer, &mut arena, given);
         self.last_peak = there + meter::peak_bytes().saturating_sub(before.0);
         self.device_arena = Some(arena);
         self.resident = Some((variant, own));
-        outputs
+        let device::Ran { outputs, left, drifts } = ran?;
+        self.last_drift = walked(&self.variants[variant].1, drifts, memory.steps)?;
+        Ok((outputs, left))
     }
 }
 
