@@ -261,6 +261,7 @@ impl Printer<'_> {
             }
             Op::Bits => writeln!(out, "\tmov.{bits} {d}, {a};"),
             Op::Offset => writeln!(out, "\tmad.wide.s32 {d}, {b}, {c}, {a};"),
+            Op::Across(by) => writeln!(out, "\tshfl.sync.bfly.b32 {d}, {a}, {by}, 31, -1;"),
             Op::Tf32 => writeln!(out, "\tcvt.rna.tf32.f32 {d}, {a};"),
             // The first operand is the high half.
             Op::PackBf16 => writeln!(out, "\tcvt.rn.bf16x2.f32 {d}, {b}, {a};"),

@@ -292,11 +292,15 @@ impl DeviceKernel for Standardize {
         vec![inputs[0].width() / count]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long()
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let count = k.inputs[0].line();
         let base = k.code().mul(piece, count);
         let (mean, s) = moments_piece(k, base, count, self.eps);
-        k.each(0, count, |k, i| {
+        k.each_of(count, |k, i| {
             let at = k.code().add(base, i);
             let x = k.input(0, 0, at);
             let x = k.code().sub(x, mean);
@@ -339,6 +343,10 @@ impl DeviceKernel for Jacobian {
         vec![inputs[0].width() / count]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long()
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let count = k.inputs[0].line();
         let base = k.code().mul(piece, count);
@@ -361,7 +369,7 @@ impl DeviceKernel for Jacobian {
             k.code().mul(b, x)
         });
         let along = k.code().mul(along, inverse);
-        k.each(0, count, |k, i| {
+        k.each_of(count, |k, i| {
             let (b, x) = (of_b(k, i), standard(k, i));
             let b = k.code().sub(b, b_mean);
             let x = k.code().mul(x, along);
@@ -399,11 +407,15 @@ impl DeviceKernel for InverseDeviation {
         vec![inputs[0].width() / count]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long()
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let count = k.inputs[0].line();
         let base = k.code().mul(piece, count);
         let (_, s) = moments_piece(k, base, count, self.eps);
-        k.store(0, piece, s);
+        k.once(|k| k.store(0, piece, s));
     }
 }
 
@@ -417,6 +429,15 @@ pub(crate) static SPEC: OpSpec = OpSpec {
                 Arg::real("N 5", Domain::Separated),
                 Arg::real("5", Domain::Any),
                 Arg::real("5", Domain::Any),
+            ],
+            build: |tape, x| layer_norm(tape, x[0], x[1], x[2], 1e-5),
+        },
+        Case {
+            label: "more elements than a warp has lanes",
+            inputs: &[
+                Arg::real("N 45", Domain::Any),
+                Arg::real("45", Domain::Any),
+                Arg::real("45", Domain::Any),
             ],
             build: |tape, x| layer_norm(tape, x[0], x[1], x[2], 1e-5),
         },

@@ -10,7 +10,7 @@ use smallvec::smallvec;
 
 use crate::fold::{Reduced, for_each};
 use crate::lanes::is_nan;
-use crate::pieces::reduced;
+use crate::pieces::{larger, reduced};
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{check, div, eq, mul};
 
@@ -99,22 +99,21 @@ impl DeviceKernel for Max {
         vec![output.width()]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long_to(&self.dims)
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let (base, axes) = reduced(k, &self.dims, piece);
         let least = k.number(f64::NEG_INFINITY);
         let most = k.variable(least);
         k.each_along(&axes, base, &mut |k, at| {
             let x = k.input(0, 0, at);
-            let more = k.code().lt(most, x);
-            let next = k.code().select(more, x, most);
-            // A NaN on either side stays.
-            let number = k.code().eq(x, x);
-            let next = k.code().select(number, next, x);
-            let held = k.code().eq(most, most);
-            let next = k.code().select(held, next, most);
+            let next = larger(k, most, x);
             k.code().set(most, next);
         });
-        k.store(0, piece, most);
+        let most = k.join(most, larger);
+        k.once(|k| k.store(0, piece, most));
     }
 }
 
@@ -125,6 +124,11 @@ pub(crate) static SPEC: OpSpec = OpSpec {
         Case {
             label: "last axis",
             inputs: &[Arg::real("N B C", Domain::Separated)],
+            build: |tape, x| max(tape, x[0], &[-1], false),
+        },
+        Case {
+            label: "more elements than a warp has lanes",
+            inputs: &[Arg::real("N 2 41", Domain::Separated)],
             build: |tape, x| max(tape, x[0], &[-1], false),
         },
         Case {

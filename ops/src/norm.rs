@@ -11,7 +11,7 @@ use smallvec::smallvec;
 
 use crate::fold::{Reduced, for_each, trailing};
 use crate::lanes::{is_nan, load, load_part, most_of, total};
-use crate::pieces::reduced;
+use crate::pieces::{larger, reduced};
 use crate::spec::{Arg, Case, Domain, OpSpec};
 use crate::{abs, axis, div, div_or_zero, maximum, mul, phase, powf};
 
@@ -435,6 +435,10 @@ impl DeviceKernel for Norm {
         vec![output.width()]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long_to(&self.dims)
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let (base, axes) = reduced(k, &self.dims, piece);
         let complex = k.is_complex(0);
@@ -455,14 +459,10 @@ impl DeviceKernel for Norm {
         };
         k.each_along(&axes, base, &mut |k, at| {
             let size = size_of(k, at, None);
-            let more = k.code().lt(largest, size);
-            let next = k.code().select(more, size, largest);
-            let number = k.code().eq(size, size);
-            let next = k.code().select(number, next, size);
-            let held = k.code().eq(largest, largest);
-            let next = k.code().select(held, next, largest);
+            let next = larger(k, largest, size);
             k.code().set(largest, next);
         });
+        let largest = k.join(largest, larger);
         let norm = if self.p == f64::INFINITY {
             largest
         } else {
@@ -476,6 +476,7 @@ impl DeviceKernel for Norm {
                 let next = k.code().add(sum, power);
                 k.code().set(sum, next);
             });
+            let sum = k.join(sum, |k, a, b| k.code().add(a, b));
             let root = match self.p {
                 1.0 => sum,
                 2.0 => k.unary(Unary::Sqrt, sum),
@@ -494,7 +495,7 @@ impl DeviceKernel for Norm {
             let norm = k.code().select(finite, norm, largest);
             k.code().select(none, zero, norm)
         };
-        k.store(0, piece, norm);
+        k.once(|k| k.store(0, piece, norm));
     }
 }
 
@@ -511,6 +512,11 @@ pub(crate) static NORM: OpSpec = OpSpec {
             label: "p = 1.5",
             inputs: &[Arg::either("N 3", Domain::AwayFromZero)],
             build: |tape, x| norm(tape, x[0], 1.5, &[-1], true),
+        },
+        Case {
+            label: "p = 3, more elements than a warp has lanes",
+            inputs: &[Arg::either("N 37", Domain::AwayFromZero)],
+            build: |tape, x| norm(tape, x[0], 3.0, &[-1], false),
         },
         Case {
             label: "p = 2, all axes",

@@ -18,12 +18,12 @@ pub(crate) fn sum(
 ) -> Value {
     let zero = k.number(0.0);
     let sum = k.variable(zero);
-    k.each(0, count, |k, i| {
+    k.each_of(count, |k, i| {
         let term = term(k, i);
         let next = k.code().add(sum, term);
         k.code().set(sum, next);
     });
-    sum
+    k.join(sum, |k, a, b| k.code().add(a, b))
 }
 
 /// The maximum `m` of `count` elements of input 0 from `base`, and `Σ exp(x − m)`: as
@@ -31,13 +31,17 @@ pub(crate) fn sum(
 pub(crate) fn exp_sum(k: &mut Piece<'_, '_>, base: Value, count: usize) -> (Value, Value) {
     let least = k.number(f64::NEG_INFINITY);
     let most = k.variable(least);
-    k.each(0, count, |k, i| {
+    let larger = |k: &mut Piece<'_, '_>, most: Value, x: Value| {
+        let more = k.code().lt(most, x);
+        k.code().select(more, x, most)
+    };
+    k.each_of(count, |k, i| {
         let at = k.code().add(base, i);
         let x = k.input(0, 0, at);
-        let more = k.code().lt(most, x);
-        let next = k.code().select(more, x, most);
+        let next = larger(k, most, x);
         k.code().set(most, next);
     });
+    let most = k.join(most, larger);
     let sum = sum(k, count, |k, i| exp_term(k, base, i, most));
     (most, sum)
 }
@@ -48,6 +52,16 @@ pub(crate) fn exp_term(k: &mut Piece<'_, '_>, base: Value, i: Value, most: Value
     let x = k.input(0, 0, at);
     let x = k.code().sub(x, most);
     k.unary(Unary::Exp, x)
+}
+
+/// The larger of two numbers; a NaN on either side stays.
+pub(crate) fn larger(k: &mut Piece<'_, '_>, a: Value, b: Value) -> Value {
+    let more = k.code().lt(a, b);
+    let next = k.code().select(more, b, a);
+    let number = k.code().eq(b, b);
+    let next = k.code().select(number, next, b);
+    let held = k.code().eq(a, a);
+    k.code().select(held, next, a)
 }
 
 /// Axes that are reduced: size and distance, the last one varying slowest.

@@ -138,11 +138,15 @@ impl DeviceKernel for Softmax {
         vec![inputs[0].width() / classes]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long()
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
         let (most, sum) = exp_sum_piece(k, base, classes);
-        k.each(0, classes, |k, i| {
+        k.each_of(classes, |k, i| {
             let term = exp_term(k, base, i, most);
             let y = k.code().div(term, sum);
             let at = k.code().add(base, i);
@@ -216,12 +220,16 @@ impl DeviceKernel for LogSoftmax {
         vec![inputs[0].width() / classes]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long()
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
         let (most, sum) = exp_sum_piece(k, base, classes);
         let log = k.unary(Unary::Log, sum);
-        k.each(0, classes, |k, i| {
+        k.each_of(classes, |k, i| {
             let at = k.code().add(base, i);
             let x = k.input(0, 0, at);
             let x = k.code().sub(x, most);
@@ -296,19 +304,24 @@ impl DeviceKernel for LogSumExp {
         vec![inputs[0].width() / classes]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long()
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
         let (most, sum) = exp_sum_piece(k, base, classes);
         let (zero, one) = (k.number(0.0), k.number(1.0));
         let numbers = k.variable(one);
-        k.each(0, classes, |k, i| {
+        k.each_of(classes, |k, i| {
             let at = k.code().add(base, i);
             let x = k.input(0, 0, at);
             let number = k.code().eq(x, x);
             let next = k.code().select(number, numbers, zero);
             k.code().set(numbers, next);
         });
+        let numbers = k.join(numbers, |k, a, b| k.code().mul(a, b));
         let size = k.code().abs(most);
         let infinite = k.number(f64::INFINITY);
         let infinite = k.code().eq(size, infinite);
@@ -318,7 +331,7 @@ impl DeviceKernel for LogSumExp {
         // An infinite maximum is the result, unless there is a NaN.
         let plain = k.code().eq(numbers, one);
         let y = k.code().select(plain, end, y);
-        k.store(0, piece, y);
+        k.once(|k| k.store(0, piece, y));
     }
 }
 
@@ -334,6 +347,11 @@ pub(crate) static SOFTMAX: OpSpec = OpSpec {
         Case {
             label: "more classes than a vector has lanes",
             inputs: &[Arg::real("B 19", Domain::Any)],
+            build: |tape, x| softmax(tape, x[0]),
+        },
+        Case {
+            label: "more classes than a warp has lanes",
+            inputs: &[Arg::real("N B 67", Domain::Any)],
             build: |tape, x| softmax(tape, x[0]),
         },
     ],
@@ -359,11 +377,18 @@ pub(crate) static LOG_SOFTMAX: OpSpec = OpSpec {
 pub(crate) static LOGSUMEXP: OpSpec = OpSpec {
     name: "logsumexp",
     summary: "logarithm of a sum of exponentials",
-    cases: &[Case {
-        label: "rows of rows",
-        inputs: &[Arg::real("N B K", Domain::Any)],
-        build: |tape, x| logsumexp(tape, x[0]),
-    }],
+    cases: &[
+        Case {
+            label: "rows of rows",
+            inputs: &[Arg::real("N B K", Domain::Any)],
+            build: |tape, x| logsumexp(tape, x[0]),
+        },
+        Case {
+            label: "more classes than a warp has lanes",
+            inputs: &[Arg::real("N 40", Domain::Any)],
+            build: |tape, x| logsumexp(tape, x[0]),
+        },
+    ],
 };
 
 #[cfg(test)]

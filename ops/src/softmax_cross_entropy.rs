@@ -188,6 +188,10 @@ impl DeviceKernel for CrossEntropy {
         vec![inputs[0].width() / classes]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long()
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
@@ -201,7 +205,7 @@ impl DeviceKernel for CrossEntropy {
         let y = k.code().add(less, log);
         let nan = k.number(f64::NAN);
         let y = k.code().select(is_class, y, nan);
-        k.store(0, piece, y);
+        k.once(|k| k.store(0, piece, y));
     }
 }
 
@@ -244,6 +248,10 @@ impl DeviceKernel for Surplus {
         vec![inputs[0].width() / classes]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long()
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let classes = k.inputs[0].line();
         let base = k.code().mul(piece, classes);
@@ -253,7 +261,7 @@ impl DeviceKernel for Surplus {
         let factor = k.code().div(weight, sum);
         let (zero, nan) = (k.number(0.0), k.number(f64::NAN));
         let none = k.code().eq(weight, zero);
-        k.each(0, classes, |k, i| {
+        k.each_of(classes, |k, i| {
             let term = exp_term(k, base, i, most);
             let y = k.code().mul(term, factor);
             let own = k.code().eq(i, target);
@@ -279,6 +287,11 @@ pub(crate) static SPEC: OpSpec = OpSpec {
         Case {
             label: "rows of rows, more classes than lanes",
             inputs: &[Arg::real("N B 18", Domain::Any), Arg::index("N B", "18")],
+            build: |tape, x| softmax_cross_entropy(tape, x[0], x[1], None),
+        },
+        Case {
+            label: "more classes than a warp has lanes",
+            inputs: &[Arg::real("N 70", Domain::Any), Arg::index("N", "70")],
             build: |tape, x| softmax_cross_entropy(tape, x[0], x[1], None),
         },
         Case {

@@ -155,6 +155,10 @@ impl DeviceKernel for SumDims {
         vec![output.width()]
     }
 
+    fn by_warp(&self, inputs: &[Entry], _: &Entry) -> bool {
+        inputs[0].is_long_to(&self.dims)
+    }
+
     fn piece(&self, k: &mut Piece<'_, '_>, _: usize, piece: Value) {
         let dims = k.inputs[0].dims.clone();
         let (mut from, mut to, mut base, mut summed) = (1, 1, Value::Int(0), Vec::new());
@@ -178,7 +182,8 @@ impl DeviceKernel for SumDims {
                 let y = k.code().add(sum, x);
                 k.code().set(sum, y);
             });
-            k.store(plane, piece, sum);
+            let sum = k.join(sum, |k, a, b| k.code().add(a, b));
+            k.once(|k| k.store(plane, piece, sum));
         }
     }
 }

@@ -134,6 +134,8 @@ pub enum Op {
     Bits,
     /// Address `a` and `b` (an `Int`, with its sign) times `c` (a constant `Int`) bytes.
     Offset,
+    /// What the thread of the warp has whose number differs in these bits; all threads of the warp ask together. In 32 bits.
+    Across(u32),
     /// A number in single precision rounded to 10 bits of mantissa, ties away from zero: as bits that [`Statement::Tensor`]
     /// takes.
     Tf32,
@@ -456,6 +458,25 @@ impl Code {
             Some(i) => self.add(address, Value::Address((i * size as i64) as u64)),
             None => self.op(Op::Offset, Type::Address, &[address, index, Value::Int(size as i32)]),
         }
+    }
+
+    /// What the thread of the warp has whose number differs from this one's in the bits of `by`. All threads of a warp ask.
+    pub fn across(&mut self, value: Value, by: u32) -> Value {
+        if value.ty().bytes() == 4 {
+            return self.op(Op::Across(by), value.ty(), &[value]);
+        }
+        let half = Value::Int(32);
+        let bits = self.op(Op::Bits, Type::Address, &[value]);
+        let high = self.op(Op::Shr, Type::Address, &[bits, half]);
+        let [low, high] = [bits, high].map(|half| {
+            let half = self.op(Op::Convert, Type::Int, &[half]);
+            let half = self.op(Op::Across(by), Type::Int, &[half]);
+            let half = self.op(Op::Convert, Type::Address, &[half]);
+            self.op(Op::And, Type::Address, &[half, Value::Address(u64::from(u32::MAX))])
+        });
+        let high = self.op(Op::Shl, Type::Address, &[high, half]);
+        let bits = self.op(Op::Or, Type::Address, &[low, high]);
+        self.op(Op::Bits, value.ty(), &[bits])
     }
 
     /// A register that is changed later, with its first value.

@@ -6,6 +6,7 @@ use super::code::{Building, Code, Type, Value};
 use super::emit::{At, Emit, Share, type_of};
 use super::functions::{binary, play, unary};
 use super::sums::each_entry;
+use super::tensor::WARP;
 use super::without;
 use crate::dtype::DType;
 use crate::error::Result;
@@ -33,6 +34,16 @@ impl Entry {
     pub fn line(&self) -> usize {
         self.dims.last().map_or(1, |n| (*n).max(1))
     }
+
+    /// Whether a line is worth a warp.
+    pub fn is_long(&self) -> bool {
+        self.line() >= WARP
+    }
+
+    /// The same where lines are reduced: to `dims`, as broadcasting would stretch them back.
+    pub fn is_long_to(&self, dims: &[usize]) -> bool {
+        self.is_long() && dims.last().is_none_or(|n| *n != self.line())
+    }
 }
 
 /// How a structured operation runs on a device: the code of one piece of the work of one row.
@@ -50,6 +61,15 @@ pub trait DeviceKernel {
     fn shared(&self, inputs: &[Entry], output: &Entry) -> usize {
         let _ = (inputs, output);
         0
+    }
+
+    /// Whether a warp does a piece, not a thread: its lanes take elements in turn ([`Piece::each_of`]), put together what
+    /// they have found ([`Piece::join`]), and one of them writes what there is once ([`Piece::once`]). For one phase that
+    /// needs no shared memory and is no reduction over rows; of long lines, which a thread would read far from its
+    /// neighbours'.
+    fn by_warp(&self, inputs: &[Entry], output: &Entry) -> bool {
+        let _ = (inputs, output);
+        false
     }
 
     /// Writes the code of a piece.
@@ -79,6 +99,8 @@ pub struct Piece<'e, 'a> {
     /// Whether what is there was cleared by an earlier phase.
     in_phases: bool,
     shared: usize,
+    /// Number of this lane, where a warp does the piece.
+    lane: Option<Value>,
 }
 
 impl Building for Piece<'_, '_> {
@@ -206,6 +228,37 @@ impl Piece<'_, '_> {
         (self.emit.steps, self.emit.batch)
     }
 
+    /// `body` for every number below `count`; where a warp does the piece, for those that are this lane's.
+    pub fn each_of(&mut self, count: usize, body: impl FnOnce(&mut Self, Value)) {
+        match self.lane {
+            None => self.each(0, count, body),
+            Some(lane) => self.each_by(lane, count, WARP, body),
+        }
+    }
+
+    /// What all lanes have, put together by twos; where a thread does the piece, its own. In which order does not matter to
+    /// `both`.
+    pub fn join(&mut self, value: Value, mut both: impl FnMut(&mut Self, Value, Value) -> Value) -> Value {
+        let apart: &[u32] = if self.lane.is_some() { &[16, 8, 4, 2, 1] } else { &[] };
+        let mut all = value;
+        for &by in apart {
+            let other = self.code().across(all, by);
+            all = both(self, all, other);
+        }
+        all
+    }
+
+    /// `body` by one of the lanes.
+    pub fn once(&mut self, body: impl FnOnce(&mut Self)) {
+        match self.lane {
+            None => body(self),
+            Some(lane) => {
+                let first = self.code().eq(lane, 0);
+                self.when(first, body);
+            }
+        }
+    }
+
     /// In a reduction: `body` for every step and row of the call, or those of its part, in their order.
     pub fn each_row(&mut self, body: impl FnOnce(&mut Self)) {
         let (start, to, parts) = (self.at, self.to, self.emit.parts());
@@ -217,7 +270,8 @@ impl Piece<'_, '_> {
         (self.at, self.to) = (start, to);
     }
 
-    /// `body` at every index that the axes (size and distance, the last one varying slowest) lead to from `base`.
+    /// `body` at every index that the axes (size and distance, the last one varying slowest) lead to from `base`; where a
+    /// warp does the piece, at those of the first axis that are this lane's.
     pub fn each_along(
         &mut self,
         axes: &[(usize, usize)],
@@ -225,11 +279,12 @@ impl Piece<'_, '_> {
         body: &mut dyn FnMut(&mut Self, Value),
     ) {
         let Some((&(size, apart), rest)) = axes.split_last() else { return body(self, base) };
-        self.each(0, size, |k, i| {
+        let along = |k: &mut Self, i: Value| {
             let skip = k.code().mul(i, apart);
             let at = k.code().add(base, skip);
             k.each_along(rest, at, body);
-        });
+        };
+        if rest.is_empty() { self.each_of(size, along) } else { self.each(0, size, along) }
     }
 }
 
@@ -266,6 +321,8 @@ pub(super) fn structured(
     let per_step = Emit::moves(&to);
     let none = Value::Int(0);
     let in_phases = in_phases(device, &inputs, &output);
+    let by_warp = !reduce && !in_phases && device.by_warp(&inputs, &output);
+    let lane = by_warp.then(|| s.code.rem(s.threads.first, WARP));
     let piece = |s: &mut Emit<'_>, at, to_at, (over, part), adds, phase: usize, unit: Value| {
         let mut k = Piece {
             emit: s,
@@ -280,6 +337,7 @@ pub(super) fn structured(
             adds,
             in_phases,
             shared: 0,
+            lane,
         };
         device.piece(&mut k, phase, unit);
     };
@@ -292,9 +350,12 @@ pub(super) fn structured(
                 piece(s, (step, none), (step, none), ((inner, rows), part), adds, 0, unit);
             });
         } else {
-            s.domain((steps, rows), phases[0], |s, at, unit| {
-                piece(s, at, at, ((Value::Int(1), Value::Int(1)), none), false, 0, unit);
-            });
+            let all = |s: &mut Emit<'_>| {
+                s.domain((steps, rows), phases[0], |s, at, unit| {
+                    piece(s, at, at, ((Value::Int(1), Value::Int(1)), none), false, 0, unit);
+                });
+            };
+            if by_warp { s.by_warps(all) } else { all(s) }
         }
         return Ok(());
     }
@@ -377,7 +438,10 @@ pub(super) fn outside(
     let Class::Structured(kernel) = op.class() else { return (None, true) };
     let Some(device) = kernel.device() else { return (None, true) };
     match in_phases(device, inputs, output) {
-        false => (device.phases(inputs, output).first().copied(), false),
+        false => {
+            let threads = if !reduce && device.by_warp(inputs, output) { WARP } else { 1 };
+            (device.phases(inputs, output).first().map(|pieces| pieces * threads), false)
+        }
         true => (None, reduce),
     }
 }

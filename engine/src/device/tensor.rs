@@ -172,6 +172,17 @@ impl Emit<'_> {
         });
     }
 
+    /// `body` with warps instead of threads sharing what is to be done; threads that do not fill a warp do nothing.
+    pub(super) fn by_warps(&mut self, body: impl FnOnce(&mut Self)) {
+        let warps = self.warps(false);
+        let whole = self.code.lt(warps.own, warps.in_block);
+        let share = std::mem::replace(&mut self.share, Share { first: warps.first, apart: warps.apart });
+        // No warp keeps to columns.
+        let team = self.team.take();
+        self.when(whole, body);
+        (self.team, self.share) = (team, share);
+    }
+
     /// `dealt`: each block of a team has columns of its own.
     fn warps(&mut self, dealt: bool) -> Warps {
         let in_block = self.code.div(self.threads.apart, WARP);
