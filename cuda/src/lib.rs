@@ -43,6 +43,11 @@
 //! precision, real and complex numbers come out of the one generator. With `RETROGRAD_PTX` set to a folder the PTX of every
 //! program is written there.
 //!
+//! **Teams.** Where the matrices of a loop do not fit into the shared memory of one block, as many blocks as hold them, a
+//! power of two up to 128, share the rows of a tile. Each has some of the columns of every matrix in its shared memory for all
+//! steps of a launch, which is cooperative. They meet over a counter in memory, and only where one reads what another one
+//! wrote: once a step in an LSTM, twice in a GRU. `explain` says how many blocks share a tile. Bits are those of one block.
+//!
 //! **Graphs.** The first run of a program with its numbers of steps and rows, within its budget, launches its kernels one by
 //! one; the second makes CUDA graphs of them, and from then on a run is copies and the launch of a few graphs. Runs whose
 //! lengths change every time pay for none. A graph has the memory that the driver gives it beside what is planned; where the
@@ -122,9 +127,9 @@
 //! every budget and from run to run, and the planned peak to the byte. The tests of the kernels compare states and every
 //! gradient of every kernel with the CPU engine's in double precision, run each twice for equal bits, and hold the PTX to
 //! the hash of its sources; `cuda/kernels/check` compiles it again and assembles it for three generations of chips. It
-//! does the same with what the engine writes for every cell (on 2026-11-30: 68 programs of 2054 kernels of 256 threads, at
-//! most 216 registers; 57 of the kernels spill on sm_80, 22 on sm_90 and on sm_100; with products on
-//! tensor cores 16 programs of 600 kernels, at most 128 registers; 28, 5 and 5 spill).
+//! does the same with what the engine writes, of which no kernel may spill either (on 2026-12-01: for every cell 68 programs
+//! of 2054 kernels of 256 threads, at most 254 registers on sm_80 and 216 on sm_90 and sm_100; with products on tensor cores
+//! 16 of 600, at most 156; with teams of blocks 16 of 459, at most 166).
 //!
 //! # What has never run on a device
 //!
@@ -136,14 +141,14 @@
 //!
 //! # What is not here yet
 //!
-//! *Of programs.* Streams and profiles are the processor's: an error names what does not run. Reductions within a row are chains of one thread, which is right but slow where
-//! they are long. Exact products outside of loops have four rows and four columns a thread and read through the caches; on
-//! tensor cores a warp has 16 columns of 8 entries, and rounds a factor each time it reads it. Matrices of a loop that do not fit into the shared memory of one block (227 KiB on an H100: an LSTM of more
-//! than 120 states in single precision) are read through the caches at every step; nothing is spread over several blocks,
-//! and the states themselves go through the device's memory. An FFT whose length is no power of two, or whose row does not
-//! fit, is a product with the matrix of roots. A scatter of gradients into a table looks at every index for every element of
-//! the table. The engine's estimates of time, by which it chooses among plans that fit a budget, are those of the processor,
-//! as if it had as many threads as a device may have blocks.
+//! *Of programs.* Streams and profiles are the processor's: an error names what does not run. Exact products outside of loops
+//! have four rows and four columns a thread and read through the caches; on tensor cores a warp has 16 columns of 8 entries,
+//! and rounds a factor each time it reads it. Matrices of a loop that all blocks of a device together do not hold (an LSTM of
+//! more than 1300 states on an H100, in single precision) are read through the caches as far as they do not fit, and states go
+//! through the device's memory. An FFT whose length is no power of two, or whose row does not fit, is a product with the matrix
+//! of roots. A scatter of gradients into a table looks at every index for every eight columns of a row of the table. Estimates
+//! of time, by which the engine chooses among plans that fit a budget, start from what the driver says of the chip, not from
+//! measurements; without a budget everything is kept.
 //!
 //! *Of training.* Parameters, gradients and the optimizer's state stay on the device where the optimizer treats every
 //! component alike (`sgd`, `rmsprop`, `adam`, `adamw`), gradients are clipped by their norm or not at all, and there are
