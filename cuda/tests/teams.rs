@@ -125,7 +125,8 @@ fn on_tensor_cores() {
     for products in [Products::Tf32, Products::Bf16] {
         let alone = Arc::new(Gpu::emulated().with_products(products)) as Arc<dyn Device>;
         let device: Arc<dyn Device> = Arc::new(Gpu::emulated_as(2 << 10, 8).with_products(products));
-        assert_eq!((case.team(&alone), case.team(&device)), (1, 4));
+        assert_eq!(case.team(&alone), 1);
+        assert!(case.team(&device) > 1);
         let alone = case.compare(&alone, f64::INFINITY).unwrap();
         let off = case.compare(&device, f64::INFINITY).unwrap();
         assert!(off > 10.0 && off < 2.0 * alone, "{products}: off by {off}, without teams by {alone}");
@@ -179,6 +180,12 @@ fn large_cells_have_teams() {
     ] {
         let case = Case::new(cell, "dense", dtype, hidden, (784, 128));
         assert_eq!(case.team(&device), team, "{cell} of {hidden} states, {dtype}");
+    }
+    // Rounded to two bytes, twice as many fit.
+    let case = Case::new("lstm", "dense", DType::F32, 512, (784, 128));
+    for (products, team) in [(Products::Tf32, 32), (Products::Bf16, 16)] {
+        let device: Arc<dyn Device> = Arc::new(Gpu::emulated().with_products(products));
+        assert_eq!(case.team(&device), team, "{products}");
     }
 }
 

@@ -244,14 +244,16 @@ impl Emit<'_> {
         m: usize,
     ) {
         let sub = a.width().checked_div(k).unwrap_or(out.width() / m.max(1));
-        let (slice, by_columns) = (self.slice(packed), self.by_columns(over, a, k, m));
+        let by_columns = self.by_columns(over, a, k, m);
+        let slice = self.slice(packed).filter(|s| by_columns || s.layout.is_rounded() && sub == 1);
         let (a, b, y) = (self.open(a), self.open(packed), self.open(out));
         let b = match slice {
-            Some(place) => self.open_at(Some(place), self.bufs[packed.buf].dtype, 0, 0),
+            Some(slice) => self.open_at(Some(slice.place), self.bufs[packed.buf].dtype, 0, 0),
             None => b,
         };
         if self.on_tensor_cores(&a) {
-            return self.tensor_matmul(over, (&a, &b, &y), flags, (k, m), (sub, slice.is_some()));
+            let layout = slice.map(|s| s.layout);
+            return self.tensor_matmul(over, (&a, &b, &y), flags, (k, m), (sub, layout));
         }
         if by_columns {
             return self.team_matmul((&a, &b, &y), slice.is_some(), flags, (k, m));

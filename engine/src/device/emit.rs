@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::code::{Building, Code, Kernel, Op, Type, Value};
+use super::slices::Slice;
 use super::sums::Partial;
 use super::table::{Ref, Word};
 use super::team::Team;
@@ -98,6 +99,8 @@ pub(super) struct Emit<'a> {
     pub(super) is_tile: bool,
     /// The blocks that share the tile, if it is not the block's alone.
     pub(super) team: Option<Team>,
+    /// Matrices of the loops that lie in shared memory.
+    pub(super) slices: Vec<Slice>,
     /// Number of the first row in the batch.
     pub(super) first_row: Value,
     /// Rows of the batch and steps in all.
@@ -152,6 +155,7 @@ impl<'a> Emit<'a> {
             blocks: Share { first: block, apart: blocks },
             is_tile: false,
             team: None,
+            slices: Vec::new(),
             first_row: zero,
             batch: zero,
             steps: zero,

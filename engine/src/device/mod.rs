@@ -51,6 +51,7 @@ mod resident;
 mod run;
 mod scan;
 mod sequence;
+mod slices;
 mod sums;
 mod table;
 mod team;

@@ -412,18 +412,16 @@ impl Scan<'_> {
                 Stage::Loop(calls) => calls,
             })
         };
-        let end = calls().map(|call| shared_bytes(&program.bufs, call)).max().unwrap_or(0);
         e.deal(program);
-        let mut end = e.take_slices(program, end);
-        e.shared_bytes = e.shared_bytes.max(end);
-        let mut take = |e: &mut Emit<'_>, buf: &Buf, rows: usize| {
+        let mut end = calls().map(|call| shared_bytes(&program.bufs, call)).max().unwrap_or(0);
+        let take = |e: &mut Emit<'_>, end: &mut usize, buf: &Buf, rows: usize| {
             let (start, plane) = (end.next_multiple_of(16), rows * buf.width);
             let bytes = plane * buf.dtype.size();
             if bytes == 0 || start + bytes > self.shared_limit {
                 return None;
             }
-            end = start + bytes;
-            e.shared_bytes = e.shared_bytes.max(end);
+            *end = start + bytes;
+            e.shared_bytes = e.shared_bytes.max(*end);
             let row = if buf.lead.has_n() { buf.width } else { 0 };
             let (step, origin) = (Stride::None, Value::Int(0));
             Some(Where { what: Ref::OnChip(start, plane), beyond: None, col: 0, step, row, origin })
@@ -433,9 +431,11 @@ impl Scan<'_> {
             let inside = buf.kind == BufKind::Temp && program.lives[i].is_some() && !buf.lead.has_t();
             if inside && e.team.is_none() && !(self.item.mixes_rows && buf.lead.has_n()) {
                 let rows = if buf.lead.has_n() { super::ROWS } else { 1 };
-                e.places[i] = take(e, buf, rows).or(e.places[i]);
+                e.places[i] = take(e, &mut end, buf, rows).or(e.places[i]);
             }
         }
+        end = e.take_slices(program, end);
+        e.shared_bytes = e.shared_bytes.max(end);
         let mut copied = Vec::new();
         for operand in loops().flat_map(|call| call.instr.reads().into_iter().cloned().collect::<Vec<_>>()) {
             let buf = &program.bufs[operand.buf];
@@ -444,7 +444,7 @@ impl Scan<'_> {
                 continue;
             }
             copied.push(operand.buf);
-            let (from, Some(to)) = (e.places[operand.buf], take(e, buf, 1)) else { continue };
+            let (from, Some(to)) = (e.places[operand.buf], take(e, &mut end, buf, 1)) else { continue };
             e.places[operand.buf] = Some(to);
             let from = e.open_at(from, buf.dtype, 0, 0);
             let to = e.open_at(Some(to), buf.dtype, 0, 0);

@@ -15,8 +15,10 @@
 
 use super::call::{Tile, terms};
 use super::code::{Building, Op, Type, Value};
-use super::emit::{At, Emit, Share, Stride, Where, type_of};
+use super::emit::{At, Emit, Share, Stride, type_of};
+use super::slices::Layout;
 use super::table::{Ref, Word};
+use super::tensor::Products;
 use super::{Device, ROWS};
 use crate::matmul::MatMul;
 use crate::plan::ir::{Buf, BufKind, Call, Instr, Operand, Over, Spread};
@@ -43,8 +45,6 @@ pub(super) struct Team {
     deal: Option<Deal>,
     /// What was used since the blocks last met.
     uses: Vec<Use>,
-    /// Matrices of which a block has its columns in shared memory, by buffer, and where.
-    slices: Vec<(usize, Where)>,
     /// Shared memory for rows of a left factor: its start and bytes.
     panel: (usize, usize),
     /// Most rows of a tile; `None`: any number.
@@ -107,7 +107,7 @@ struct Use {
 
 /// The matrices that the loops of a step multiply by, which are the same at every step and for every row: rows, columns,
 /// and the buffer, each once.
-fn matrices(program: &StepProgram) -> Vec<(usize, usize, usize)> {
+pub(super) fn matrices(program: &StepProgram) -> Vec<(usize, usize, usize)> {
     let mut found: Vec<(usize, usize, usize)> = Vec::new();
     for call in loops(program) {
         let Instr::MatMul { a, packed, k, m, .. } = &call.instr else { continue };
@@ -145,16 +145,27 @@ fn period(program: &StepProgram) -> Option<usize> {
 }
 
 /// Blocks that a step needs for its matrices, at most so many: as few as hold them, in a power of two.
-fn needed(program: &StepProgram, shared_bytes: usize, most: usize) -> usize {
+fn needed(program: &StepProgram, products: Products, shared_bytes: usize, most: usize) -> usize {
     let Some(period) = period(program) else { return 1 };
     let bytes = |size: usize| -> usize {
         let of = |&(k, m, buf): &(usize, usize, usize)| {
-            k * (m / period) * period.div_ceil(size) * program.bufs[buf].dtype.size() + 16
+            let dtype = program.bufs[buf].dtype;
+            let columns = m / period * period.div_ceil(size);
+            Layout::new(k, columns, dtype, products).bytes(dtype).next_multiple_of(16)
         };
         matrices(program).iter().map(of).sum()
     };
+    // A block by itself also has the values that never leave the loop.
+    let values = |size: usize| -> usize {
+        let inside = |(i, buf): (usize, &Buf)| {
+            let there =
+                size == 1 && buf.kind == BufKind::Temp && program.lives[i].is_some() && !buf.lead.has_t();
+            if there { (ROWS * buf.width * buf.dtype.size()).next_multiple_of(16) } else { 0 }
+        };
+        program.bufs.iter().enumerate().map(inside).sum()
+    };
     let mut size = 1;
-    while bytes(size) > shared_bytes && 2 * size <= most.min(period) {
+    while bytes(size) + values(size) > shared_bytes && 2 * size <= most.min(period) {
         size *= 2;
     }
     size
@@ -167,7 +178,8 @@ pub(crate) fn teams(outer: &Outer, device: &dyn Device) -> Vec<usize> {
     let forms = |s: &ScanItem| -> usize {
         let replay = s.replay.iter().flat_map(|r| [&r.advance, &r.record]);
         let all = std::iter::once(&s.run).chain(&s.sweep).chain(replay);
-        all.map(|program| needed(program, device.shared_bytes(), most)).max().unwrap_or(1)
+        let of = |program| needed(program, device.products(), device.shared_bytes(), most);
+        all.map(of).max().unwrap_or(1)
     };
     let mut sizes: Vec<usize> = (outer.items.iter())
         .map(|item| match item {
@@ -203,8 +215,8 @@ impl Emit<'_> {
         let first = self.code.add(before, self.threads.first);
         let apart = self.code.mul(self.threads.apart, size);
         self.share = Share { first, apart };
-        let (deal, uses, slices, panel) = (None, Vec::new(), Vec::new(), (0, 0));
-        self.team = Some(Team { size, rank, counter, deal, uses, slices, panel, rows });
+        let (deal, uses, panel) = (None, Vec::new(), (0, 0));
+        self.team = Some(Team { size, rank, counter, deal, uses, panel, rows });
     }
 
     /// Deals out the columns of a step's matrices.
@@ -273,12 +285,6 @@ impl Emit<'_> {
             self.meet();
         }
     }
-
-    /// Whether this block has its columns of a matrix in shared memory.
-    pub(super) fn is_sliced(&self, buf: usize) -> bool {
-        self.team.as_ref().is_some_and(|t| t.slices.iter().any(|s| s.0 == buf))
-    }
-
     /// Writes a call of a step, after what it needs of the ones before.
     pub(super) fn call_in_order(&mut self, call: &Call, program: &StepProgram) -> crate::error::Result<()> {
         if self.team.is_none() {
@@ -341,50 +347,9 @@ impl Emit<'_> {
     /// Whether every block of the team forms its own columns of a product.
     pub(super) fn by_columns(&self, over: Over, a: &Operand, k: usize, m: usize) -> bool {
         let on_tensor_cores =
-            self.products != super::Products::Exact && type_of(self.bufs[a.buf].dtype) == Type::F32;
+            self.products != Products::Exact && type_of(self.bufs[a.buf].dtype) == Type::F32;
         let at_one_step = self.span.count == Value::Int(1) && over.rows;
         a.width() == k && self.columns(m).deal.is_some() && (on_tensor_cores || at_one_step)
-    }
-
-    /// Where this block has its columns of a matrix in shared memory.
-    pub(super) fn slice(&self, packed: &Operand) -> Option<Where> {
-        let of = |(buf, place): &(usize, Where)| (*buf == packed.buf && packed.col == 0).then_some(*place);
-        self.team.as_ref().filter(|_| self.span.count == Value::Int(1))?.slices.iter().find_map(of)
-    }
-
-    /// Puts the block's columns of matrices into shared memory as far as they fit, from `end` on, and leaves room for rows of
-    /// left factors. Returns the end of what is taken.
-    pub(super) fn take_slices(&mut self, program: &StepProgram, end: usize) -> usize {
-        let mut end = end;
-        for (k, m, number) in matrices(program) {
-            let columns = self.columns(m);
-            if columns.deal.is_none() {
-                continue;
-            }
-            let buf: &Buf = &program.bufs[number];
-            let (start, plane) = (end.next_multiple_of(16), k * columns.count());
-            if start + plane * buf.dtype.size() > self.shared_limit {
-                continue;
-            }
-            end = start + plane * buf.dtype.size();
-            let (step, origin) = (Stride::None, Value::Int(0));
-            let to = Where { what: Ref::OnChip(start, plane), beyond: None, col: 0, step, row: 0, origin };
-            let from = self.open_at(self.places[number], buf.dtype, 0, 0);
-            let at = self.open_at(Some(to), buf.dtype, 0, 0);
-            let Share { first, apart } = self.threads;
-            self.each_by(first, plane, apart, |e, i| {
-                let (row, own) = (e.code.div(i, columns.count()), e.code.rem(i, columns.count()));
-                let (column, _) = e.column(&columns, own);
-                let row = e.code.mul(row, m);
-                let index = e.code.add(row, column);
-                let none = (Value::Int(0), Value::Int(0));
-                e.copy_element(&from, &at, none, index, i);
-            });
-            if let Some(team) = &mut self.team {
-                team.slices.push((number, to));
-            }
-        }
-        end
     }
 
     /// Takes what is left of the shared memory for rows of left factors.

@@ -8,6 +8,7 @@
 use super::call::{Term, terms};
 use super::code::{Building, Code, Op, Type, Value};
 use super::emit::{At, Emit, Share};
+use super::slices::{Layout, WORDS};
 use super::team::Columns;
 use crate::matmul::MatMul;
 use crate::plan::ir::Over;
@@ -46,7 +47,7 @@ impl Products {
     }
 
     /// Terms of a sum that an instruction has.
-    const fn depth(self) -> usize {
+    pub(super) const fn depth(self) -> usize {
         match self {
             Products::Exact => 1,
             Products::Tf32 => 8,
@@ -72,15 +73,8 @@ struct Shape {
     k: usize,
     m: usize,
     own: Columns,
-    /// Whether the matrix has those alone.
-    sliced: bool,
-}
-
-impl Shape {
-    /// Elements from a row of the matrix to the next.
-    fn matrix(&self) -> usize {
-        if self.sliced { self.own.count() } else { self.m }
-    }
+    /// How the matrix lies in shared memory, with those columns alone and rounded, if it lies there.
+    layout: Option<Layout>,
 }
 
 /// A thread of a warp: number `4 group + place`.
@@ -114,10 +108,10 @@ impl Emit<'_> {
         (a, b, y): (&At, &At, &At),
         flags: MatMul,
         (k, m): (usize, usize),
-        (parts, sliced): (usize, bool),
+        (parts, layout): (usize, Option<Layout>),
     ) {
         let own = if parts == 1 { self.columns(m) } else { Columns::all(m) };
-        let shape = Shape { k, m, own, sliced };
+        let shape = Shape { k, m, own, layout };
         let terms = terms(a, b, flags.conj_a, flags.conj_b, y.complex);
         let (steps, rows) = self.counts(over);
         // Entries of several steps go together, unless each step has a matrix of its own.
@@ -223,7 +217,7 @@ impl Emit<'_> {
             let column = self.code.add(first, lane.group);
             let column = self.code.add(column, skip);
             let column = self.code.min(column, shape.own.count().saturating_sub(1));
-            if shape.sliced { column } else { self.column(&shape.own, column).0 }
+            if shape.layout.is_some() { column } else { self.column(&shape.own, column).0 }
         });
         let weights: Vec<[Value; 2]> = (0..self.planes(b))
             .map(|plane| {
@@ -236,12 +230,21 @@ impl Emit<'_> {
             .map(|_| std::array::from_fn(|_| self.code.variable(Code::real(Type::F32, 0.0))))
             .collect();
         let depth = self.products.depth();
-        let block = |s: &mut Self, from: Value, left: Option<usize>| {
+        let block = |s: &mut Self, number: Value, left: Option<usize>| {
+            let from = s.code.mul(number, depth);
             let (terms_at, what) = ((from, lane.place), (shape, left));
+            let word = s.code.mul(number, WORDS);
+            let word = s.code.add(word, lane.place);
             let matrix: Vec<[Value; 4]> = (weights.iter())
                 .map(|columns| {
-                    [0, 1, 2, 3]
-                        .map(|i| s.factor((columns[i % 2], shape.matrix(), false), i / 2, terms_at, what))
+                    [0, 1, 2, 3].map(|i| match shape.layout {
+                        None => s.factor((columns[i % 2], shape.m, false), i / 2, terms_at, what),
+                        Some(layout) => {
+                            let row = s.code.add(word, i / 2 * (WORDS / 2));
+                            let index = s.code.mul(row, layout.apart);
+                            s.code.load(Type::Int, columns[i % 2], index)
+                        }
+                    })
                 })
                 .collect();
             let mut factors: Vec<((usize, bool), [Value; 2])> = Vec::new();
@@ -259,12 +262,9 @@ impl Emit<'_> {
             }
         };
         let (whole, rest) = (shape.k / depth, shape.k % depth);
-        self.each(0, whole, |s, i| {
-            let from = s.code.mul(i, depth);
-            block(s, from, None);
-        });
+        self.each(0, whole, |s, number| block(s, number, None));
         if rest > 0 {
-            block(self, Value::from(whole * depth), Some(rest));
+            block(self, Value::from(whole), Some(rest));
         }
         sums
     }
