@@ -136,7 +136,8 @@
 //!
 //! # What is not here yet
 //!
-//! *Of programs.* Streams and profiles are the processor's: an error names what does not run. Reductions within a row are chains of one thread, which is right but slow where
+//! *Of programs.* Profiles are the processor's. Values that are on the device already are not read by a run over pieces
+//! ([`run_stream`](retrograd_engine::Program::run_stream)). Reductions within a row are chains of one thread, which is right but slow where
 //! they are long. Exact products outside of loops have four rows and four columns a thread and read through the caches; on
 //! tensor cores a warp has 16 columns of 8 entries, and rounds a factor each time it reads it. Matrices of a loop that do not fit into the shared memory of one block (227 KiB on an H100: an LSTM of more
 //! than 120 states in single precision) are read through the caches at every step; nothing is spread over several blocks,
