@@ -119,6 +119,17 @@ impl Outer {
                 return refuse(format!("`{}` has a time axis outside the scan", buf.label));
             }
         }
+        // A sum over the steps of a sequence itself would be one over those of its first segment.
+        let sequence = |call: &Call| {
+            call.instr.reads().into_iter().map(|o| &self.bufs[o.buf]).find(|buf| buf.lead.has_t()).cloned()
+        };
+        let read = self.items.iter().find_map(|item| match item {
+            Item::Call(call) => sequence(call),
+            Item::Scan(_) => None,
+        });
+        if let Some(buf) = read {
+            return refuse(format!("`{}` is read outside the scan", buf.label));
+        }
         for (_, s) in &scans {
             let forms = [Some(&s.run), s.sweep.as_ref(), s.replay.as_ref().map(|r| &r.record)];
             let counts = |p: &StepProgram| p.stages.iter().flat_map(|stage| stage.calls()).any(counts);
