@@ -141,12 +141,13 @@
 //!
 //! # What is not here yet
 //!
-//! *Of programs.* Streams and profiles are the processor's: an error names what does not run. Exact products outside of loops
-//! have four rows and four columns a thread and read through the caches; on tensor cores a warp has 16 columns of 8 entries,
-//! and rounds a factor each time it reads it. Matrices of a loop that all blocks of a device together do not hold (an LSTM of
-//! more than 1300 states on an H100, in single precision) are read through the caches as far as they do not fit, and states go
-//! through the device's memory. An FFT whose length is no power of two, or whose row does not fit, is a product with the matrix
-//! of roots. A scatter of gradients into a table looks at every index for every eight columns of a row of the table. Estimates
+//! *Of programs.* Profiles are the processor's. Values that are on the device already are not read by a run over pieces
+//! ([`run_stream`](retrograd_engine::Program::run_stream)). Exact products outside of loops have four rows and four columns a
+//! thread and read through the caches; on tensor cores a warp has 16 columns of 8 entries, and outside of loops it rounds a
+//! factor each time it reads it. Matrices of a loop that all blocks of a device together do not hold (an LSTM of more than
+//! 1300 states on an H100, in single precision) are read through the caches as far as they do not fit, and states go through
+//! the device's memory. An FFT whose length is no power of two, or whose row does not fit, is a product with the matrix of
+//! roots. A scatter of gradients into a table looks at every index for every eight columns of a row of the table. Estimates
 //! of time, by which the engine chooses among plans that fit a budget, start from what the driver says of the chip, not from
 //! measurements; without a budget everything is kept.
 //!

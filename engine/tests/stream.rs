@@ -212,10 +212,18 @@ fn what_cannot_be_streamed_is_named() -> Result<()> {
         })?;
         Ok(if stacked { vec![y] } else { vec![h] })
     };
-    let rows: [(&dyn Fn(&mut Tape) -> Result<Vec<Var>>, &str); 3] = [
+    let summed = |t: &mut Tape| -> Result<Vec<Var>> {
+        let x = t.input("x", DType::F32, Shape::sequence([3]))?;
+        let zero = fill(t, Ty::new(DType::F32, Shape::rows([3])), 0.0)?;
+        let (h, ()) = Scan::new().run(t, zero, x, |t, h, x| Ok((add(t, h, x)?, ())))?;
+        let sum = sum_steps(t, x)?;
+        Ok(vec![add(t, h, sum)?])
+    };
+    let rows: [(&dyn Fn(&mut Tape) -> Result<Vec<Var>>, &str); 4] = [
         (&|t| scanned(t, true, false, false), "walks from the end"),
         (&|t| scanned(t, false, true, false), "has a time axis outside the scan"),
         (&|t| scanned(t, false, false, true), "has a time axis outside the scan"),
+        (&|t| summed(t), "`x` is read outside the scan"),
     ];
     for (outputs, message) in rows {
         let text = refusal(outputs, &mut read);

@@ -19,7 +19,8 @@
 //!   blocks have to run at once and wait for each other where one reads what another one wrote.
 //! * The launches of a run depend on its plan and on addresses alone. They are listed when these change and handed over as
 //!   a [`Sequence`]; a run copies its values, starts the sequence and reads its outputs. So a device may make of the list
-//!   what is quick to start.
+//!   what is quick to start. A sequence that arrives piece by piece ([`run_stream`](crate::Program::run_stream)) is copied
+//!   piece by piece, and each action of a scan is a list of its own, started when its turn comes.
 //! * Bound values and constants have places there, so [`Plan::peak_bytes`](crate::Plan::peak_bytes) counts them. Those
 //!   without an entry for every step or row stay from run to run beside the arena and are copied when they have changed;
 //!   [`Resident`] ones belong to the caller, who may change them there ([`Program::run_with`](crate::Program::run_with)).
@@ -37,13 +38,14 @@
 //!
 //! [`Products`] with matrices in single precision are exact, unless the device was asked to form them on tensor cores.
 //!
-//! Not here: streams, profiles.
+//! Not here: profiles.
 
 mod call;
 mod code;
 mod emit;
 mod functions;
 mod kernel;
+mod pieces;
 mod program;
 mod record;
 mod region;
@@ -60,6 +62,7 @@ mod walk;
 
 pub use code::{Building, Code, Kernel, Op, Space, Statement, Type, Value};
 pub use kernel::{DeviceKernel, Entry, Piece};
+pub(crate) use pieces::Pieces;
 pub(crate) use program::{Compiled, compile};
 pub use region::Region;
 pub use resident::{Array, Resident};

@@ -90,7 +90,13 @@ impl Kernels {
 }
 
 /// Writes the kernels of a program and loads them. Errors: an operation without a kernel for devices; the device's.
-pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>, stash: Stash) -> Result<Compiled> {
+/// With `by_pieces` the values with a time axis are a part of them.
+pub(crate) fn compile(
+    outer: &Outer,
+    device: &Arc<dyn Device>,
+    stash: Stash,
+    by_pieces: bool,
+) -> Result<Compiled> {
     let (mut all, mut maps, mut items) = (Kernels::default(), Vec::new(), Vec::new());
     let mut drifts = Vec::new();
     let (shared_limit, products) = (device.shared_bytes(), device.products());
@@ -106,7 +112,7 @@ pub(crate) fn compile(outer: &Outer, device: &Arc<dyn Device>, stash: Stash) -> 
                 Launches::Call { kernel, grid, by_steps, sum }
             }
             Item::Scan(item) => {
-                let scan = Scan { outer, at, item, shared_limit, products, stash };
+                let scan = Scan { outer, at, item, shared_limit, products, stash, by_pieces };
                 let recording = matches!(item.role, Role::Forward(_));
                 let mut launches =
                     ScanLaunches { enter: all.push(scan.enter(&mut maps)), ..Default::default() };

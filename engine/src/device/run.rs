@@ -26,7 +26,7 @@ const MOST_THINGS: usize = 1 << 30;
 /// The arena of a program, on its device.
 #[derive(Debug)]
 pub(crate) struct Arena {
-    region: Region,
+    pub(super) region: Region,
     /// The run whose tables it holds.
     written: Option<Written>,
 }
@@ -51,22 +51,22 @@ impl Arena {
 }
 
 /// A run.
-struct Run<'a> {
-    program: &'a Compiled,
-    outer: &'a Outer,
-    memory: &'a Memory,
-    arena: &'a Region,
+pub(super) struct Run<'a> {
+    pub(super) program: &'a Compiled,
+    pub(super) outer: &'a Outer,
+    pub(super) memory: &'a Memory,
+    pub(super) arena: &'a Region,
     /// Where the values are that stay on the device, by buffer.
-    fixed: &'a [Option<Array>],
+    pub(super) fixed: &'a [Option<Array>],
 }
 
 /// The launches of a run, as they are listed.
-struct List<'a> {
-    program: &'a Compiled,
-    memory: &'a Memory,
+pub(super) struct List<'a> {
+    pub(super) program: &'a Compiled,
+    pub(super) memory: &'a Memory,
     /// Address of each kernel's table.
-    tables: Vec<u64>,
-    launches: Vec<Launch>,
+    pub(super) tables: &'a [u64],
+    pub(super) launches: Vec<Launch>,
 }
 
 /// What a run is given, beside its program.
@@ -112,7 +112,7 @@ pub(crate) fn run(program: &Compiled, outer: &Outer, arena: &mut Arena, given: G
     if !arena.written.as_ref().is_some_and(same) {
         arena.written = None;
         let tables = write_tables(program, given.memory, &arena.region, &given.fixed)?;
-        let launches = list(program, outer, given.memory, tables)?;
+        let launches = list(program, outer, given.memory, &tables)?;
         let sequence = Sequence::new(&program.device, program.handle, launches)?;
         let memory = Arc::downgrade(given.memory);
         arena.written = Some(Written { memory, fixed: given.fixed, sequence });
@@ -121,7 +121,7 @@ pub(crate) fn run(program: &Compiled, outer: &Outer, arena: &mut Arena, given: G
         return Err(Error::argument("device", "bug: a run without tables"));
     };
     let run = Run { program, outer, memory: given.memory, arena: &arena.region, fixed: &written.fixed };
-    run.write_values(given.bound)?;
+    run.write_values(given.bound, |_| true)?;
     written.sequence.start()?;
     let (read, left) = outer.outputs.split_at(given.left.min(outer.outputs.len()));
     Ok(Ran {
@@ -132,20 +132,10 @@ pub(crate) fn run(program: &Compiled, outer: &Outer, arena: &mut Arena, given: G
 }
 
 /// Lists the launches of a run. Errors: one of them has more to do than can be counted.
-fn list(program: &Compiled, outer: &Outer, memory: &Memory, tables: Vec<u64>) -> Result<Vec<Launch>> {
+fn list(program: &Compiled, outer: &Outer, memory: &Memory, tables: &[u64]) -> Result<Vec<Launch>> {
     let mut list = List { program, memory, tables, launches: Vec::new() };
     for (at, item) in outer.items.iter().enumerate() {
-        match (item, &program.items[at]) {
-            (Item::Call(call), Launches::Call { kernel, grid, by_steps, sum }) => {
-                let parts = memory.partials.get(&at).map_or(1, |p| p.parts);
-                list.call(*kernel, (*grid, parts), if call.over.steps { *by_steps } else { false })?;
-                if let Some((sum, kernel)) = sum.filter(|_| parts > 1) {
-                    list.put_together(sum, kernel);
-                }
-            }
-            (Item::Scan(item), Launches::Scan(launches)) => list.scan(at, item, launches)?,
-            _ => return Err(Error::argument("device", "bug: the kernels of another program")),
-        }
+        list.item(at, item)?;
     }
     Ok(list.launches)
 }
@@ -156,7 +146,7 @@ fn drifts(program: &Compiled, memory: &Memory) -> usize {
 }
 
 /// Writes what the kernels find their operands by. Returns the address of each one's table.
-fn write_tables(
+pub(super) fn write_tables(
     program: &Compiled,
     memory: &Memory,
     arena: &Region,
@@ -197,9 +187,13 @@ pub enum Left {
 }
 
 impl Run<'_> {
-    /// Bound values with an entry for every step or row.
-    fn write_values(&self, bound: &[Option<&Tensor>]) -> Result<()> {
-        for (i, buf) in self.outer.bufs.iter().enumerate() {
+    /// Bound values with an entry for every step or row, of these buffers.
+    pub(super) fn write_values(
+        &self,
+        bound: &[Option<&Tensor>],
+        which: impl Fn(usize) -> bool,
+    ) -> Result<()> {
+        for (i, buf) in self.outer.bufs.iter().enumerate().filter(|(i, _)| which(*i)) {
             let (BufKind::Bound(b), Some(slot), None) = (&buf.kind, &self.memory.outer[i], self.fixed[i])
             else {
                 continue;
@@ -278,6 +272,22 @@ impl List<'_> {
         Ok(())
     }
 
+    /// An item of the program.
+    pub(super) fn item(&mut self, at: usize, item: &Item) -> Result<()> {
+        match (item, &self.program.items[at]) {
+            (Item::Call(call), Launches::Call { kernel, grid, by_steps, sum }) => {
+                let parts = self.memory.partials.get(&at).map_or(1, |p| p.parts);
+                self.call(*kernel, (*grid, parts), if call.over.steps { *by_steps } else { false })?;
+                if let Some((sum, kernel)) = sum.filter(|_| parts > 1) {
+                    self.put_together(sum, kernel);
+                }
+                Ok(())
+            }
+            (Item::Scan(item), Launches::Scan(launches)) => self.scan(at, item, launches),
+            _ => Err(Error::argument("device", "bug: the kernels of another program")),
+        }
+    }
+
     /// A call outside a step.
     fn call(&mut self, kernel: usize, (grid, parts): (Grid, usize), by_steps: bool) -> Result<()> {
         let (steps, rows) = (self.memory.steps, self.memory.rows);
@@ -321,62 +331,101 @@ impl List<'_> {
 
     /// A scan: each action of its schedule is a launch.
     fn scan(&mut self, at: usize, item: &ScanItem, launches: &ScanLaunches) -> Result<()> {
+        self.enter(at, item, launches)?;
         let memory = self.memory;
-        let tiles = memory.scans[&at].tiles;
-        let of_tile = item.block_rows.unwrap_or(super::ROWS);
-        if !item.mixes_rows && memory.rows.div_ceil(tiles) > of_tile {
-            let sizes = format!("{} rows, {tiles} tiles of {of_tile} at most", memory.rows);
-            return Err(Error::Overflow { what: "the rows of a scan on a device".into(), sizes });
+        match item.role {
+            Role::Plain => {
+                let (from, to) = (0, 1);
+                self.act(at, (item, launches), Action::Record { from, to }, (0, memory.steps))?;
+            }
+            Role::Forward(p) | Role::Adjoint(p) => {
+                let pair = &memory.pairs[p];
+                let forward = !matches!(item.role, Role::Adjoint(_));
+                let actions =
+                    if forward { pair.schedule.forward_actions() } else { pair.schedule.backward_actions() };
+                for action in actions {
+                    let steps = match action {
+                        Action::Advance { from, to }
+                        | Action::Record { from, to }
+                        | Action::Backward { from, to } => {
+                            // The recorded scan walks the other way than its adjoint.
+                            pair.cut.bounds(from, to, item.reverse == forward)
+                        }
+                        _ => (0, 0),
+                    };
+                    self.act(at, (item, launches), action, steps)?;
+                }
+            }
         }
-        let mut launch = |kernel: Option<usize>, a: usize, b: usize| match (kernel, item.team) {
+        self.leave(at, item, launches)
+    }
+
+    /// A kernel for every tile of a scan, if there is one.
+    fn tiles(
+        &mut self,
+        (at, item): (usize, &ScanItem),
+        kernel: Option<usize>,
+        (a, b): (usize, usize),
+    ) -> Result<()> {
+        let tiles = self.memory.scans[&at].tiles;
+        match (kernel, item.team) {
             (Some(kernel), 1) => {
                 self.launch(kernel, tiles, a, b);
                 Ok(())
             }
             (Some(kernel), team) => self.launch_teams(kernel, team, tiles, (a, b)),
             (None, _) => Ok(()),
-        };
-        launch(Some(launches.enter), 0, 0)?;
-        let pair = match item.role {
-            Role::Plain => None,
-            Role::Forward(p) | Role::Adjoint(p) => Some(&memory.pairs[p]),
-        };
-        match pair {
-            None => launch(Some(launches.run), 0, memory.steps)?,
-            Some(pair) => {
-                let forward = !matches!(item.role, Role::Adjoint(_));
-                let actions =
-                    if forward { pair.schedule.forward_actions() } else { pair.schedule.backward_actions() };
-                for action in actions {
-                    let bounds = |from, to| pair.cut.bounds(from, to, item.reverse == forward);
-                    let (kernel, (a, b)) = match action {
-                        // States that are walked back to need no other form.
-                        Action::Advance { from, to } if forward => {
-                            (launches.sweep.or(Some(launches.run)), bounds(from, to))
-                        }
-                        Action::Record { from, to } if forward => (Some(launches.run), bounds(from, to)),
-                        Action::Advance { from, to } => (launches.advance, bounds(from, to)),
-                        Action::Record { from, to } => (launches.record, bounds(from, to)),
-                        Action::Backward { from, to } if !forward => (Some(launches.run), bounds(from, to)),
-                        Action::Store { slot, .. } => (launches.mark, (slot, 0)),
-                        Action::Restore { slot, .. } if launches.take_up.is_some() => {
-                            (launches.take_up, (slot, (slot + 1).min(pair.schedule.slots() - 1)))
-                        }
-                        Action::Restore { slot, .. } => (launches.mark, (slot, 1)),
-                        _ => (None, (0, 0)),
-                    };
-                    launch(kernel, a, b)?;
-                }
-            }
         }
-        launch(launches.leave, 0, 0)?;
+    }
+
+    /// Sums are cleared, and states are those to start from. Errors: too many rows.
+    pub(super) fn enter(&mut self, at: usize, item: &ScanItem, launches: &ScanLaunches) -> Result<()> {
+        let (rows, tiles) = (self.memory.rows, self.memory.scans[&at].tiles);
+        let of_tile = item.block_rows.unwrap_or(super::ROWS);
+        if !item.mixes_rows && rows.div_ceil(tiles) > of_tile {
+            let sizes = format!("{rows} rows, {tiles} tiles of {of_tile} at most");
+            return Err(Error::Overflow { what: "the rows of a scan on a device".into(), sizes });
+        }
+        self.tiles((at, item), Some(launches.enter), (0, 0))
+    }
+
+    /// An action of a schedule, over steps from the first to before the second.
+    pub(super) fn act(
+        &mut self,
+        at: usize,
+        (item, launches): (&ScanItem, &ScanLaunches),
+        action: Action,
+        steps: (usize, usize),
+    ) -> Result<()> {
+        let (kernel, arguments) = match (item.role, action) {
+            // States that are walked back to need no other form.
+            (Role::Forward(_), Action::Advance { .. }) => (launches.sweep.or(Some(launches.run)), steps),
+            (Role::Forward(_), Action::Record { .. })
+            | (Role::Adjoint(_), Action::Backward { .. })
+            | (Role::Plain, Action::Advance { .. } | Action::Record { .. }) => (Some(launches.run), steps),
+            (Role::Adjoint(_), Action::Advance { .. }) => (launches.advance, steps),
+            (Role::Adjoint(_), Action::Record { .. }) => (launches.record, steps),
+            (Role::Adjoint(p), Action::Restore { slot, .. }) if launches.take_up.is_some() => {
+                let last = self.memory.pairs[p].schedule.slots() - 1;
+                (launches.take_up, (slot, (slot + 1).min(last)))
+            }
+            (Role::Forward(_) | Role::Adjoint(_), Action::Store { slot, .. }) => (launches.mark, (slot, 0)),
+            (Role::Forward(_) | Role::Adjoint(_), Action::Restore { slot, .. }) => (launches.mark, (slot, 1)),
+            _ => (None, (0, 0)),
+        };
+        self.tiles((at, item), kernel, arguments)
+    }
+
+    /// Last states and sums are handed out.
+    pub(super) fn leave(&mut self, at: usize, item: &ScanItem, launches: &ScanLaunches) -> Result<()> {
+        self.tiles((at, item), launches.leave, (0, 0))?;
         if let Some(drift) = launches.drift {
             self.launch(drift, 1, 0, 0);
         }
         let Some(collect) = launches.collect else { return Ok(()) };
         let widths = item.run.sums.iter().chain(item.run.shared_stacks.iter().map(|s| &s.1));
         let most = widths.map(|c| item.run.bufs[c.buf].width).max().unwrap_or(1);
-        let rows = memory.rows.max(memory.steps);
+        let rows = self.memory.rows.max(self.memory.steps);
         let blocks = (most * rows).div_ceil(self.program.device.threads() as usize);
         self.launch(collect, blocks.clamp(1, MOST_BLOCKS), 0, 0);
         Ok(())
@@ -384,7 +433,7 @@ impl List<'_> {
 }
 
 impl Run<'_> {
-    fn output(&self, place: &Place, ty: &Ty) -> Result<Tensor> {
+    pub(super) fn output(&self, place: &Place, ty: &Ty) -> Result<Tensor> {
         let mut out = Tensor::zeros(ty.dtype, ty.shape.concrete(self.memory.steps, self.memory.rows))?;
         match place {
             Place::Scalar { re, im } => out.fill_with(|_| num_complex::Complex64::new(*re, *im)),

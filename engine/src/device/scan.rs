@@ -28,6 +28,8 @@ pub(super) struct Scan<'a> {
     pub(super) products: Products,
     /// How what is recorded is held.
     pub(super) stash: Stash,
+    /// Whether values with a time axis hold a part of the steps alone.
+    pub(super) by_pieces: bool,
 }
 
 /// Offsets of a block's regions, in bytes.
@@ -96,7 +98,8 @@ impl Scan<'_> {
         let size = super::emit::type_of(buf.dtype).bytes();
         let row = e.code.convert(e.first_row, Type::Address);
         let beyond = e.code.mul(row, Value::Address((place.row * size) as u64));
-        Where { beyond: Some(beyond), col: o.col, ..place }
+        let origin = if self.by_pieces && buf.lead.has_t() { e.number(Word::Origin) } else { Value::Int(0) };
+        Where { beyond: Some(beyond), col: o.col, origin, ..place }
     }
 
     /// A state between pieces.

@@ -38,6 +38,8 @@ pub(super) enum Ref {
 pub(super) enum Word {
     Steps,
     Batch,
+    /// Number of the first step that values with a time axis hold.
+    Origin,
     /// Tiles and steps of a chunk of a scan.
     Tiles(usize),
     Chunk(usize),
@@ -77,6 +79,7 @@ pub(super) fn resolve(
     let number = match word {
         Word::Steps => memory.steps,
         Word::Batch => memory.rows,
+        Word::Origin => memory.origin,
         Word::Tiles(item) => scan(item).map_or(0, |s| s.tiles),
         Word::Chunk(item) => scan(item).map_or(1, |s| s.chunk),
         Word::Lane(item) => scan(item).map_or(0, |s| s.lane),

@@ -241,6 +241,8 @@ pub(crate) struct ScanSlots {
 #[derive(Clone, Debug)]
 pub(crate) struct Memory {
     pub(crate) steps: usize,
+    /// Number of the first step that values with a time axis hold: of a sequence that arrives piece by piece, on a device.
+    pub(crate) origin: usize,
     pub(crate) rows: usize,
     /// How what is recorded is held.
     pub(crate) stash: Stash,
@@ -433,7 +435,8 @@ impl ScanSlots {
             at,
         )?;
         let place = |p: &StepProgram, at| {
-            let states = states_of(p).filter(|_| by_pieces);
+            // A tile on a device has its own place for them.
+            let states = states_of(p).filter(|_| by_pieces && outer.tables.is_none());
             line_up(states.map(|(k, b)| (k, b.dtype.size(), None, Some(of_tile), b.width)), at)
         };
         let (left, at) = place(&s.run, at)?;
@@ -725,6 +728,7 @@ impl Memory {
         }
         Ok(Memory {
             steps,
+            origin: 0,
             rows,
             stash,
             bytes,

@@ -16,7 +16,7 @@ pub(crate) mod outer;
 pub(crate) mod step;
 pub mod stream;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use crate::cpu::{Denormals, Isa, Pool};
@@ -113,6 +113,8 @@ pub struct Program {
     device_arena: Option<device::Arena>,
     /// With a device: what stays there of a variant.
     resident: Option<(usize, Resident)>,
+    /// The program that runs over a source, once it was asked for.
+    streamed: OnceLock<Arc<stream::Ready>>,
     last_peak: usize,
     last_drift: Option<f64>,
     last_profile: Option<Profile>,
@@ -158,7 +160,7 @@ impl Program {
                 let mut outer = lower(tape, outputs, isa, keep, stash)?;
                 if let Some(on) = &options.device {
                     outer = outer.for_device(on.as_ref());
-                    let kernels = device::compile(&outer, on, stash)?;
+                    let kernels = device::compile(&outer, on, stash, false)?;
                     outer.tables = Some(kernels.table_bytes);
                     compiled.push(kernels);
                 }
@@ -184,6 +186,7 @@ impl Program {
             compiled,
             device_arena: None,
             resident: None,
+            streamed: OnceLock::new(),
             last_peak: 0,
             last_drift: None,
             last_profile: None,

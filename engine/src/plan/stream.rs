@@ -8,15 +8,21 @@
 //! That is for programs in which nothing but the source has a time axis: one scan forward in time and its adjoint, the
 //! losses of the steps summed over time, no stacked outputs. What the number of steps decides (a mean over them) waits for
 //! the end of the sequence; the step itself cannot know it.
+//!
+//! On a device every segment is copied there when it is gone over, and each action of a schedule is a launch when its turn
+//! comes.
 
+use std::cell::Cell;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::ir::{BufKind, Call, Instr};
 use super::memory::{Memory, longest_chunk};
 use super::outer::{Item, Outer, Role, ScanItem, liveness, touched};
 use super::step::StepProgram;
-use super::{Program, Run, extents, find_bound};
+use super::{Program, Run, extents, find_bound, stay};
 use crate::core_ops::counts_steps;
+use crate::device::{self, Device, Resident};
 use crate::error::{Error, Result};
 use crate::exec::{Arena, Drifts, Frame, Piece, ScanRun, run_piece};
 use crate::meter;
@@ -74,6 +80,14 @@ pub struct Streamed {
     pub peak_bytes: usize,
 }
 
+/// A program made ready for a source.
+#[derive(Debug)]
+pub(super) struct Ready {
+    outer: Outer,
+    /// With a device.
+    kernels: Option<device::Compiled>,
+}
+
 impl Outer {
     /// The program with what depends on the number of steps behind the forward scan. Errors: a program that needs more
     /// of the sequence than a segment, by the name of what does.
@@ -104,6 +118,17 @@ impl Outer {
             if buf.lead.has_t() && self.lives[i].is_some() && !matches!(buf.kind, BufKind::Bound(_)) {
                 return refuse(format!("`{}` has a time axis outside the scan", buf.label));
             }
+        }
+        // A sum over the steps of a sequence itself would be one over those of its first segment.
+        let sequence = |call: &Call| {
+            call.instr.reads().into_iter().map(|o| &self.bufs[o.buf]).find(|buf| buf.lead.has_t()).cloned()
+        };
+        let read = self.items.iter().find_map(|item| match item {
+            Item::Call(call) => sequence(call),
+            Item::Scan(_) => None,
+        });
+        if let Some(buf) = read {
+            return refuse(format!("`{}` is read outside the scan", buf.label));
         }
         for (_, s) in &scans {
             let forms = [Some(&s.run), s.sweep.as_ref(), s.replay.as_ref().map(|r| &r.record)];
@@ -155,7 +180,7 @@ impl Outer {
             lives,
             pair_lives,
             scratch: self.scratch,
-            tables: None,
+            tables: self.tables.map(|_| 0),
         })
     }
 }
@@ -165,11 +190,25 @@ fn counts(call: &Call) -> bool {
 }
 
 impl Program {
+    /// Errors: a program that needs more of the sequence than a segment; a device's.
+    fn ready(&self) -> Result<Arc<Ready>> {
+        if let Some(ready) = self.streamed.get() {
+            return Ok(ready.clone());
+        }
+        let mut outer = self.variants[0].1.streamed()?;
+        let mut kernels = None;
+        if let Some(on) = &self.options.device {
+            let compiled = device::compile(&outer, on, self.options.stash, true)?;
+            outer.tables = Some(compiled.table_bytes);
+            kernels = Some(compiled);
+        }
+        Ok(self.streamed.get_or_init(|| Arc::new(Ready { outer, kernels })).clone())
+    }
+
     /// Bytes of a run over a [`Source`] with `rows` rows, whatever its length: the arena and the outputs, without the two
     /// pieces of the source that are held at a time. Errors: as [`Program::run_stream`].
     pub fn stream_bytes(&self, rows: usize, stream: &Stream) -> Result<usize> {
-        let outer = self.variants[0].1.streamed()?;
-        Ok(self.stream_memory(&outer, rows, stream)?.1.peak_bytes())
+        Ok(self.stream_memory(&self.ready()?.outer, rows, stream)?.1.peak_bytes())
     }
 
     /// How to run over a [`Source`] of so many steps and rows: within `budget` bytes, those of the pieces included, with as
@@ -179,15 +218,16 @@ impl Program {
     ///
     /// Errors: as [`Program::run_stream`]; a budget too small, with the smallest that works.
     pub fn stream_within(&self, steps: usize, rows: usize, budget: Option<usize>) -> Result<StreamPlan> {
-        let outer = self.variants[0].1.streamed()?;
-        let chunk = longest_chunk(&outer, rows);
+        let ready = self.ready()?;
+        let outer = &ready.outer;
+        let chunk = longest_chunk(outer, rows);
         let of_step: usize = (outer.bound.iter())
             .filter(|(_, ty)| ty.shape.lead.has_t())
             .map(|(_, ty)| ty.entry_bytes().saturating_mul(if ty.shape.lead.has_n() { rows } else { 1 }))
             .sum();
         let planned = |segment: usize, checkpoints: usize| -> Result<StreamPlan> {
             let stream = Stream { segment, checkpoints };
-            let (segment, memory) = self.stream_memory(&outer, rows, &stream)?;
+            let (segment, memory) = self.stream_memory(outer, rows, &stream)?;
             let pieces = segment.min(steps).saturating_mul(of_step).saturating_mul(2);
             let segments = steps.div_ceil(segment).max(1);
             Ok(StreamPlan {
@@ -203,7 +243,7 @@ impl Program {
         let least = planned(chunk, 1)?;
         if let Some(budget) = budget.filter(|&b| b < least.peak_bytes) {
             let dominant =
-                super::explain::dominant(&outer, &self.stream_memory(&outer, rows, &least.stream)?.1);
+                super::explain::dominant(outer, &self.stream_memory(outer, rows, &least.stream)?.1);
             return Err(Error::Budget { budget, smallest: least.peak_bytes, dominant });
         }
         let rank = |plan: &StreamPlan| {
@@ -236,7 +276,7 @@ impl Program {
         if stream.checkpoints == 0 {
             return Err(Error::argument("stream", "0 checkpoints, expected at least 1"));
         }
-        let (threads, stash) = (self.pool.threads(), self.options.stash);
+        let (threads, stash) = (self.threads(), self.options.stash);
         let memory = Memory::for_stream(outer, segment, rows, threads, stream.checkpoints, stash)?;
         Ok((segment, memory))
     }
@@ -282,32 +322,47 @@ impl Program {
         source: &mut dyn Source,
         stream: &Stream,
     ) -> Result<Streamed> {
-        if self.options.device.is_some() {
-            let what = "a sequence that arrives piece by piece is the processor's".into();
-            return Err(Error::NoDeviceKernel { op: "stream".into(), what });
-        }
-        let outer = Arc::new(self.variants[0].1.streamed()?);
+        let ready = self.ready()?;
+        let outer = &ready.outer;
         // The rows are those of the first step.
         let first = source.read(0, 1)?.ok_or_else(|| Error::argument("stream", "the source has no step"))?;
-        let (_, rows) = piece(&outer, &first, shared)?;
+        let (_, rows) = piece(outer, &first, shared)?;
         drop(first);
-        let (segment, memory) = self.stream_memory(&outer, rows, stream)?;
+        let (segment, memory) = self.stream_memory(outer, rows, stream)?;
         if let Some(budget) = self.options.budget.filter(|&b| b < memory.peak_bytes()) {
-            let dominant = super::explain::dominant(&outer, &memory);
+            let dominant = super::explain::dominant(outer, &memory);
             return Err(Error::Budget { budget, smallest: memory.peak_bytes(), dominant });
         }
         let peak_bytes = memory.peak_bytes();
         self.arena = None;
+        self.device_arena = None;
+        self.resident = None;
         self.last_profile = None;
         self.last_drift = None;
         let before = meter::reset_peak();
-        let mut storage = Storage::zeroed("the run's arena", memory.bytes)?;
-        let arena = Arena(storage.as_mut_ptr());
-        let drifts = Drifts::new(outer.pairs.len());
-        let walk = Walk { program: self, outer: &outer, arena, shared, segment, rows, drifts: &drifts };
-        let (outputs, steps, extra_forward_steps) = walk.all(source, memory, stream.checkpoints)?;
-        drop(storage);
-        self.last_peak = meter::peak_bytes().saturating_sub(before);
+        let walk = Walk { outer, shared, segment, rows };
+        let (ran, there) = match (&self.options.device, &ready.kernels) {
+            (Some(on), Some(kernels)) => {
+                let before = on.used_bytes();
+                let arena = device::Arena::new(on, memory.bytes)?;
+                let used = Cell::new(0);
+                let ran = walk.all(source, stream.checkpoints, |bound| {
+                    let there = There::new((on, kernels), outer, memory, &arena, bound)?;
+                    used.set(on.used_bytes().saturating_sub(before));
+                    Ok(Box::new(there))
+                });
+                (ran?, used.get())
+            }
+            _ => {
+                let mut storage = Storage::zeroed("the run's arena", memory.bytes)?;
+                let arena = Arena(storage.as_mut_ptr());
+                let begin = |bound: &[&Tensor]| Here::new(self, outer, memory, arena, bound);
+                let ran = walk.all(source, stream.checkpoints, |bound| Ok(Box::new(begin(bound)?)));
+                (ran?, 0)
+            }
+        };
+        let (outputs, steps, extra_forward_steps) = ran;
+        self.last_peak = there + meter::peak_bytes().saturating_sub(before);
         Ok(Streamed { outputs, steps, segment, extra_forward_steps, peak_bytes })
     }
 }
@@ -330,14 +385,159 @@ struct Segment {
     values: Params,
 }
 
-struct Walk<'a> {
+/// What carries out the parts of a run.
+trait Parts {
+    /// Runs items of the program.
+    fn items(&mut self, range: Range<usize>) -> Result<()>;
+
+    /// Runs a part of a scan.
+    fn piece(&mut self, at: usize, piece: Piece) -> Result<()>;
+
+    /// Lets the values with a time axis that item `at` may read be those of a segment, from step `origin` on.
+    fn place(&mut self, bound: &[&Tensor], origin: usize, at: usize) -> Result<()>;
+
+    /// The sequence has so many steps.
+    fn end_at(&mut self, steps: usize) -> Result<()>;
+
+    fn outputs(&self) -> Result<Vec<Tensor>>;
+}
+
+/// Whether a buffer holds bound values with a time axis that item `at` may read.
+fn reads(outer: &Outer, buf: usize, at: usize) -> bool {
+    let alive = outer.lives[buf].is_some_and(|(from, to)| (from..=to).contains(&at));
+    let b = &outer.bufs[buf];
+    matches!(b.kind, BufKind::Bound(_)) && b.lead.has_t() && alive
+}
+
+/// On the processor.
+struct Here<'a> {
     program: &'a Program,
     outer: &'a Outer,
+    memory: Memory,
     arena: Arena,
+    drifts: Drifts,
+    frame: Frame,
+}
+
+impl<'a> Here<'a> {
+    fn new(
+        program: &'a Program,
+        outer: &'a Outer,
+        memory: Memory,
+        arena: Arena,
+        bound: &[&Tensor],
+    ) -> Result<Here<'a>> {
+        let drifts = Drifts::new(outer.pairs.len());
+        let mut here = Here { program, outer, memory, arena, drifts, frame: Frame::default() };
+        here.frame = here.run().frame(bound)?;
+        Ok(here)
+    }
+
+    fn run(&self) -> Run<'_> {
+        let (pool, isa) = (&self.program.pool, self.program.isa);
+        let Here { outer, memory, arena, drifts, .. } = self;
+        Run { outer, memory, arena: *arena, pool, isa, times: None, drifts }
+    }
+}
+
+impl Parts for Here<'_> {
+    fn items(&mut self, range: Range<usize>) -> Result<()> {
+        self.run().items(&self.frame, range);
+        Ok(())
+    }
+
+    fn piece(&mut self, at: usize, piece: Piece) -> Result<()> {
+        let Item::Scan(item) = &self.outer.items[at] else { return Ok(()) };
+        let scan = ScanRun {
+            outer: self.outer,
+            frame: &self.frame,
+            arena: self.arena,
+            memory: &self.memory,
+            item,
+            slots: &self.memory.scans[&at],
+            isa: self.program.isa,
+            times: None,
+            drifts: &self.drifts,
+        };
+        run_piece(&scan, &self.program.pool, piece);
+        Ok(())
+    }
+
+    fn place(&mut self, bound: &[&Tensor], origin: usize, at: usize) -> Result<()> {
+        let mut frame = std::mem::take(&mut self.frame);
+        for (i, buf) in self.outer.bufs.iter().enumerate().filter(|(i, _)| reads(self.outer, *i, at)) {
+            if let BufKind::Bound(b) = buf.kind {
+                self.run().place(&mut frame.locs[i], buf.dtype, bound[b])?;
+                frame.locs[i].origin = origin;
+            }
+        }
+        self.frame = frame;
+        Ok(())
+    }
+
+    fn end_at(&mut self, steps: usize) -> Result<()> {
+        self.memory.steps = steps;
+        Ok(())
+    }
+
+    fn outputs(&self) -> Result<Vec<Tensor>> {
+        self.run().outputs(&self.frame)
+    }
+}
+
+/// On a device.
+struct There<'a> {
+    outer: &'a Outer,
+    pieces: device::Pieces<'a>,
+    /// What stays there, which the pieces read.
+    _own: Resident,
+}
+
+impl<'a> There<'a> {
+    fn new(
+        (on, kernels): (&Arc<dyn Device>, &'a device::Compiled),
+        outer: &'a Outer,
+        memory: Memory,
+        arena: &'a device::Arena,
+        bound: &[&Tensor],
+    ) -> Result<There<'a>> {
+        let bound: Vec<Option<&Tensor>> = bound.iter().map(|t| Some(*t)).collect();
+        let (own, fixed, _) = stay(on, outer, None, (None, &bound))?;
+        let pieces = device::Pieces::new(kernels, outer, memory, arena, fixed)?;
+        pieces.write(&bound, |i| !outer.bufs[i].lead.has_t())?;
+        Ok(There { outer, pieces, _own: own })
+    }
+}
+
+impl Parts for There<'_> {
+    fn items(&mut self, range: Range<usize>) -> Result<()> {
+        self.pieces.items(range)
+    }
+
+    fn piece(&mut self, at: usize, piece: Piece) -> Result<()> {
+        self.pieces.piece(at, piece)
+    }
+
+    fn place(&mut self, bound: &[&Tensor], origin: usize, at: usize) -> Result<()> {
+        let bound: Vec<Option<&Tensor>> = bound.iter().map(|t| Some(*t)).collect();
+        self.pieces.write(&bound, |i| reads(self.outer, i, at))?;
+        self.pieces.begin_at(origin)
+    }
+
+    fn end_at(&mut self, steps: usize) -> Result<()> {
+        self.pieces.end_at(steps)
+    }
+
+    fn outputs(&self) -> Result<Vec<Tensor>> {
+        self.pieces.outputs()
+    }
+}
+
+struct Walk<'a> {
+    outer: &'a Outer,
     shared: &'a [&'a Params],
     segment: usize,
     rows: usize,
-    drifts: &'a Drifts,
 }
 
 impl Walk<'_> {
@@ -370,12 +570,13 @@ impl Walk<'_> {
         })
     }
 
-    /// Outputs, steps, and steps advanced over.
-    fn all(
+    /// Outputs, steps, and steps advanced over. `begin` makes ready what carries it out, with the values of the first
+    /// segment.
+    fn all<'p>(
         &self,
         source: &mut dyn Source,
-        mut memory: Memory,
         checkpoints: usize,
+        begin: impl FnOnce(&[&Tensor]) -> Result<Box<dyn Parts + 'p>>,
     ) -> Result<(Vec<Tensor>, usize, u64)> {
         let mut online =
             Online::new(checkpoints).map_err(|e| Error::argument("stream", format!("bug: schedule: {e}")))?;
@@ -389,45 +590,36 @@ impl Walk<'_> {
         let mut advanced = 0;
 
         // The forward pass, while segments arrive.
-        let mut frame = self.run(&memory).frame(&self.bind(&held)?)?;
-        {
-            let run = self.run(&memory);
-            run.items(&frame, 0..forward);
-            self.piece(&run, &frame, forward, Piece::Enter);
-            loop {
-                let following = match held.steps == self.segment {
-                    true => self.read(source, held.number + 1, None)?,
-                    false => None,
-                };
-                self.place(&run, &mut frame, &held, forward)?;
-                let span = self.span(&held);
-                let Some(following) = following else {
-                    let n = held.number;
-                    self.piece(
-                        &run,
-                        &frame,
-                        forward,
-                        Piece::Act(Action::Record { from: n, to: n + 1 }, span),
-                    );
-                    break;
-                };
-                for action in online.another() {
-                    self.piece(&run, &frame, forward, Piece::Act(action, span));
-                }
-                advanced += held.steps as u64;
-                held = following;
+        let mut parts = begin(&self.bind(&held)?)?;
+        parts.items(0..forward)?;
+        parts.piece(forward, Piece::Enter)?;
+        loop {
+            let following = match held.steps == self.segment {
+                true => self.read(source, held.number + 1, None)?,
+                false => None,
+            };
+            self.place(&mut *parts, &held, forward)?;
+            let span = self.span(&held);
+            let Some(following) = following else {
+                let n = held.number;
+                parts.piece(forward, Piece::Act(Action::Record { from: n, to: n + 1 }, span))?;
+                break;
+            };
+            for action in online.another() {
+                parts.piece(forward, Piece::Act(action, span))?;
             }
-            self.piece(&run, &frame, forward, Piece::Leave);
+            advanced += held.steps as u64;
+            held = following;
         }
+        parts.piece(forward, Piece::Leave)?;
 
         // What waited for the number of steps, and the backward pass.
         let steps = held.number * self.segment + held.steps;
-        memory.steps = steps;
-        let run = self.run(&memory);
+        parts.end_at(steps)?;
         let end = self.outer.items.len();
-        run.items(&frame, forward + 1..adjoint.unwrap_or(end));
+        parts.items(forward + 1..adjoint.unwrap_or(end))?;
         if let Some(adjoint) = adjoint {
-            self.piece(&run, &frame, adjoint, Piece::Enter);
+            parts.piece(adjoint, Piece::Enter)?;
             // The last segment has been recorded.
             for action in online.last().skip(1) {
                 let (from, to) = match action {
@@ -435,13 +627,13 @@ impl Walk<'_> {
                     | Action::Record { from, to }
                     | Action::Backward { from, to } => (from, to),
                     other => {
-                        self.piece(&run, &frame, adjoint, Piece::Act(other, (0, 0)));
+                        parts.piece(adjoint, Piece::Act(other, (0, 0)))?;
                         continue;
                     }
                 };
                 for number in from..to {
                     held = self.again(source, held, number)?;
-                    self.place(&run, &mut frame, &held, adjoint)?;
+                    self.place(&mut *parts, &held, adjoint)?;
                     let span = self.span(&held);
                     let action = match action {
                         Action::Advance { .. } => {
@@ -450,18 +642,13 @@ impl Walk<'_> {
                         }
                         other => other,
                     };
-                    self.piece(&run, &frame, adjoint, Piece::Act(action, span));
+                    parts.piece(adjoint, Piece::Act(action, span))?;
                 }
             }
-            self.piece(&run, &frame, adjoint, Piece::Leave);
-            run.items(&frame, adjoint + 1..end);
+            parts.piece(adjoint, Piece::Leave)?;
+            parts.items(adjoint + 1..end)?;
         }
-        Ok((run.outputs(&frame)?, steps, advanced))
-    }
-
-    fn run<'m>(&'m self, memory: &'m Memory) -> Run<'m> {
-        let (pool, isa) = (&self.program.pool, self.program.isa);
-        Run { outer: self.outer, memory, arena: self.arena, pool, isa, times: None, drifts: self.drifts }
+        Ok((parts.outputs()?, steps, advanced))
     }
 
     fn bind<'s>(&'s self, held: &'s Segment) -> Result<Vec<&'s Tensor>> {
@@ -476,35 +663,7 @@ impl Walk<'_> {
     }
 
     /// Lets the values with a time axis that item `at` may read be those of a segment.
-    fn place(&self, run: &Run<'_>, frame: &mut Frame, held: &Segment, at: usize) -> Result<()> {
-        let bound = self.bind(held)?;
-        for (i, buf) in self.outer.bufs.iter().enumerate() {
-            let alive = self.outer.lives[i].is_some_and(|(from, to)| (from..=to).contains(&at));
-            if let BufKind::Bound(b) = buf.kind
-                && buf.lead.has_t()
-                && alive
-            {
-                run.place(&mut frame.locs[i], buf.dtype, bound[b])?;
-                frame.locs[i].origin = held.number * self.segment;
-            }
-        }
-        Ok(())
-    }
-
-    fn piece(&self, run: &Run<'_>, frame: &Frame, at: usize, piece: Piece) {
-        let Item::Scan(item) = &self.outer.items[at] else { return };
-        let slots = &run.memory.scans[&at];
-        let scan = ScanRun {
-            outer: self.outer,
-            frame,
-            arena: self.arena,
-            memory: run.memory,
-            item,
-            slots,
-            isa: run.isa,
-            times: None,
-            drifts: run.drifts,
-        };
-        run_piece(&scan, run.pool, piece);
+    fn place(&self, parts: &mut dyn Parts, held: &Segment, at: usize) -> Result<()> {
+        parts.place(&self.bind(held)?, held.number * self.segment, at)
     }
 }
