@@ -124,21 +124,21 @@ impl Device for Gpu {
         const REACHED: (f64, f64) = (0.3, 0.8);
         /// How much faster the shared cache is than memory.
         const NEAR: f64 = 2.5;
+        /// What a driver that does not say it is taken to mean: those of an A100.
+        const TYPICAL: (u64, u64, u64) = (1_410_000_000, 1_555_000_000_000, 40 << 20);
         let what = self.describe();
-        let additions = LANES * what.clock_hz as f64 * REACHED.0;
+        let told = |number: u64, typical: u64| if number > 0 { number } else { typical };
+        let (clock, memory, shared) = (
+            told(what.clock_hz, TYPICAL.0),
+            told(what.memory_bytes_per_second, TYPICAL.1),
+            told(what.cache_bytes, TYPICAL.2) as usize,
+        );
+        let additions = LANES * clock as f64 * REACHED.0;
         let product = 2.0 * additions * if self.products == Products::Exact { 1.0 } else { TENSOR };
-        let memory = what.memory_bytes_per_second as f64 * REACHED.1;
+        let memory = memory as f64 * REACHED.1;
         let (structured, near) = (2.0 * additions, NEAR * memory);
         // What a thread writes it does not find in a cache of its own.
-        Rates {
-            product,
-            structured,
-            pointwise: additions,
-            memory,
-            near,
-            cache: 0,
-            shared: what.cache_bytes as usize,
-        }
+        Rates { product, structured, pointwise: additions, memory, near, cache: 0, shared }
     }
 
     fn threads(&self) -> u32 {

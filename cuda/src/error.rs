@@ -111,8 +111,8 @@ pub enum Error {
         reason: String,
     },
     /// A kernel failed while it ran. Kernels run on after their launch returned, so it is one of those named; the
-    /// last one is the likeliest, unless they were in a graph; with `RETROGRAD_LAUNCHES_WAIT=1` in the environment every launch waits for its kernel,
-    /// and that one alone is named. The device refuses everything from then on.
+    /// last one is the likeliest, unless they were in a graph; with `RETROGRAD_LAUNCHES_WAIT=1` in the environment every
+    /// launch waits for its kernel, and that one alone is named. The device refuses everything from then on.
     #[error("a kernel failed with {code}: {}", kernels.join(", "))]
     Fault {
         /// Kernels launched since the device was last waited for, each once, in order of their last launch.

@@ -78,7 +78,8 @@ impl Gpu {
     }
 
     /// The device that interprets the kernels' PTX on the processor, with bounds and races checked; its blocks have
-    /// as much shared memory as an H100's, and it runs as many at once as that has multiprocessors. Many thousand times slower than a chip: for tests.
+    /// as much shared memory as an H100's, and it runs as many at once as that has multiprocessors. Many thousand times
+    /// slower than a chip: for tests.
     pub fn emulated() -> Gpu {
         Gpu::emulated_with(227 << 10)
     }

@@ -46,7 +46,8 @@
 //! **Teams.** Where the matrices of a loop do not fit into the shared memory of one block, as many blocks as hold them, a
 //! power of two up to 128, share the rows of a tile. Each has some of the columns of every matrix in its shared memory for all
 //! steps of a launch, which is cooperative. They meet over a counter in memory, and only where one reads what another one
-//! wrote: once a step in an LSTM, twice in a GRU. `explain` says how many blocks share a tile. Bits are those of one block.
+//! wrote: once a step in an LSTM, twice in a GRU. `explain` says how many blocks share a tile. Sums over rows go tile by
+//! tile, and tiles of teams have more rows: bits of gradients are those of a device's teams.
 //!
 //! **Graphs.** The first run of a program with its numbers of steps and rows, within its budget, launches its kernels one by
 //! one; the second makes CUDA graphs of them, and from then on a run is copies and the launch of a few graphs. Runs whose

@@ -165,8 +165,8 @@ impl Printer<'_> {
         Ok(())
     }
 
-    /// The first thread of each block counts it in and waits until all of its team have come. Arrivals are numbered across
-    /// all meetings of a launch, so that nobody has to clear the counter between two of them.
+    /// The first thread of each block counts it in and waits until all of its team have come. Arrivals are numbered from the
+    /// last time that the counter was cleared, over all launches since, each of which leaves a multiple of the team.
     fn meet(&mut self, name: &str, counter: Value, blocks: u32) -> fmt::Result {
         let (label, at) = (self.label(), Text(counter));
         let out = &mut *self.out;

@@ -73,6 +73,8 @@ fn long_sequences_and_large_batches() {
         (&teams, 20, (2, 300), true),
         (&teams, 20, (1, 1), true),
         (&alone, 2, (1, 1), true),
+        // Tiles times rows are more than 32 bits.
+        (&alone, 1, (1, 100_000), false),
     ] {
         compare(device, width, size, replays);
     }
@@ -83,9 +85,13 @@ fn long_sequences_and_large_batches() {
 fn long_sequences_and_large_batches_on_a_device() {
     let _alone = on_device::alone();
     let device: Arc<dyn Device> = Arc::new(Gpu::open(0).unwrap());
-    for (width, size) in
-        [(2, (70_000, 1)), (24, (2, 4096)), (512, (1000, 300)), (512, (70_000, 1)), (512, (1, 1))]
-    {
-        compare(&device, width, size, true);
+    for (width, size, replays) in [
+        (2, (70_000, 1), false),
+        (24, (2, 4096), true),
+        (2, (1, 100_000), true),
+        (512, (200, 300), true),
+        (512, (1, 1), true),
+    ] {
+        compare(&device, width, size, replays);
     }
 }

@@ -6,13 +6,15 @@ mod on_device;
 
 use std::sync::Arc;
 
-use on_device::{compare_on, numbers, on};
+use on_device::{compare_on, numbers, on, sum_all};
 use retrograd_cells::{
     Input, Layer, Loss, Model, ModelSpec, Readout, Settings, cell, combinations, operator,
 };
 use retrograd_cuda::Gpu;
+use retrograd_engine::core_ops::{add, sum_dims, sum_rows};
 use retrograd_engine::device::{Device, Products};
-use retrograd_engine::{DType, Params, Program, Tensor, Var, grad};
+use retrograd_engine::{DType, Params, Program, Shape, Tape, Tensor, Var, grad, matmul, scan};
+use retrograd_ops as ops;
 
 /// A layer with a readout at every step, its values, and its outputs: the loss and all gradients.
 struct Case {
@@ -161,6 +163,97 @@ fn more_than_all_blocks_hold() {
     let device = gpu(1 << 10, 2);
     assert_eq!(case.team(&device), 2);
     case.compare(&device, 3000.0).unwrap();
+}
+
+/// `h' = tanh(h w + Σ h u + x)`, whose rows depend on each other: a product with rows, and one without.
+#[test]
+fn rows_that_depend_on_each_other() {
+    let _alone = on_device::alone();
+    for (dtype, products) in [(DType::F64, Products::Exact), (DType::F32, Products::Tf32)] {
+        let (mut tape, mut values) = (Tape::new(), Params::new());
+        let [w, u] = [("w", 1), ("u", 2)].map(|(name, seed)| {
+            values.insert(name, scaled(numbers(dtype, &[20, 20], seed), 0.05));
+            tape.param(name, dtype, [20, 20]).unwrap()
+        });
+        let h0 = tape.param("h0", dtype, [20]).unwrap();
+        let x = tape.input("x", dtype, Shape::sequence([20])).unwrap();
+        values.insert("h0", numbers(dtype, &[20], 3));
+        values.insert("x", numbers(dtype, &[3, 6, 20], 4));
+        let (last, ()) = scan(&mut tape, h0, x, |tape, h, x| {
+            let y = matmul(tape, h, w)?;
+            let all = sum_rows(tape, h)?;
+            let z = matmul(tape, all, u)?;
+            let y = add(tape, y, z)?;
+            let y = add(tape, y, x)?;
+            Ok((ops::tanh(tape, y)?, ()))
+        })
+        .unwrap();
+        check_teams(&mut tape, last, &[w, u], &values, (3, 6), products);
+    }
+}
+
+/// One matrix, by which entries of two lines are multiplied and entries of one.
+#[test]
+fn a_matrix_that_is_read_in_two_ways() {
+    let _alone = on_device::alone();
+    for (dtype, products) in [(DType::F64, Products::Exact), (DType::F32, Products::Bf16)] {
+        let (mut tape, mut values) = (Tape::new(), Params::new());
+        let w = tape.param("w", dtype, [20, 20]).unwrap();
+        let h0 = tape.param("h0", dtype, [20]).unwrap();
+        let x = tape.input("x", dtype, Shape::sequence([2, 20])).unwrap();
+        values.insert("w", scaled(numbers(dtype, &[20, 20], 1), 0.1));
+        values.insert("h0", numbers(dtype, &[20], 3));
+        values.insert("x", numbers(dtype, &[3, 5, 2, 20], 4));
+        let (last, ()) = scan(&mut tape, h0, x, |tape, h, x| {
+            let both = add(tape, x, h)?;
+            let both = matmul(tape, both, w)?;
+            let both = sum_dims(tape, both, &[20])?;
+            let y = matmul(tape, h, w)?;
+            let y = add(tape, y, both)?;
+            Ok((ops::tanh(tape, y)?, ()))
+        })
+        .unwrap();
+        check_teams(&mut tape, last, &[w], &values, (3, 5), products);
+    }
+}
+
+fn scaled(mut t: Tensor, by: f64) -> Tensor {
+    let copy = t.clone();
+    t.fill_with(|i| copy.get(i) * by);
+    t
+}
+
+/// The last state and gradients of its squares, on teams: the processor's within rounding; on tensor cores as far off as
+/// those of one block.
+fn check_teams(
+    tape: &mut Tape,
+    last: Var,
+    wrt: &[Var],
+    values: &Params,
+    size: (usize, usize),
+    products: Products,
+) {
+    let square = ops::abs2(tape, last).unwrap();
+    let loss = sum_all(tape, square).unwrap();
+    let outputs: Vec<Var> = [last, loss].into_iter().chain(grad(tape, loss, wrt).unwrap()).collect();
+    let bytes = if products == Products::Bf16 { 800 } else { 2 << 10 };
+    let teams: Arc<dyn Device> = Arc::new(Gpu::emulated_as(bytes, 8).with_products(products));
+    let plan = Program::new(tape, &outputs, on(&teams, None)).unwrap().plan(size.0, size.1).unwrap();
+    assert!(plan.summary().scans.iter().all(|s| s.team > 1));
+    match products {
+        Products::Exact => {
+            compare_on(&teams, tape, &outputs, values, size, 500.0).unwrap();
+        }
+        products => {
+            let alone: Arc<dyn Device> = Arc::new(Gpu::emulated().with_products(products));
+            let of = |device| compare_on(device, tape, &outputs, values, size, f64::INFINITY).unwrap();
+            let (one, several) = (of(&alone), of(&teams));
+            assert!(
+                several > 10.0 && several < 2.0 * one,
+                "{products}: off by {several}, one block by {one}"
+            );
+        }
+    }
 }
 
 /// As few blocks as hold the matrices, with the shared memory and multiprocessors of an H100; nothing is run.

@@ -246,3 +246,32 @@ fn a_rounded_stash_changes_nothing() -> Result<()> {
     assert_eq!(Program::new(&tape, &outputs, rounded)?.run(&[&p])?, exact);
     Ok(())
 }
+
+/// Derivatives of derivatives: an adjoint that walks back hands its states out to its own adjoint.
+#[test]
+fn derivatives_of_derivatives() {
+    let run = |walk_back| -> Result<Vec<Tensor>> {
+        let kind = Kind { size: 3, walk_back, ..PLAIN };
+        let (mut tape, outputs) = model(kind)?;
+        let mut second = fill(&mut tape, Ty::new(DType::F64, Shape::shared([])), 0.0)?;
+        for &bar in &outputs[1..4] {
+            let square = matmul(&mut tape, bar, bar);
+            // Matrices that are not square: their elements.
+            let square = square.or_else(|_| tanh(&mut tape, bar))?;
+            let sum = sum_dims(&mut tape, square, &[])?;
+            second = add(&mut tape, second, sum)?;
+        }
+        let wrt: Vec<Var> = tape.params().map(|(_, v, _)| v).collect();
+        let bars = grad(&mut tape, second, &wrt)?;
+        let outputs: Vec<Var> = std::iter::once(second).chain(bars).collect();
+        let options = RunOptions { threads: Some(1), ..RunOptions::default() };
+        Program::new(&tape, &outputs, options)?.run(&[&values(kind, 9, 4)?])
+    };
+    let kept = run(None).unwrap();
+    for (i, (walked, kept)) in run(Some(4)).unwrap().iter().zip(&kept).enumerate() {
+        let norm = |t: &dyn Fn(usize) -> f64| (0..kept.len()).map(t).fold(0.0, f64::max);
+        let off = norm(&|j| (walked.get(j) - kept.get(j)).norm());
+        let size = norm(&|j| kept.get(j).norm());
+        assert!(off <= 1e-9 * size.max(1e-3), "output {i}: off by {off:e} of {size:e}");
+    }
+}

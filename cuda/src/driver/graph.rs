@@ -50,7 +50,9 @@ pub(super) struct Graph {
     pub(super) kernels: Vec<&'static str>,
 }
 
-// SAFETY: the driver ties an executable graph to no thread; the lock around all of them lets one use it at a time.
+// SAFETY: the driver ties an executable graph to no thread; the lock around all of them lets one use it at a time. It is
+// dropped by `forget`, with the context current and the stream idle: every sequence of the engine holds its device, so none
+// is left when that goes.
 unsafe impl Send for Graph {}
 
 /// What an executable graph is made from.
@@ -114,7 +116,8 @@ impl Graph {
 
 impl Drop for Graph {
     fn drop(&mut self) {
-        // SAFETY: `cuGraphInstantiateWithFlags` gave it, and nothing else gives it back.
+        // SAFETY: `cuGraphInstantiateWithFlags` gave it, and nothing else gives it back; it does not run, as whoever drops it
+        // has made sure.
         let _ = unsafe { sys::cuGraphExecDestroy(self.exec) };
     }
 }

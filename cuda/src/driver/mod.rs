@@ -135,7 +135,7 @@ pub struct Description {
     pub shared_bytes: u32,
     /// Number of multiprocessors.
     pub multiprocessors: u32,
-    /// Cycles a second of a multiprocessor, at most.
+    /// Cycles a second of a multiprocessor, at most; this and the next two are 0 where the driver does not say.
     pub clock_hz: u64,
     /// Bytes a second of its memory, at most.
     pub memory_bytes_per_second: u64,

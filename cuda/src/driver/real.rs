@@ -36,6 +36,8 @@ pub(crate) struct Real {
     lost: Mutex<Option<Error>>,
     /// Largest dynamic shared memory asked for so far, by kernel.
     shared: Mutex<HashMap<(String, &'static str), u32>>,
+    /// Blocks that run at once, of kernels by module and name, with so many threads and bytes of shared memory.
+    resident: Mutex<HashMap<(String, &'static str, u32, u32), u32>>,
     /// Sequences that were started once, without parts, and those that were for a second time.
     sequences: Mutex<HashMap<u64, Option<Vec<Part>>>>,
     /// Graphs launched.
@@ -116,6 +118,7 @@ impl Real {
             running: Mutex::default(),
             lost: Mutex::default(),
             shared: Mutex::default(),
+            resident: Mutex::default(),
             sequences: Mutex::default(),
             graphs: AtomicU64::new(0),
             modules: Mutex::default(),
@@ -177,7 +180,7 @@ impl Real {
         };
         self.allow_shared(kernel, &function, grid.shared_bytes)?;
         if grid.cooperative {
-            let limit = u64::from(self.occupancy(&function, grid.threads, grid.shared_bytes)?);
+            let limit = u64::from(self.occupancy(kernel, &function, grid)?);
             let asked = u64::from(grid.blocks.0) * u64::from(grid.blocks.1);
             if asked > limit {
                 return Err(Error::Cooperative { kernel: kernel.name, asked, limit });
@@ -233,18 +236,27 @@ impl Real {
         Ok(())
     }
 
-    /// How many blocks of a kernel that may have the shared memory run at once.
-    fn occupancy(&self, function: &Function<'_>, threads: u32, shared_bytes: u32) -> Result<u32> {
+    /// How many blocks of a kernel that may have the shared memory run at once; asked once of each.
+    fn occupancy(&self, kernel: Kernel<'_>, function: &Function<'_>, grid: Grid) -> Result<u32> {
+        let mut known = lock(&self.resident);
+        let key = (kernel.module.name.to_string(), kernel.name, grid.threads, grid.shared_bytes);
+        if let Some(blocks) = known.get(&key) {
+            return Ok(*blocks);
+        }
         let each = function
-            .max_active_blocks_per_multiprocessor(BlockSize::x(threads), shared_bytes as usize)
+            .max_active_blocks_per_multiprocessor(BlockSize::x(grid.threads), grid.shared_bytes as usize)
             .map_err(failed("asking for the occupancy"))?;
-        Ok(each.saturating_mul(self.description.multiprocessors))
+        let blocks = each.saturating_mul(self.description.multiprocessors);
+        known.insert(key, blocks);
+        Ok(blocks)
     }
 }
 
 fn describe(device: Device, driver: i32) -> Result<Description> {
     let attribute =
         |a| device.get_attribute(a).map(|v| v.max(0) as u32).map_err(failed("asking for an attribute"));
+    // Plans alone are chosen by these; drivers may keep them to themselves.
+    let told = |a| attribute(a).map_or(0, u64::from);
     let mut shared = 0;
     let optin = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
     // SAFETY: `shared` is written, the device exists.
@@ -261,14 +273,14 @@ fn describe(device: Device, driver: i32) -> Result<Description> {
         memory_bytes: device.total_memory().map_err(failed("asking for the memory"))? as u64,
         shared_bytes: shared.max(0) as u32,
         multiprocessors: attribute(DeviceAttribute::MultiprocessorCount)?,
-        clock_hz: 1000 * u64::from(attribute(DeviceAttribute::ClockRate)?),
+        clock_hz: told(DeviceAttribute::ClockRate) * 1000,
         // Two transfers a cycle, of so many bits.
-        memory_bytes_per_second: 1000
+        memory_bytes_per_second: told(DeviceAttribute::MemoryClockRate)
+            * 1000
             * 2
-            * u64::from(attribute(DeviceAttribute::MemoryClockRate)?)
-            * u64::from(attribute(DeviceAttribute::GlobalMemoryBusWidth)?)
+            * told(DeviceAttribute::GlobalMemoryBusWidth)
             / 8,
-        cache_bytes: u64::from(attribute(DeviceAttribute::L2CacheSize)?),
+        cache_bytes: told(DeviceAttribute::L2CacheSize),
         emulated: false,
     })
 }
@@ -370,7 +382,8 @@ impl Driver for Real {
         let mut values = values(args);
         let mut places = places(&mut values);
         let ((x, y), stream) = (grid.blocks, self.stream.as_inner());
-        // SAFETY: the typed launch function made the arguments for this kernel's parameters, in order; each is read
+        // SAFETY: the typed launch function, or for a program the engine's list of launches, made the arguments for this
+        // kernel's parameters, in order; each is read
         // before the call returns; the buffers behind the addresses are borrowed by the caller, and freeing one waits
         // for the stream.
         let code = unsafe {
@@ -450,13 +463,15 @@ impl Driver for Real {
         self.load(kernel.module)?;
         let modules = lock(&self.modules);
         let function = self.function(&modules, kernel, Grid::row(1, threads, shared_bytes))?;
-        self.occupancy(&function, threads, shared_bytes)
+        self.occupancy(kernel, &function, Grid::row(1, threads, shared_bytes))
     }
 
     fn unload(&self, module: &Module) {
         // Kernels of it may still run: the driver waits for them. A lost device has nothing left.
         if self.enter().is_ok() {
             lock(&self.modules).remove(module.name.as_ref());
+            lock(&self.shared).retain(|of, _| of.0 != module.name);
+            lock(&self.resident).retain(|of, _| of.0 != module.name);
         }
     }
 

@@ -57,6 +57,11 @@ pub(super) fn terms(a: &At, b: &At, conj_a: bool, conj_b: bool, out_complex: boo
     if out_complex { vec![re, im] } else { vec![re] }
 }
 
+/// Parts of an entry that a product of `k` terms and `m` columns has.
+pub(super) fn parts(a: &Operand, out: &Operand, k: usize, m: usize) -> usize {
+    a.width().checked_div(k).unwrap_or(out.width() / m.max(1))
+}
+
 impl Emit<'_> {
     /// Writes a call. Threads have to meet after it.
     pub(super) fn call(&mut self, call: &Call) -> Result<()> {
@@ -243,8 +248,8 @@ impl Emit<'_> {
         k: usize,
         m: usize,
     ) {
-        let sub = a.width().checked_div(k).unwrap_or(out.width() / m.max(1));
-        let by_columns = self.by_columns(over, a, k, m);
+        let sub = parts(a, out, k, m);
+        let by_columns = self.by_columns(over, a, sub, m);
         let slice = self.slice(packed).filter(|s| by_columns || s.layout.is_rounded() && sub == 1);
         let (a, b, y) = (self.open(a), self.open(packed), self.open(out));
         let b = match slice {

@@ -259,10 +259,17 @@ impl List<'_> {
         tiles: usize,
         (a, b): (usize, usize),
     ) -> Result<()> {
+        let device = &self.program.device;
         let at_once = match self.program.waits[kernel] {
-            true => (self.program.device.resident(self.program.handle, kernel)? / team).max(1),
-            false => tiles.max(1),
+            true => device.resident(self.program.handle, kernel)?,
+            false => tiles.max(1) * team,
         };
+        if at_once < team {
+            let what =
+                format!("a tile needs {team} blocks at once, {at_once} of its kernel fit on the device");
+            return Err(Error::Device { device: device.name(), what });
+        }
+        let at_once = at_once / team;
         for first in (0..tiles).step_by(at_once) {
             let numbers = [a, b, first].map(|n| Argument::Int(n as i32));
             let args = std::iter::once(Argument::Address(self.tables[kernel])).chain(numbers).collect();
@@ -426,7 +433,11 @@ impl List<'_> {
         let widths = item.run.sums.iter().chain(item.run.shared_stacks.iter().map(|s| &s.1));
         let most = widths.map(|c| item.run.bufs[c.buf].width).max().unwrap_or(1);
         let rows = self.memory.rows.max(self.memory.steps);
-        let blocks = (most * rows).div_ceil(self.program.device.threads() as usize);
+        let things = most.checked_mul(rows).filter(|n| *n <= MOST_THINGS).ok_or_else(|| Error::Overflow {
+            what: "the sums of a scan on a device".into(),
+            sizes: format!("{rows}×{most}, more than {MOST_THINGS}"),
+        })?;
+        let blocks = things.div_ceil(self.program.device.threads() as usize);
         self.launch(collect, blocks.clamp(1, MOST_BLOCKS), 0, 0);
         Ok(())
     }

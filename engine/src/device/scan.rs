@@ -68,14 +68,17 @@ impl Scan<'_> {
                 (e.code.add(first, tile), Some(e.code.rem(e.blocks.first, team)))
             }
         };
-        let tiles = e.number(Word::Tiles(self.at));
-        let start = e.code.mul(block, e.batch);
-        let first = e.code.div(start, tiles);
-        let end = e.code.add(start, e.batch);
-        let end = e.code.div(end, tiles);
+        // Tiles times rows do not fit into 32 bits.
+        let (tiles, batch) = (e.address(Word::Tiles(self.at)), e.address(Word::Batch));
+        let block = e.code.convert(block, Type::Address);
+        let start = e.code.mul(block, batch);
+        let end = e.code.add(start, batch);
+        let [first, end] = [start, end].map(|at| {
+            let row = e.code.div(at, tiles);
+            e.code.convert(row, Type::Int)
+        });
         let rows = e.code.sub(end, first);
         (e.first_row, e.span.rows, e.is_tile) = (first, rows, true);
-        let block = e.code.convert(block, Type::Address);
         let mut region = |word| {
             let bytes = e.address(word);
             e.code.mul(block, bytes)
@@ -274,13 +277,16 @@ impl Scan<'_> {
                 };
                 let value = if by_rows {
                     // The last tile that begins at or before the row.
-                    let next = e.code.add(row, 1);
+                    let [next, tiles, batch] = [e.code.add(row, 1), tiles, e.batch]
+                        .map(|number| e.code.convert(number, Type::Address));
                     let most = e.code.mul(next, tiles);
-                    let most = e.code.sub(most, 1);
-                    let tile = e.code.div(most, e.batch);
-                    let start = e.code.mul(tile, e.batch);
+                    let most = e.code.sub(most, Value::Address(1));
+                    let tile = e.code.div(most, batch);
+                    let start = e.code.mul(tile, batch);
                     let start = e.code.div(start, tiles);
+                    let start = e.code.convert(start, Type::Int);
                     let row = e.code.sub(row, start);
+                    let tile = e.code.convert(tile, Type::Int);
                     of_tile(e, tile, row)
                 } else {
                     let first = of_tile(e, Value::Int(0), Value::Int(0));

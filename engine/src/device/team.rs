@@ -9,11 +9,12 @@
 //! the others follow. Tiles have more rows here, as many as their team has blocks: a batch that fills a device with
 //! blocks of a tile each fills it with teams too.
 //!
-//! Who forms an element says nothing about how: bits are those of one block.
+//! Who forms an element says nothing about how. But tiles have other rows than those of one block, and sums over rows are
+//! formed tile by tile: their bits are those of a device's teams.
 //!
 //! [`Statement::Meet`]: super::Statement::Meet
 
-use super::call::{Tile, terms};
+use super::call::{Tile, parts, terms};
 use super::code::{Building, Op, Type, Value};
 use super::emit::{At, Emit, Share, Stride, type_of};
 use super::slices::Layout;
@@ -171,9 +172,20 @@ fn needed(program: &StepProgram, products: Products, shared_bytes: usize, most: 
     size
 }
 
-/// The number of blocks of each scan's teams, by item; 1 for what is no scan. A scan and its adjoint have the same tiles, so
-/// they have the same teams.
-pub(crate) fn teams(outer: &Outer, device: &dyn Device) -> Vec<usize> {
+/// The number of blocks of the teams of each scan, in the order of the scans, of all forms of a program. A scan has the same
+/// tiles in all of them, or their sums would have other bits.
+pub(crate) fn teams<'a>(forms: impl IntoIterator<Item = &'a Outer>, device: &dyn Device) -> Vec<usize> {
+    let mut all: Vec<Vec<usize>> = forms.into_iter().map(|outer| of_form(outer, device)).collect();
+    let mut largest = all.pop().unwrap_or_default();
+    for sizes in all {
+        debug_assert_eq!(sizes.len(), largest.len(), "bug: forms of a program with other scans");
+        largest.iter_mut().zip(sizes).for_each(|(a, b)| *a = b.max(*a));
+    }
+    largest
+}
+
+/// Of one form. A scan and its adjoint have the same tiles, so they have the same teams.
+fn of_form(outer: &Outer, device: &dyn Device) -> Vec<usize> {
     let most = device.multiprocessors().min(MOST);
     let forms = |s: &ScanItem| -> usize {
         let replay = s.replay.iter().flat_map(|r| [&r.advance, &r.record]);
@@ -181,21 +193,15 @@ pub(crate) fn teams(outer: &Outer, device: &dyn Device) -> Vec<usize> {
         let of = |program| needed(program, device.products(), device.shared_bytes(), most);
         all.map(of).max().unwrap_or(1)
     };
-    let mut sizes: Vec<usize> = (outer.items.iter())
-        .map(|item| match item {
-            Item::Scan(s) => forms(s),
-            Item::Call(_) => 1,
+    let scans: Vec<&ScanItem> = (outer.items.iter())
+        .filter_map(|item| match item {
+            Item::Scan(s) => Some(s.as_ref()),
+            Item::Call(_) => None,
         })
         .collect();
-    let pair = |item: &Item| match item {
-        Item::Scan(s) => match s.role {
-            Role::Plain => None,
-            Role::Forward(p) | Role::Adjoint(p) => Some(p),
-        },
-        Item::Call(_) => None,
-    };
+    let mut sizes: Vec<usize> = scans.iter().map(|s| forms(s)).collect();
     for p in 0..outer.pairs.len() {
-        let of_pair = |i: &usize| pair(&outer.items[*i]) == Some(p);
+        let of_pair = |i: &usize| matches!(scans[*i].role, Role::Forward(q) | Role::Adjoint(q) if q == p);
         let of_pair: Vec<usize> = (0..sizes.len()).filter(of_pair).collect();
         let largest = of_pair.iter().map(|i| sizes[*i]).max().unwrap_or(1);
         of_pair.into_iter().for_each(|i| sizes[i] = largest);
@@ -325,7 +331,7 @@ impl Emit<'_> {
                 return uses;
             }
             Instr::MatMul { a, packed, out, k, m, .. } => {
-                let own = self.by_columns(call.over, a, *k, *m);
+                let own = self.by_columns(call.over, a, parts(a, out, *k, *m), *m);
                 uses.extend([used(a, false, false), used(packed, false, false), used(out, true, own)]);
                 return uses;
             }
@@ -344,12 +350,12 @@ impl Emit<'_> {
         uses
     }
 
-    /// Whether every block of the team forms its own columns of a product.
-    pub(super) fn by_columns(&self, over: Over, a: &Operand, k: usize, m: usize) -> bool {
+    /// Whether every block of the team forms its own columns of a product, of so many parts of an entry.
+    pub(super) fn by_columns(&self, over: Over, a: &Operand, parts: usize, m: usize) -> bool {
         let on_tensor_cores =
             self.products != Products::Exact && type_of(self.bufs[a.buf].dtype) == Type::F32;
         let at_one_step = self.span.count == Value::Int(1) && over.rows;
-        a.width() == k && self.columns(m).deal.is_some() && (on_tensor_cores || at_one_step)
+        parts == 1 && self.columns(m).deal.is_some() && (on_tensor_cores || at_one_step)
     }
 
     /// Takes what is left of the shared memory for rows of left factors.

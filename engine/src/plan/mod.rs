@@ -155,11 +155,14 @@ impl Program {
         // What is rebuilt from rounded states differs from what was rounded itself: one form, so one result.
         let forms: &[Keep] = if stash.rounds() { &[Keep::Values] } else { &[Keep::Values, Keep::States] };
         let mut compiled = Vec::new();
-        let variants = (forms.iter())
-            .map(|&keep| {
-                let mut outer = lower(tape, outputs, isa, keep, stash)?;
+        let lowered = forms.iter().map(|&keep| lower(tape, outputs, isa, keep, stash));
+        let lowered = lowered.collect::<Result<Vec<Outer>>>()?;
+        let teams =
+            options.device.as_ref().map(|on| device::teams(&lowered, on.as_ref())).unwrap_or_default();
+        let variants = (forms.iter().zip(lowered))
+            .map(|(&keep, mut outer)| {
                 if let Some(on) = &options.device {
-                    outer = outer.for_device(on.as_ref());
+                    outer = outer.for_device(&teams);
                     let kernels = device::compile(&outer, on, stash, false)?;
                     outer.tables = Some(kernels.table_bytes);
                     compiled.push(kernels);

@@ -7,7 +7,7 @@ use super::keep::{self, Keep};
 use super::lower::{Lowerer, Packs, packed_buf};
 use super::step::{External, Request, Saved, StepProgram, is_reduction, live_nodes, plan_step};
 use crate::cpu::Isa;
-use crate::device::{self, Device};
+use crate::device;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::{Class, Ty};
@@ -118,13 +118,16 @@ pub(crate) struct Outer {
 }
 
 impl Outer {
-    /// For a device: other tiles, no scratch of the processor's kernels, but room for a team to count itself in.
-    pub(crate) fn for_device(mut self, device: &dyn Device) -> Outer {
+    /// For a device: other tiles, no scratch of the processor's kernels, but room for a team to count itself in. `teams` are
+    /// the sizes of those of the scans.
+    pub(crate) fn for_device(mut self, teams: &[usize]) -> Outer {
         self.scratch = 0;
         self.tables = Some(0);
-        let teams = device::teams(&self, device);
-        for (item, team) in self.items.iter_mut().zip(teams) {
-            let Item::Scan(s) = item else { continue };
+        let scans = self.items.iter_mut().filter_map(|item| match item {
+            Item::Scan(s) => Some(s),
+            Item::Call(_) => None,
+        });
+        for (s, &team) in scans.zip(teams) {
             s.block_rows = Some(device::rows_of(team));
             s.team = team;
             s.run.scratch = usize::from(team > 1);
@@ -248,7 +251,10 @@ fn pairable(tape: &Tape, outputs: &[Var]) -> HashMap<u32, u32> {
     let mut pairs = HashMap::new();
     for (scan, by) in readers {
         let Some(&adjoint) = by.first().filter(|_| by.len() == 1) else { continue };
-        let own = (adjoint as usize) < tape.nodes.len()
+        // What walks back over a record of its own makes none: its states are handed out.
+        let walks = scan_of(tape, scan).is_some_and(|op| op.walk.is_some());
+        let own = !walks
+            && (adjoint as usize) < tape.nodes.len()
             && scan_of(tape, adjoint).and_then(|op| op.adjoint_of).is_some_and(|v| v.index == scan);
         if own {
             pairs.insert(scan, adjoint);
