@@ -450,9 +450,8 @@ impl Emit<'_> {
                 .collect();
             let matrix = if sliced { own } else { m };
             let tile = Tile::new(s, a.ty, &terms, (starts, weights), matrix, (planes, s.planes(b), each));
-            if width == 0 {
-                tile.run(s, k, false);
-            } else {
+            // Panels of the left factor, if there is room for any.
+            if let Some(whole) = k.checked_div(width) {
                 let through = |s: &mut Self, from: Value, width: usize| {
                     // The threads are done with what lies there, then it is there for all of them.
                     s.code.barrier();
@@ -478,14 +477,16 @@ impl Emit<'_> {
                     }
                     tile.run(s, width, true);
                 };
-                let (whole, rest) = (k / width, k % width);
                 s.each(0, whole, |s, i| {
                     let from = s.code.mul(i, width);
                     through(s, from, width);
                 });
+                let rest = k - whole * width;
                 if rest > 0 {
                     through(s, Value::from(whole * width), rest);
                 }
+            } else {
+                tile.run(s, k, false);
             }
             s.when(busy, |s| {
                 for (i, (row, sums)) in rows_of.iter().zip(tile.sums.chunks(each)).enumerate() {
@@ -517,7 +518,7 @@ fn clash(a: &Use, b: &Use, program: &StepProgram, one_step: bool) -> bool {
     }
     if a.what == b.what {
         let apart = one_step && a.buf == b.buf && a.shift != b.shift;
-        return !apart && !(a.own && b.own);
+        return !(apart || a.own && b.own);
     }
     // What does not live at the same time may have the same place.
     let life = |u: &Use| program.lives[u.buf].filter(|_| program.bufs[u.buf].kind == BufKind::Temp);
