@@ -1,13 +1,13 @@
 """Assembles every .ptx of a folder and reports what each kernel takes. Fails if one spills. Called by `check`.
 
-    assemble.py PTXAS FOLDER [programs]
+    assemble.py PTXAS FOLDER [programs [CHIP]]
 
-With `programs` the files are of programs that the engine wrote: a line for all of them.
+With `programs` the files are of programs that the engine wrote: a line for all of them, on every chip or that one.
 """
 import concurrent.futures, pathlib, re, subprocess, sys
 
 ptxas, folder = sys.argv[1], pathlib.Path(sys.argv[2])
-CHIPS = ["sm_80", "sm_90", "sm_100"]
+CHIPS = sys.argv[4:] or ["sm_80", "sm_90", "sm_100"]
 
 
 def assemble(job):
@@ -33,7 +33,7 @@ files = sorted(folder.glob("*.ptx"))
 jobs = [(chip, file) for file in files for chip in CHIPS]
 with concurrent.futures.ThreadPoolExecutor() as pool:
     results = dict(zip(jobs, pool.map(assemble, jobs)))
-if sys.argv[3:] == ["programs"]:
+if sys.argv[3:4] == ["programs"]:
     for chip in CHIPS:
         kernels = {f"{file.name} {name}": row for file in files for name, row in results[chip, file].items()}
         spills = [name for name, row in kernels.items() if row[2] > 0]

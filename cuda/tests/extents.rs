@@ -10,7 +10,7 @@ use on_device::{numbers, on, ratio, sum_all};
 use retrograd_cuda::Gpu;
 use retrograd_engine::core_ops::add;
 use retrograd_engine::device::Device;
-use retrograd_engine::{DType, Params, Program, RunOptions, Scan, Shape, Tape, Var, grad, matmul};
+use retrograd_engine::{DType, Params, Program, RunOptions, Scan, Shape, Tape, Tensor, Var, grad, matmul};
 use retrograd_ops as ops;
 
 /// `h' = tanh(h w + x)`: loss and gradients on both sides, with the record kept and, if `replays`, within the fewest bytes.
@@ -94,4 +94,34 @@ fn long_sequences_and_large_batches_on_a_device() {
     ] {
         compare(&device, width, size, replays);
     }
+}
+
+/// A record that the device has no room for: the error says what a budget could do with.
+#[test]
+fn what_does_not_fit_names_the_least_budget() {
+    let _alone = on_device::alone();
+    let device: Arc<dyn Device> = Arc::new(Gpu::emulated());
+    let (steps, rows, width) = (20_000, 100, 300);
+    let mut tape = Tape::new();
+    let x = tape.input("x", DType::F64, Shape::sequence([1])).unwrap();
+    let w = tape.param("w", DType::F64, [width]).unwrap();
+    let h0 = tape.param("h0", DType::F64, [width]).unwrap();
+    let (last, ()) = Scan::new()
+        .run(&mut tape, h0, x, |tape, h, x| {
+            let y = ops::mul(tape, h, w)?;
+            let y = add(tape, y, x)?;
+            Ok((ops::tanh(tape, y)?, ()))
+        })
+        .unwrap();
+    let loss = sum_all(&mut tape, last).unwrap();
+    let bar = grad(&mut tape, loss, &[w]).unwrap();
+    let mut values = Params::new();
+    for (name, dims) in [("x", vec![steps, rows, 1]), ("w", vec![width]), ("h0", vec![width])] {
+        values.insert(name, Tensor::zeros(DType::F64, dims).unwrap());
+    }
+    let mut program = Program::new(&tape, &bar, on(&device, None)).unwrap();
+    let least = program.smallest_plan(steps, rows).unwrap().peak_bytes();
+    let error = program.run(&[&values]).unwrap_err().to_string();
+    let expected = format!("{:.1} MiB", least as f64 / f64::from(1 << 20));
+    assert!(error.contains("GiB") && error.contains(&format!("budget of {expected} at least")), "{error}");
 }

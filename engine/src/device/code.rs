@@ -303,7 +303,9 @@ impl Code {
     pub fn finish(mut self, name: &'static str, arguments: Vec<Type>, shared_bytes: usize) -> Kernel {
         let body = self.open.pop().unwrap_or_default();
         let (registers, team) = (self.registers, self.team);
-        Kernel { name, arguments, registers, body, shared_bytes, team, beside: 2 }
+        // Numbers in double precision take two registers.
+        let beside = if registers.contains(&Type::F64) { 1 } else { 2 };
+        Kernel { name, arguments, registers, body, shared_bytes, team, beside }
     }
 
     /// A new register.

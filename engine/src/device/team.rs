@@ -291,6 +291,7 @@ impl Emit<'_> {
             self.meet();
         }
     }
+
     /// Writes a call of a step, after what it needs of the ones before.
     pub(super) fn call_in_order(&mut self, call: &Call, program: &StepProgram) -> crate::error::Result<()> {
         if self.team.is_none() {

@@ -405,6 +405,18 @@ fn walked(outer: &Outer, drifts: Vec<f64>, steps: usize) -> Result<Option<f64>> 
 }
 
 impl Program {
+    /// An error, with the smallest budget of the run if there was no memory for it.
+    fn with_least(&self, error: Error, memory: &Memory) -> Error {
+        let least = self.smallest_plan(memory.steps, memory.rows).map_or(memory.bytes, |p| p.peak_bytes());
+        match error {
+            Error::OutOfMemory { what, bytes: asked } if least < asked => {
+                let what = format!("{what}, which does with a budget of {} at least,", bytes(least));
+                Error::OutOfMemory { what, bytes: asked }
+            }
+            error => error,
+        }
+    }
+
     /// A run on a device.
     fn run_on(
         &mut self,
@@ -423,7 +435,7 @@ impl Program {
         let before = (meter::reset_peak(), on.used_bytes() - before);
         let mut arena = match held {
             Some(arena) => arena,
-            None => device::Arena::new(on, needed)?,
+            None => device::Arena::new(on, needed).map_err(|error| self.with_least(error, memory))?,
         };
         let outer = &self.variants[variant].1;
         let (own, fixed, theirs) = stay(on, outer, own, (values, bound))?;
