@@ -2,11 +2,14 @@
 
     assemble.py PTXAS FOLDER [programs [CHIP]]
 
-With `programs` the files are of programs that the engine wrote: a line for all of them, on every chip or that one.
+With `programs` the files are of programs that the engine wrote: a line for all of them, on every chip or that one. A
+kernel of those that takes all registers there are may spill a few bytes.
 """
 import concurrent.futures, pathlib, re, subprocess, sys
 
 ptxas, folder = sys.argv[1], pathlib.Path(sys.argv[2])
+# Registers of a thread, at most; bytes that a kernel which has them all may spill.
+ALL, FEW = 255, 32
 CHIPS = sys.argv[4:] or ["sm_80", "sm_90", "sm_100"]
 
 
@@ -36,9 +39,11 @@ with concurrent.futures.ThreadPoolExecutor() as pool:
 if sys.argv[3:4] == ["programs"]:
     for chip in CHIPS:
         kernels = {f"{file.name} {name}": row for file in files for name, row in results[chip, file].items()}
-        spills = [name for name, row in kernels.items() if row[2] > 0]
+        # A kernel that has all registers there are may lack a few.
+        lacks = [name for name, row in kernels.items() if row[0] == ALL and 0 < row[2] <= FEW]
+        spills = [name for name, row in kernels.items() if row[2] > 0 and name not in lacks]
         most = max(row[0] for row in kernels.values())
-        print(f"{chip}: {len(files)} programs, {len(kernels)} kernels, at most {most} registers")
+        print(f"{chip}: {len(files)} programs, {len(kernels)} kernels, at most {most} registers, {len(lacks)} lack some")
         if spills:
             sys.exit(f"{chip}: {len(spills)} of them spill registers: " + ", ".join(spills))
     sys.exit(0)

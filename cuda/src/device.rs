@@ -115,6 +115,10 @@ impl Device for Gpu {
         self.describe().multiprocessors as usize
     }
 
+    fn together(&self) -> usize {
+        if self.describe().cooperative { Device::multiprocessors(self) } else { 1 }
+    }
+
     fn rates(&self) -> Rates {
         /// Lanes of a multiprocessor: additions a cycle.
         const LANES: f64 = 128.0;

@@ -135,6 +135,8 @@ pub struct Description {
     pub shared_bytes: u32,
     /// Number of multiprocessors.
     pub multiprocessors: u32,
+    /// Whether it starts all blocks of a launch at once if it is asked to.
+    pub cooperative: bool,
     /// Cycles a second of a multiprocessor, at most; this and the next two are 0 where the driver does not say.
     pub clock_hz: u64,
     /// Bytes a second of its memory, at most.

@@ -255,14 +255,17 @@ impl Real {
 fn describe(device: Device, driver: i32) -> Result<Description> {
     let attribute =
         |a| device.get_attribute(a).map(|v| v.max(0) as u32).map_err(failed("asking for an attribute"));
-    // Plans alone are chosen by these; drivers may keep them to themselves.
+    // What a program does without; drivers may keep these to themselves.
     let told = |a| attribute(a).map_or(0, u64::from);
-    let mut shared = 0;
-    let optin = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
-    // SAFETY: `shared` is written, the device exists.
-    check("asking for an attribute", unsafe {
-        sys::cuDeviceGetAttribute(&mut shared, optin, device.as_raw())
-    })?;
+    // Those that `cust` does not name.
+    let other = |a: sys::CUdevice_attribute_enum| {
+        let mut value = 0;
+        // SAFETY: `value` is written, the device exists.
+        let code = unsafe { sys::cuDeviceGetAttribute(&mut value, a, device.as_raw()) };
+        check("asking for an attribute", code).map(|()| value.max(0) as u32)
+    };
+    let shared = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+    let cooperative = sys::CUdevice_attribute_enum::CU_DEVICE_ATTRIBUTE_COOPERATIVE_LAUNCH;
     Ok(Description {
         name: device.name().map_err(failed("asking for the name"))?,
         compute: (
@@ -271,8 +274,9 @@ fn describe(device: Device, driver: i32) -> Result<Description> {
         ),
         driver,
         memory_bytes: device.total_memory().map_err(failed("asking for the memory"))? as u64,
-        shared_bytes: shared.max(0) as u32,
+        shared_bytes: other(shared)?,
         multiprocessors: attribute(DeviceAttribute::MultiprocessorCount)?,
+        cooperative: other(cooperative).is_ok_and(|yes| yes > 0),
         clock_hz: told(DeviceAttribute::ClockRate) * 1000,
         // Two transfers a cycle, of so many bits.
         memory_bytes_per_second: told(DeviceAttribute::MemoryClockRate)

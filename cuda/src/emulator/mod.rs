@@ -77,6 +77,7 @@ impl Emulator {
             memory_bytes: 4 << 30,
             shared_bytes,
             multiprocessors,
+            cooperative: true,
             clock_hz: 1_980_000_000,
             memory_bytes_per_second: 3_350_000_000_000,
             cache_bytes: 50 << 20,

@@ -95,6 +95,11 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// Multiprocessors: blocks that run at once, one on each.
     fn multiprocessors(&self) -> usize;
 
+    /// Most blocks that may wait for each other; 1 where it cannot start several for sure at once.
+    fn together(&self) -> usize {
+        self.multiprocessors()
+    }
+
     /// What a block does in a second, and the memory of all blocks: plans are compared by it.
     fn rates(&self) -> Rates;
 

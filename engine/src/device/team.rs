@@ -186,7 +186,7 @@ pub(crate) fn teams<'a>(forms: impl IntoIterator<Item = &'a Outer>, device: &dyn
 
 /// Of one form. A scan and its adjoint have the same tiles, so they have the same teams.
 fn of_form(outer: &Outer, device: &dyn Device) -> Vec<usize> {
-    let most = device.multiprocessors().min(MOST);
+    let most = device.together().min(MOST);
     let forms = |s: &ScanItem| -> usize {
         let replay = s.replay.iter().flat_map(|r| [&r.advance, &r.record]);
         let all = std::iter::once(&s.run).chain(&s.sweep).chain(replay);
