@@ -131,8 +131,8 @@
 //! does the same with what the engine writes, of which no kernel may spill either, but for a few bytes where it takes all 255
 //! registers (on 2026-12-01: for every cell 68 programs of 2054 kernels of 256 threads, at most 253 registers on sm_80 and 216
 //! on sm_90 and sm_100; with products on tensor cores 16 of 600, at most 156; with teams of blocks 20 of 571, at most 166; with
-//! rounded records 67 of 1593, at most 236; of every operation, in double precision, 622 of 3198 for sm_80, of which two, the
-//! gradients of complex Kronecker factors, lack two registers).
+//! rounded records 67 of 1593, at most 234, and of every operation, in double precision, 622 of 3198, both for sm_80 alone; two
+//! of the latter, the gradients of complex Kronecker factors, lack two registers).
 //!
 //! # What has never run on a device
 //!
