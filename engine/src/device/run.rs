@@ -246,8 +246,13 @@ impl Run<'_> {
 
 impl List<'_> {
     fn launch(&mut self, kernel: usize, blocks: usize, a: usize, b: usize) {
-        let args =
-            vec![Argument::Address(self.tables[kernel]), Argument::Int(a as i32), Argument::Int(b as i32)];
+        self.launch_with(kernel, blocks, &[a, b]);
+    }
+
+    /// A kernel with its table and these numbers.
+    fn launch_with(&mut self, kernel: usize, blocks: usize, numbers: &[usize]) {
+        let numbers = numbers.iter().map(|n| Argument::Int(*n as i32));
+        let args = std::iter::once(Argument::Address(self.tables[kernel])).chain(numbers).collect();
         self.launches.push(Launch { index: kernel, blocks: blocks as u32, args });
     }
 
@@ -271,10 +276,7 @@ impl List<'_> {
         }
         let at_once = at_once / team;
         for first in (0..tiles).step_by(at_once) {
-            let numbers = [a, b, first].map(|n| Argument::Int(n as i32));
-            let args = std::iter::once(Argument::Address(self.tables[kernel])).chain(numbers).collect();
-            let blocks = at_once.min(tiles - first) * team;
-            self.launches.push(Launch { index: kernel, blocks: blocks as u32, args });
+            self.launch_with(kernel, at_once.min(tiles - first) * team, &[a, b, first]);
         }
         Ok(())
     }
@@ -348,18 +350,7 @@ impl List<'_> {
             Role::Forward(p) | Role::Adjoint(p) => {
                 let pair = &memory.pairs[p];
                 let forward = !matches!(item.role, Role::Adjoint(_));
-                let actions =
-                    if forward { pair.schedule.forward_actions() } else { pair.schedule.backward_actions() };
-                for action in actions {
-                    let steps = match action {
-                        Action::Advance { from, to }
-                        | Action::Record { from, to }
-                        | Action::Backward { from, to } => {
-                            // The recorded scan walks the other way than its adjoint.
-                            pair.cut.bounds(from, to, item.reverse == forward)
-                        }
-                        _ => (0, 0),
-                    };
+                for (action, steps) in pair.actions(forward, item.reverse) {
                     self.act(at, (item, launches), action, steps)?;
                 }
             }

@@ -323,18 +323,7 @@ impl<'a> Tile<'a, '_> {
             return self.hand_out();
         };
         let forward = !matches!(item.role, Role::Adjoint(_));
-        let actions =
-            if forward { pair.schedule.forward_actions() } else { pair.schedule.backward_actions() };
-        for action in actions {
-            let steps = match action {
-                Action::Advance { from, to }
-                | Action::Record { from, to }
-                | Action::Backward { from, to } => {
-                    // The recorded scan walks the other way than its adjoint.
-                    pair.cut.bounds(from, to, item.reverse == forward)
-                }
-                _ => (0, 0),
-            };
+        for (action, steps) in pair.actions(forward, item.reverse) {
             self.act(&forms, action, steps);
         }
         self.hand_out();

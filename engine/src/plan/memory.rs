@@ -11,7 +11,7 @@ use super::outer::{Item, Outer, Role, ScanItem};
 use super::step::StepProgram;
 use crate::device::Sum;
 use crate::error::{Error, Result};
-use crate::schedule::Schedule;
+use crate::schedule::{Action, Schedule};
 use crate::stash::Stash;
 
 /// Bytes every offset is a multiple of.
@@ -147,6 +147,29 @@ impl PairSlots {
     /// Bytes of a tile's record of `steps` steps.
     pub(crate) fn record_bytes(&self, steps: usize) -> usize {
         (self.tile as u128 * steps as u128 / self.cut.longest().max(1) as u128) as usize
+    }
+
+    /// What the recorded scan (`forward`) or its adjoint does of the schedule, in order, each with the steps that it goes
+    /// over. `reverse`: the one that does it goes from the last step to the first.
+    pub(crate) fn actions(
+        &self,
+        forward: bool,
+        reverse: bool,
+    ) -> impl Iterator<Item = (Action, (usize, usize))> {
+        let actions =
+            if forward { self.schedule.forward_actions() } else { self.schedule.backward_actions() };
+        actions.map(move |action| {
+            let steps = match action {
+                Action::Advance { from, to }
+                | Action::Record { from, to }
+                | Action::Backward { from, to } => {
+                    // The recorded scan walks the other way than its adjoint.
+                    self.cut.bounds(from, to, reverse == forward)
+                }
+                _ => (0, 0),
+            };
+            (action, steps)
+        })
     }
 }
 
