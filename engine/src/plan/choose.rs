@@ -43,32 +43,24 @@ impl Chooser<'_> {
             return Ok(self.as_fast(whole)?.unwrap_or_else(|| whole.clone()));
         }
         let Some(budget) = budget else { return whole };
-        let mut best: Option<Decision> = None;
-        let mut overflow = None;
+        let least = self.smallest()?;
+        if least.memory.peak_bytes() > budget {
+            return Err(Error::Budget {
+                budget,
+                smallest: least.memory.peak_bytes(),
+                dominant: explain::dominant(&self.variants[least.variant].1, &least.memory),
+            });
+        }
+        let mut best = least;
         for variant in 0..self.variants.len() {
-            if !self.variants[variant].1.chooses() {
-                // There is nothing to choose, and no form of the program does with less.
-                overflow = whole.err();
-                break;
-            }
-            match self.of_variant(variant, budget) {
-                Ok(Some(d)) if best.as_ref().is_none_or(|b| d.seconds < b.seconds) => best = Some(d),
-                Ok(_) => {}
-                Err(e) => overflow = Some(e),
+            // A form whose sizes overflow is one that does not fit: another does.
+            if let Ok(Some(d)) = self.of_variant(variant, budget)
+                && d.seconds < best.seconds
+            {
+                best = d;
             }
         }
-        match (best, overflow) {
-            (Some(best), _) => Ok(best),
-            (None, Some(e)) => Err(e),
-            (None, None) => {
-                let least = self.smallest()?;
-                Err(Error::Budget {
-                    budget,
-                    smallest: least.memory.peak_bytes(),
-                    dominant: explain::dominant(&self.variants[least.variant].1, &least.memory),
-                })
-            }
-        }
+        Ok(best)
     }
 
     /// A plan of at most half the bytes, or a quarter, and so on, that is expected to take no longer than `whole`: the
@@ -95,19 +87,22 @@ impl Chooser<'_> {
         Ok(found)
     }
 
-    /// The plan with the fewest bytes.
+    /// The plan with the fewest bytes. The one that records everything is among those looked at: where the record is a
+    /// small part, shorter segments can lie less well than one. Errors: no form's sizes can be counted.
     pub(crate) fn smallest(&self) -> Result<Decision> {
-        let mut least: Option<Decision> = None;
-        for variant in 0..self.variants.len() {
-            let d = match self.footprint(variant)? {
-                Some((f, run)) => self.priced(variant, &f.smallest(), run)?,
-                None => self.whole(variant)?,
-            };
-            if least.as_ref().is_none_or(|l| d.memory.peak_bytes() < l.memory.peak_bytes()) {
-                least = Some(d);
+        let segmented = (0..self.variants.len()).map(|variant| match self.footprint(variant)? {
+            Some((f, run)) => self.priced(variant, &f.smallest(), run),
+            None => self.whole(variant),
+        });
+        let mut least = self.whole(0);
+        for d in segmented {
+            match (&least, &d) {
+                (Ok(l), Ok(d)) if d.memory.peak_bytes() >= l.memory.peak_bytes() => {}
+                (_, Ok(_)) => least = d,
+                (_, Err(_)) => {}
             }
         }
-        least.ok_or_else(|| Error::argument("plan", "bug: a program without a form"))
+        least
     }
 
     /// The best plan of a variant within `budget` bytes.
