@@ -54,11 +54,16 @@
 //! lengths change every time pay for none. A graph has the memory that the driver gives it beside what is planned; where the
 //! driver has none left, or no graphs, launches go on one by one. So they do with `RETROGRAD_LAUNCHES_WAIT=1`.
 //!
-//! **Products.** With matrices in single precision they are exact, as on the processor, unless
-//! [`Gpu::with_products`] asks for tensor cores (`--products tf32` or `bf16` of the program): factors rounded to 10 or 7
-//! bits of mantissa, sums in single precision (of `mma.sync`, which adds a few terms at a time). It goes for every product
-//! with a matrix, inside loops and outside, real and complex, forward and in the adjoint. Gradients of matrices are sums
-//! over steps and rows and stay exact, as does double precision. Plans and budgets change no bit with it either.
+//! **Products.** At a step of a loop the threads of a block share the terms of a product with a matrix: each adds one in eight
+//! of them, at most, for a tile of up to eight rows and columns, which it reads from shared memory four at a time, and what
+//! they have is added there. So a thread multiplies more often than it reads, though a step has few elements. How terms are
+//! shared depends on their number alone, and products outside of loops add them in the same order.
+//!
+//! Products in single precision are exact, as on the processor, unless [`Gpu::with_products`] asks for tensor cores
+//! (`--products tf32` or `bf16` of the program): factors rounded to 10 or 7 bits of mantissa, sums in single precision (of
+//! `mma.sync`, which adds a few terms at a time). It goes for every product with a matrix, inside loops and outside, real and
+//! complex, forward and in the adjoint. Gradients of matrices are sums over steps and rows and stay exact, as does double
+//! precision. Plans and budgets change no bit with it either.
 //!
 //! # Kernels written by hand
 //!
@@ -129,10 +134,10 @@
 //! gradient of every kernel with the CPU engine's in double precision, run each twice for equal bits, and hold the PTX to
 //! the hash of its sources; `cuda/kernels/check` compiles it again and assembles it for three generations of chips. It
 //! does the same with what the engine writes, of which no kernel may spill either, but for a few bytes where it takes all 255
-//! registers (on 2026-12-01: for every cell 68 programs of 2054 kernels of 256 threads, at most 253 registers on sm_80 and 216
-//! on sm_90 and sm_100; with products on tensor cores 16 of 600, at most 156; with teams of blocks 20 of 571, at most 166; with
-//! rounded records 67 of 1593, at most 234, and of every operation, in double precision, 622 of 3198, both for sm_80 alone; two
-//! of the latter, the gradients of complex Kronecker factors, lack two registers).
+//! registers (on 2026-12-01, for sm_80, where the assembler takes most: for every cell 68 programs of 2054 kernels of 256
+//! threads, at most 202 registers; with teams of blocks 20 of 571, at most 232; with rounded records 16 of 408, at most 236; of
+//! every operation, in double precision, 622 of 3198, of which two, the gradients of complex Kronecker factors, lack two
+//! registers; and for all three chips, with products on tensor cores, 16 of 600, at most 156).
 //!
 //! # What has never run on a device
 //!
@@ -145,8 +150,8 @@
 //! # What is not here yet
 //!
 //! *Of programs.* Profiles are the processor's. Values that are on the device already are not read by a run over pieces
-//! ([`run_stream`](retrograd_engine::Program::run_stream)). Exact products outside of loops have four rows and four columns a
-//! thread and read through the caches; on tensor cores a warp has 16 columns of 8 entries, and outside of loops it rounds a
+//! ([`run_stream`](retrograd_engine::Program::run_stream)). Exact products outside of loops, and gradients of matrices, have four
+//! rows and four columns a thread and read through the caches; on tensor cores a warp has 16 columns of 8 entries, and outside of loops it rounds a
 //! factor each time it reads it. Matrices of a loop that all blocks of a device together do not hold (an LSTM of more than
 //! 1300 states on an H100, in single precision) are read through the caches as far as they do not fit, and states go through
 //! the device's memory. An FFT whose length is no power of two, or whose row does not fit, is a product with the matrix of

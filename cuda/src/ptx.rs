@@ -122,6 +122,12 @@ impl Printer<'_> {
                     let space = space_name(*space);
                     writeln!(self.out, "\tld.{space}.{ty} {}, [{address}+{offset}];", Text(*to))?;
                 }
+                Statement::LoadRun { to, space, address, offset } => {
+                    let ty = to.first().map_or("b32", |v| names(v.ty()).0);
+                    let (words, address) = (vector(to), self.address(*space, *address)?);
+                    let (space, count) = (space_name(*space), to.len());
+                    writeln!(self.out, "\tld.{space}.v{count}.{ty} {words}, [{address}+{offset}];")?;
+                }
                 Statement::Store { value, space, address, offset } => {
                     let (ty, address) = (names(value.ty()).0, self.address(*space, *address)?);
                     let (space, value) = (space_name(*space), self.in_register(*value)?);
@@ -153,11 +159,7 @@ impl Printer<'_> {
                         Products::Bf16 => "m16n8k16.row.col.f32.bf16.bf16.f32",
                         _ => "m16n8k8.row.col.f32.tf32.tf32.f32",
                     };
-                    let list = |values: &[Value]| {
-                        let words: Vec<String> = values.iter().map(|v| Text(*v).to_string()).collect();
-                        format!("{{{}}}", words.join(", "))
-                    };
-                    let (sums, left, right) = (list(sums), list(left), list(right));
+                    let (sums, left, right) = (vector(sums), vector(left), vector(right));
                     writeln!(self.out, "\tmma.sync.aligned.{shape} {sums}, {left}, {right}, {sums};")?;
                 }
             }
@@ -275,6 +277,12 @@ impl Printer<'_> {
             Op::FromF16 => writeln!(out, "\tcvt.f32.f16 {d}, {a};"),
         }
     }
+}
+
+/// Registers beside each other.
+fn vector(values: &[Value]) -> String {
+    let words: Vec<String> = values.iter().map(|v| Text(*v).to_string()).collect();
+    format!("{{{}}}", words.join(", "))
 }
 
 /// A value among bits: real numbers as integers.

@@ -79,8 +79,9 @@ fn every_cell() {
         let device = gpu(2 << 10, 8);
         let team = case.team(&device);
         teams += usize::from(team > 1);
+        // Gradients of single numbers are sums over everything, whose terms nearly cancel.
         if team > 1
-            && let Err(error) = case.compare(&device, 3000.0)
+            && let Err(error) = case.compare(&device, 20_000.0)
         {
             failures.push(format!("{} on {}, teams of {team}: {error}", cell.name, operator.name));
         }

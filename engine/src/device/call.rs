@@ -9,10 +9,6 @@ use crate::error::Result;
 use crate::matmul::{MatMul, RowContract};
 use crate::plan::ir::{Call, Instr, Operand, Over, Spread};
 
-/// Rows of a product whose results a thread forms together: the weights are read once for them.
-pub(super) const TOGETHER: usize = 4;
-/// Terms of a sum written out one after the other.
-pub(super) const UNROLLED: usize = 4;
 /// Elements of each side of a sum of products that a thread has: their values are read once for all their products.
 pub(super) const TILE: usize = 4;
 
@@ -233,7 +229,7 @@ impl Emit<'_> {
     }
 
     /// `acc ± a b`.
-    fn term(&mut self, acc: Value, subtract: bool, a: Value, b: Value) {
+    pub(super) fn term(&mut self, acc: Value, subtract: bool, a: Value, b: Value) {
         let a = if subtract { self.code.neg(a) } else { a };
         self.code.op_into(acc, Op::Fma, &[a, b, acc]);
     }
@@ -256,62 +252,12 @@ impl Emit<'_> {
             Some(slice) => self.open_at(Some(slice.place), self.bufs[packed.buf].dtype, 0, 0),
             None => b,
         };
-        if self.on_tensor_cores(&a) {
+        if self.is_rounded(a.ty) {
             let layout = slice.map(|s| s.layout);
             return self.tensor_matmul(over, (&a, &b, &y), flags, (k, m), (sub, layout));
         }
-        if by_columns {
-            return self.team_matmul((&a, &b, &y), slice.is_some(), flags, (k, m));
-        }
-        let terms = terms(&a, &b, flags.conj_a, flags.conj_b, y.complex);
-        let (steps, rows) = self.counts(over);
-        let together = if over.rows && sub == 1 { TOGETHER } else { 1 };
-        let groups = self.code.add(rows, together - 1);
-        let groups = self.code.div(groups, together);
-        let size = a.ty.bytes();
-        // Several columns read the same rows; so far apart that threads beside each other have columns beside each other.
-        let each = if self.many_rows { m.clamp(1, TILE) } else { 1 };
-        let apart = m.div_ceil(each);
-        self.domain((steps, groups), sub * apart, |s, (step, group), unit| {
-            let (part, first_column) = (s.code.div(unit, apart), s.code.rem(unit, apart));
-            let columns = s.side(first_column, apart, each, m);
-            let first = s.code.mul(group, together);
-            let rows_of: Vec<Value> = (0..together).map(|i| s.code.add(first, i)).collect();
-            let last = s.code.sub(rows, 1);
-            let mut starts = Vec::new();
-            for (i, row) in rows_of.iter().enumerate() {
-                let row = if i == 0 { *row } else { s.code.min(*row, last) };
-                for plane in 0..s.planes(&a) {
-                    let entry = s.entry(&a, plane, (step, row));
-                    let start = s.code.offset(entry, part, k * size);
-                    starts.push(s.code.variable(start));
-                }
-            }
-            let mut weights = Vec::new();
-            for (column, _) in &columns {
-                for plane in 0..s.planes(&b) {
-                    let entry = s.entry(&b, plane, (step, Value::Int(0)));
-                    let start = s.code.offset(entry, *column, size);
-                    weights.push(s.code.variable(start));
-                }
-            }
-            let tile = Tile::new(s, a.ty, &terms, (starts, weights), m, (s.planes(&a), s.planes(&b), each));
-            tile.run(s, k, false);
-            for (i, (row, sums)) in rows_of.iter().zip(tile.sums.chunks(each)).enumerate() {
-                for ((column, sure), sums) in columns.iter().zip(sums) {
-                    let store = |s: &mut Self| {
-                        let start = s.code.mul(part, m);
-                        let unit = s.code.add(start, *column);
-                        for (plane, sum) in sums.iter().enumerate() {
-                            let entry = s.entry(&y, plane, (step, *row));
-                            s.code.store(entry, unit, *sum);
-                        }
-                    };
-                    let there = (i > 0).then(|| s.code.lt(*row, rows));
-                    s.where_all(there.into_iter().chain(*sure), store);
-                }
-            }
-        });
+        let sliced = slice.is_some();
+        self.exact_matmul(over, (&a, &b, &y), (by_columns, sliced), flags, (k, m, sub));
     }
 
     /// `count` of `all` indices, so far apart: each, and whether it is there where the last may not be.
@@ -435,84 +381,6 @@ impl Emit<'_> {
                 s.where_all(there.into_iter().flatten(), store);
             }
         });
-    }
-}
-
-/// The rows and columns of a product that a thread forms together.
-pub(super) struct Tile<'t> {
-    ty: Type,
-    terms: &'t [Vec<Term>],
-    planes: usize,
-    matrix_planes: usize,
-    /// Columns.
-    each: usize,
-    /// Elements from a row of the matrix to the next.
-    matrix: usize,
-    /// Where the next term is read: of each row, plane by plane; of each column, plane by plane.
-    pub(super) starts: Vec<Value>,
-    weights: Vec<Value>,
-    /// Of each row and column, plane by plane.
-    pub(super) sums: Vec<Vec<Value>>,
-}
-
-impl<'t> Tile<'t> {
-    /// Sums that are 0.
-    pub(super) fn new(
-        s: &mut Emit<'_>,
-        ty: Type,
-        terms: &'t [Vec<Term>],
-        (starts, weights): (Vec<Value>, Vec<Value>),
-        matrix: usize,
-        (planes, matrix_planes, each): (usize, usize, usize),
-    ) -> Tile<'t> {
-        let sums = (0..starts.len() / planes * each)
-            .map(|_| terms.iter().map(|_| s.code.variable(Code::real(ty, 0.0))).collect())
-            .collect();
-        Tile { ty, terms, planes, matrix_planes, each, matrix, starts, weights, sums }
-    }
-
-    /// Adds the next `count` terms.
-    fn block(&self, s: &mut Emit<'_>, count: usize) {
-        for u in 0..count {
-            let w: Vec<Value> =
-                self.weights.iter().map(|w| s.code.load(self.ty, *w, u * self.matrix)).collect();
-            for (starts, sums) in self.starts.chunks(self.planes).zip(self.sums.chunks(self.each)) {
-                let x: Vec<Value> = starts.iter().map(|start| s.code.load(self.ty, *start, u)).collect();
-                for (j, sums) in sums.iter().enumerate() {
-                    for (sum, terms) in sums.iter().zip(self.terms) {
-                        for &(subtract, pa, pb) in terms {
-                            s.term(*sum, subtract, x[pa], w[j * self.matrix_planes + pb]);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    fn forward(&self, s: &mut Emit<'_>, count: usize) {
-        let size = self.ty.bytes();
-        self.starts.iter().for_each(|start| s.code.advance(*start, count * size));
-        self.weights.iter().for_each(|weight| s.code.advance(*weight, count * self.matrix * size));
-    }
-
-    /// Adds the next `k` terms; `goes_on`: others follow.
-    pub(super) fn run(&self, s: &mut Emit<'_>, k: usize, goes_on: bool) {
-        let (whole, rest) = (k / UNROLLED, k % UNROLLED);
-        if whole == 1 {
-            self.block(s, k);
-            if goes_on {
-                self.forward(s, k);
-            }
-            return;
-        }
-        s.each(0, whole, |s, _| {
-            self.block(s, UNROLLED);
-            self.forward(s, UNROLLED);
-        });
-        self.block(s, rest);
-        if goes_on && rest > 0 {
-            self.forward(s, rest);
-        }
     }
 }
 

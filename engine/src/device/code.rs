@@ -190,6 +190,17 @@ pub enum Statement {
         /// Bytes beyond.
         offset: i32,
     },
+    /// Reads 2 or 4 registers of one type, which lie beside each other at a multiple of the bytes of all.
+    LoadRun {
+        /// Registers.
+        to: Vec<Value>,
+        /// Where.
+        space: Space,
+        /// Its address.
+        address: Value,
+        /// Bytes beyond.
+        offset: i32,
+    },
     /// Writes `value` at `address` and `offset` bytes.
     Store {
         /// What.
@@ -505,6 +516,24 @@ impl Code {
         let (address, offset) = self.place(address, index.into(), ty.bytes());
         let to = self.register(ty);
         self.push(Statement::Load { to, space: Space::of(address), address, offset });
+        to
+    }
+
+    /// So many elements, `bytes` beyond an address that is a multiple of 16, as `bytes` is.
+    pub fn load_run(&mut self, ty: Type, address: Value, bytes: usize, count: usize) -> Vec<Value> {
+        let (at_once, space) = (16 / ty.bytes().max(4), Space::of(address));
+        let to: Vec<Value> = (0..count).map(|_| self.register(ty)).collect();
+        for (i, to) in to.chunks(at_once).enumerate() {
+            let offset = (bytes + 16 * i) as i32;
+            if to.len() == at_once {
+                self.push(Statement::LoadRun { to: to.to_vec(), space, address, offset });
+                continue;
+            }
+            for (j, to) in to.iter().enumerate() {
+                let offset = offset + (j * ty.bytes()) as i32;
+                self.push(Statement::Load { to: *to, space, address, offset });
+            }
+        }
         to
     }
 

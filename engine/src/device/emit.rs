@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::code::{Building, Code, Kernel, Op, Type, Value};
+use super::product::Panel;
 use super::slices::Slice;
 use super::sums::Partial;
 use super::table::{Ref, Word};
@@ -111,6 +112,11 @@ pub(super) struct Emit<'a> {
     pub(super) many_rows: bool,
     /// How products in single precision are formed.
     pub(super) products: Products,
+    /// Rows of a tile, at most, if it is known, and threads of a block.
+    pub(super) most_rows: Option<usize>,
+    pub(super) most_threads: usize,
+    /// Shared memory for the products of the loops.
+    pub(super) panel: Panel,
     /// The partial sums of a sum outside of scans.
     pub(super) partial: Option<Partial>,
     /// Bytes of shared memory that a block may have, and has.
@@ -162,6 +168,9 @@ impl<'a> Emit<'a> {
             table,
             many_rows: false,
             products: Products::Exact,
+            most_rows: None,
+            most_threads: 0,
+            panel: Panel::default(),
             partial: None,
             shared_limit,
             shared_bytes: 0,

@@ -27,9 +27,10 @@
 //! * What a loop over steps reads at every step, as matrices, and values that never leave it lie in the block's shared
 //!   memory as far as they fit.
 //! * Every element of a result is computed in an order that depends on the problem and the size of teams alone, so neither
-//!   the number of threads nor plans nor budgets change a bit. It is one thread's, but for lines of [`WARP`] elements and more,
-//!   which are a warp's where they are summed, and for sums over many steps and rows outside of scans, which go in parts. Elementary functions are recorded from the processor's own code and have its bits, but for what
-//!   it starts from estimates or leaves to scalar code: beyond 10⁵ `sin` and `cos` are NaN here, powers are within two
+//!   the number of threads nor plans nor budgets change a bit. It is one thread's, but for products with matrices at a step,
+//!   whose terms the threads of a block share, for lines of [`WARP`] elements and more, which are a warp's where they are
+//!   summed, and for sums over many steps and rows outside of scans, which go in parts. Elementary functions are recorded from
+//!   the processor's own code and have its bits, but for what it starts from estimates or leaves to scalar code: beyond 10⁵ `sin` and `cos` are NaN here, powers are within two
 //!   units of the last place, and denormal numbers are kept.
 //!
 //! A structured operation brings a [`DeviceKernel`] in its own file
@@ -46,6 +47,7 @@ mod emit;
 mod functions;
 mod kernel;
 mod pieces;
+mod product;
 mod program;
 mod record;
 mod region;

@@ -100,6 +100,7 @@ pub(crate) fn compile(
     let (mut all, mut maps, mut items) = (Kernels::default(), Vec::new(), Vec::new());
     let mut drifts = Vec::new();
     let (shared_limit, products) = (device.shared_bytes(), device.products());
+    let threads = device.threads() as usize;
     for (at, item) in outer.items.iter().enumerate() {
         items.push(match item {
             Item::Call(call) => {
@@ -112,7 +113,7 @@ pub(crate) fn compile(
                 Launches::Call { kernel, grid, by_steps, sum }
             }
             Item::Scan(item) => {
-                let scan = Scan { outer, at, item, shared_limit, products, stash, by_pieces };
+                let scan = Scan { outer, at, item, shared_limit, threads, products, stash, by_pieces };
                 let recording = matches!(item.role, Role::Forward(_));
                 let mut launches =
                     ScanLaunches { enter: all.push(scan.enter(&mut maps)), ..Default::default() };

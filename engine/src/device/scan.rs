@@ -25,6 +25,8 @@ pub(super) struct Scan<'a> {
     pub(super) at: usize,
     pub(super) item: &'a ScanItem,
     pub(super) shared_limit: usize,
+    /// Of a block.
+    pub(super) threads: usize,
     pub(super) products: Products,
     /// How what is recorded is held.
     pub(super) stash: Stash,
@@ -88,8 +90,7 @@ impl Scan<'_> {
         let pair = self.pair().map_or(Value::Address(0), |p| region(Word::PairTile(p)));
         if let Some(rank) = rank {
             let counter = e.counter(self.at, work);
-            let rows = self.item.block_rows.filter(|_| !self.item.mixes_rows);
-            e.join(self.item.team, rank, counter, rows);
+            e.join(self.item.team, rank, counter);
         }
         Regions { work, sums, pair }
     }
@@ -328,6 +329,8 @@ impl Scan<'_> {
     ) -> Result<Written> {
         let (mut e, [a, b]) = Emit::new(maps, &program.bufs, self.shared_limit);
         e.products = self.products;
+        e.most_rows = self.item.block_rows.filter(|_| !self.item.mixes_rows);
+        e.most_threads = self.threads;
         let regions = self.tile(&mut e);
         let pair = self.pair();
         let record = self.record_of(form, recording);

@@ -14,24 +14,19 @@
 //!
 //! [`Statement::Meet`]: super::Statement::Meet
 
-use super::call::{Tile, parts, terms};
+use super::call::parts;
 use super::code::{Building, Op, Type, Value};
-use super::emit::{At, Emit, Share, Stride, type_of};
+use super::emit::{Emit, Share, Stride, type_of};
 use super::slices::Layout;
 use super::table::{Ref, Word};
 use super::tensor::Products;
 use super::{Device, ROWS};
-use crate::matmul::MatMul;
 use crate::plan::ir::{Buf, BufKind, Call, Instr, Operand, Over, Spread};
 use crate::plan::outer::{Item, Outer, Role, ScanItem};
 use crate::plan::step::{Stage, StepProgram};
 
 /// Most blocks of a team.
 const MOST: usize = 128;
-/// Threads of a block for which the columns of a thread are chosen.
-const THREADS: usize = 256;
-/// Fewest terms of a product that are worth copying into shared memory at once.
-const PANEL: usize = 8;
 
 /// A tile's team, while its kernel is written.
 #[derive(Debug)]
@@ -46,10 +41,6 @@ pub(super) struct Team {
     deal: Option<Deal>,
     /// What was used since the blocks last met.
     uses: Vec<Use>,
-    /// Shared memory for rows of a left factor: its start and bytes.
-    panel: (usize, usize),
-    /// Most rows of a tile; `None`: any number.
-    rows: Option<usize>,
 }
 
 impl Team {
@@ -121,7 +112,7 @@ pub(super) fn matrices(program: &StepProgram) -> Vec<(usize, usize, usize)> {
     found
 }
 
-fn loops(program: &StepProgram) -> impl Iterator<Item = &Call> {
+pub(super) fn loops(program: &StepProgram) -> impl Iterator<Item = &Call> {
     program.stages.iter().flat_map(|s| match s {
         Stage::Batched(_) => &[][..],
         Stage::Loop(calls) => calls,
@@ -165,8 +156,14 @@ fn needed(program: &StepProgram, products: Products, shared_bytes: usize, most: 
         };
         program.bufs.iter().enumerate().map(inside).sum()
     };
+    // Factors that are not rounded are read from there too, and their products' sums lie there.
+    let exact = matrices(program).iter().any(|m| {
+        let dtype = program.bufs[m.2].dtype;
+        !Layout::new(1, 1, dtype, products).is_rounded()
+    });
+    let room = shared_bytes - if exact { super::product::reserve(shared_bytes) } else { 0 };
     let mut size = 1;
-    while bytes(size) + values(size) > shared_bytes && 2 * size <= most.min(period) {
+    while bytes(size) + values(size) > room && 2 * size <= most.min(period) {
         size *= 2;
     }
     size
@@ -216,13 +213,13 @@ pub(crate) fn rows_of(team: usize) -> usize {
 
 impl Emit<'_> {
     /// The tile is shared by a team of so many blocks, of which this one is number `rank`.
-    pub(super) fn join(&mut self, size: usize, rank: Value, counter: Value, rows: Option<usize>) {
+    pub(super) fn join(&mut self, size: usize, rank: Value, counter: Value) {
         let before = self.code.mul(rank, self.threads.apart);
         let first = self.code.add(before, self.threads.first);
         let apart = self.code.mul(self.threads.apart, size);
         self.share = Share { first, apart };
-        let (deal, uses, panel) = (None, Vec::new(), (0, 0));
-        self.team = Some(Team { size, rank, counter, deal, uses, panel, rows });
+        let (deal, uses) = (None, Vec::new());
+        self.team = Some(Team { size, rank, counter, deal, uses });
     }
 
     /// Deals out the columns of a step's matrices.
@@ -254,6 +251,15 @@ impl Emit<'_> {
         };
         let start = self.code.mul(part, period);
         (self.code.add(start, column), there)
+    }
+
+    /// Which of the columns that this block has a column is, which is one of them.
+    pub(super) fn own(&mut self, of: &Columns, column: Value) -> Value {
+        let Some(Deal { period, each, first, .. }) = of.deal else { return column };
+        let (part, within) = (self.code.div(column, period), self.code.rem(column, period));
+        let before = self.code.mul(part, each);
+        let within = self.code.sub(within, first);
+        self.code.add(before, within)
     }
 
     /// `body` by one block of the team, as if it were alone.
@@ -353,156 +359,9 @@ impl Emit<'_> {
 
     /// Whether every block of the team forms its own columns of a product, of so many parts of an entry.
     pub(super) fn by_columns(&self, over: Over, a: &Operand, parts: usize, m: usize) -> bool {
-        let on_tensor_cores =
-            self.products != Products::Exact && type_of(self.bufs[a.buf].dtype) == Type::F32;
+        let on_tensor_cores = self.is_rounded(type_of(self.bufs[a.buf].dtype));
         let at_one_step = self.span.count == Value::Int(1) && over.rows;
         parts == 1 && self.columns(m).deal.is_some() && (on_tensor_cores || at_one_step)
-    }
-
-    /// Takes what is left of the shared memory for rows of left factors.
-    pub(super) fn take_panel(&mut self, program: &StepProgram, end: usize) -> usize {
-        let Some(rows) = self.team.as_ref().and_then(|t| t.rows) else { return end };
-        let wanted = loops(program).filter_map(|call| match &call.instr {
-            Instr::MatMul { a, k, .. } if a.width() == *k => {
-                Some(k * rows * program.bufs[a.buf].dtype.size())
-            }
-            _ => None,
-        });
-        let start = end.next_multiple_of(16);
-        let bytes = wanted.max().unwrap_or(0).min(self.shared_limit.saturating_sub(start));
-        if let Some(team) = &mut self.team {
-            team.panel = (start, bytes);
-        }
-        if bytes > 0 { start + bytes } else { end }
-    }
-
-    /// A product at one step of a loop, of which each block of the team forms its own columns.
-    pub(super) fn team_matmul(
-        &mut self,
-        (a, b, y): (&At, &At, &At),
-        sliced: bool,
-        flags: MatMul,
-        (k, m): (usize, usize),
-    ) {
-        let terms = terms(a, b, flags.conj_a, flags.conj_b, y.complex);
-        let (size, planes) = (a.ty.bytes(), self.planes(a));
-        let columns = self.columns(m);
-        let own = columns.count();
-        let Some((panel, bytes, most)) = self.team.as_ref().map(|t| (t.panel.0, t.panel.1, t.rows)) else {
-            return;
-        };
-        let together = super::call::TOGETHER;
-        // As many columns a thread as leave all threads something to do.
-        let each = match most {
-            Some(rows) => {
-                (rows.div_ceil(together) * own / THREADS).clamp(1, super::call::TILE.min(own.max(1)))
-            }
-            None => 1,
-        };
-        let width = most.map_or(0, |rows| bytes / (rows * planes * size)).min(k);
-        let width = if width < k { width / super::call::UNROLLED * super::call::UNROLLED } else { width };
-        let width = if width < PANEL.min(k) { 0 } else { width };
-        let rows = self.span.rows;
-        let groups = self.code.add(rows, together - 1);
-        let groups = self.code.div(groups, together);
-        let apart = own.div_ceil(each);
-        let all = self.code.mul(groups, apart);
-        let Share { first: thread, apart: threads } = self.threads;
-        let turns = self.code.add(all, threads);
-        let turns = self.code.sub(turns, 1);
-        let turns = self.code.div(turns, threads);
-        let step = self.span.from;
-        // All threads take as many turns, since they meet in them.
-        self.each(0, turns, |s, turn| {
-            let before = s.code.mul(turn, threads);
-            let number = s.code.add(before, thread);
-            let busy = s.code.lt(number, all);
-            let last = s.code.sub(all, 1);
-            let number = s.code.min(number, last);
-            let (group, unit) = (s.code.div(number, apart), s.code.rem(number, apart));
-            let side = s.side(unit, apart, each, own);
-            let of: Vec<(Value, Vec<Value>)> = (side.iter())
-                .map(|(i, sure)| {
-                    let (column, there) = s.column(&columns, *i);
-                    (column, sure.iter().copied().chain(there).collect())
-                })
-                .collect();
-            let first = s.code.mul(group, together);
-            let last = s.code.sub(rows, 1);
-            let rows_of: Vec<Value> = (0..together).map(|i| s.code.add(first, i)).collect();
-            let read_of: Vec<Value> = rows_of.iter().map(|row| s.code.min(*row, last)).collect();
-            let mut weights = Vec::new();
-            for ((own, _), (column, _)) in side.iter().zip(&of) {
-                for plane in 0..s.planes(b) {
-                    let entry = s.entry(b, plane, (step, Value::Int(0)));
-                    let start = s.code.offset(entry, if sliced { *own } else { *column }, size);
-                    weights.push(s.code.variable(start));
-                }
-            }
-            let starts: Vec<Value> = (read_of.iter())
-                .flat_map(|row| (0..planes).map(|plane| (*row, plane)))
-                .map(|(row, plane)| match width {
-                    0 => {
-                        let entry = s.entry(a, plane, (step, row));
-                        s.code.variable(entry)
-                    }
-                    _ => s.code.register(Type::Int),
-                })
-                .collect();
-            let matrix = if sliced { own } else { m };
-            let tile = Tile::new(s, a.ty, &terms, (starts, weights), matrix, (planes, s.planes(b), each));
-            // Panels of the left factor, if there is room for any.
-            if let Some(whole) = k.checked_div(width) {
-                let through = |s: &mut Self, from: Value, width: usize| {
-                    // The threads are done with what lies there, then it is there for all of them.
-                    s.code.barrier();
-                    let count = s.code.mul(rows, width);
-                    s.each_by(thread, count, threads, |s, i| {
-                        let (row, term) = (s.code.div(i, width), s.code.rem(i, width));
-                        let index = s.code.add(from, term);
-                        for plane in 0..planes {
-                            let entry = s.entry(a, plane, (step, row));
-                            let value = s.code.load(a.ty, entry, index);
-                            let rows = most.unwrap_or(0);
-                            s.code.store_shared(panel + plane * rows * width * size, i, value);
-                        }
-                    });
-                    s.code.barrier();
-                    for (i, row) in read_of.iter().enumerate() {
-                        let start = s.code.mul(*row, width * size);
-                        for plane in 0..planes {
-                            let skip = panel + plane * most.unwrap_or(0) * width * size;
-                            let start = s.code.add(start, skip);
-                            s.code.set(tile.starts[i * planes + plane], start);
-                        }
-                    }
-                    tile.run(s, width, true);
-                };
-                s.each(0, whole, |s, i| {
-                    let from = s.code.mul(i, width);
-                    through(s, from, width);
-                });
-                let rest = k - whole * width;
-                if rest > 0 {
-                    through(s, Value::from(whole * width), rest);
-                }
-            } else {
-                tile.run(s, k, false);
-            }
-            s.when(busy, |s| {
-                for (i, (row, sums)) in rows_of.iter().zip(tile.sums.chunks(each)).enumerate() {
-                    for ((column, there), sums) in of.iter().zip(sums) {
-                        let inside = (i > 0).then(|| s.code.lt(*row, rows));
-                        s.where_all(inside.into_iter().chain(there.iter().copied()), |s| {
-                            for (plane, sum) in sums.iter().enumerate() {
-                                let entry = s.entry(y, plane, (step, *row));
-                                s.code.store(entry, *column, *sum);
-                            }
-                        });
-                    }
-                }
-            });
-        });
     }
 
     /// The address of the counter of a tile's team, whose number is that of its tile.

@@ -96,9 +96,9 @@ struct Warps {
 }
 
 impl Emit<'_> {
-    /// Whether a product of these is one of tensor cores.
-    pub(super) fn on_tensor_cores(&self, a: &At) -> bool {
-        self.products != Products::Exact && a.ty == Type::F32
+    /// Whether left factors of this type are rounded for products on tensor cores.
+    pub(super) fn is_rounded(&self, ty: Type) -> bool {
+        self.products != Products::Exact && ty == Type::F32
     }
 
     /// Writes a product. `parts` are those of an entry.

@@ -1,0 +1,638 @@
+//! Exact products with matrices.
+//!
+//! A sum of `k` terms is formed in [classes](classes): of [`RUN`] terms beside each other, the first run goes to the first
+//! class, the next one to the next, and round again. The terms of a class are added in their order, and then the classes in
+//! theirs. How many classes there are depends on `k` alone, so who forms an element says nothing about its bits.
+//!
+//! At one step of a loop a block has few elements for its many threads. There each thread forms one class of a tile of rows
+//! and columns ([`Shape`]): a panel of the left factor is copied into shared memory, where a thread reads a run of terms at
+//! once, and the sums of the classes meet in shared memory too. Elsewhere there are elements enough, and a thread forms all
+//! classes of its own by itself.
+
+use super::call::{TILE, Term, parts, terms, zero};
+use super::code::{Building, Code, Op, Type, Value};
+use super::emit::{At, Emit};
+use crate::matmul::MatMul;
+use crate::plan::ir::{Instr, Operand, Over};
+use crate::plan::step::StepProgram;
+
+/// Terms beside each other that are of one class.
+const RUN: usize = 4;
+/// Fewest runs that are worth a class of their own.
+const RUNS: usize = 2;
+/// Most classes.
+const CLASSES: usize = 8;
+/// Rows of a product that a thread forms together where it forms all classes: the weights are read once for them.
+const TOGETHER: usize = 4;
+/// Most rows, and most columns, of a thread's tile.
+const SIDE: [usize; 4] = [1, 2, 4, 8];
+/// Most registers for the sums of a thread's tile.
+const SUMS: usize = 64;
+/// Bytes that a thread reads of shared memory at once.
+const WORD: usize = 16;
+/// What the threads of a block wait for each other when they meet, in terms of a tile of one element.
+const MEETING: f64 = 30.0;
+
+/// Classes that a sum of `k` terms is formed in.
+fn classes(k: usize) -> usize {
+    let most = (k / (RUN * RUNS)).clamp(1, CLASSES);
+    1 << most.ilog2()
+}
+
+/// Bytes of shared memory, of so many in all, that a block leaves free of matrices for panels and sums.
+pub(super) fn reserve(shared_bytes: usize) -> usize {
+    shared_bytes / 8
+}
+
+/// A product at one step.
+#[derive(Clone, Copy, Debug)]
+struct Problem {
+    /// Rows of a tile, at most; columns of the block; terms.
+    rows: usize,
+    columns: usize,
+    k: usize,
+    /// Planes of the left factor, the matrix, and the product.
+    planes: [usize; 3],
+    /// Bytes of a component.
+    size: usize,
+    threads: usize,
+    /// Bytes of shared memory that are free.
+    bytes: usize,
+}
+
+/// How the threads of a block share a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Shape {
+    /// Rows and columns of a thread's tile.
+    rows: usize,
+    columns: usize,
+    /// Groups of rows and of columns that are formed at once, each by as many threads as there are classes.
+    row_groups: usize,
+    column_groups: usize,
+    /// Terms of a panel.
+    width: usize,
+}
+
+impl Shape {
+    /// The one that is expected to take least time; `None`: there is no room, or nothing to do.
+    fn of(p: &Problem) -> Option<Shape> {
+        let mut best: Option<(f64, Shape)> = None;
+        for rows in SIDE {
+            for columns in SIDE {
+                if let Some(shape) = Shape::with(p, rows, columns) {
+                    let cost = shape.cost(p);
+                    if best.is_none_or(|b| cost < b.0) {
+                        best = Some((cost, shape));
+                    }
+                }
+            }
+        }
+        best.map(|b| b.1)
+    }
+
+    /// With tiles of so many rows and columns, if that fits.
+    fn with(p: &Problem, rows: usize, columns: usize) -> Option<Shape> {
+        let [.., planes] = p.planes;
+        if rows * columns * planes * p.size > SUMS * 4 || p.rows * p.columns * p.k == 0 {
+            return None;
+        }
+        let classes = classes(p.k);
+        let units = p.threads / classes;
+        if units == 0 {
+            return None;
+        }
+        let (all_rows, all_columns) = (p.rows.div_ceil(rows), p.columns.div_ceil(columns));
+        let column_groups = all_columns.min(units);
+        let row_groups = all_rows.min(units / column_groups);
+        let shape = Shape { rows, columns, row_groups, column_groups, width: 0 };
+        let of_panel = row_groups * rows * p.planes[0] * p.size;
+        let most = (p.bytes / of_panel).saturating_sub(shape.gap(p.size));
+        // Panels begin with the first class.
+        let round = RUN * classes;
+        let all = p.k.next_multiple_of(RUN);
+        let width = if all <= most { all } else { most / round * round };
+        let shape = Shape { width, ..shape };
+        let there = width > 0 && shape.panel_bytes(p) <= p.bytes && shape.sum_bytes(p) <= p.bytes;
+        there.then_some(shape)
+    }
+
+    /// Elements between rows of the panel, so that threads with rows beside each other read from different banks.
+    fn gap(&self, size: usize) -> usize {
+        WORD / size
+    }
+
+    fn panel_bytes(&self, p: &Problem) -> usize {
+        self.row_groups * self.rows * (self.width + self.gap(p.size)) * p.planes[0] * p.size
+    }
+
+    /// Bytes of the classes' sums.
+    fn sum_bytes(&self, p: &Problem) -> usize {
+        match classes(p.k) {
+            1 => 0,
+            classes => {
+                classes
+                    * self.row_groups
+                    * self.column_groups
+                    * self.rows
+                    * self.columns
+                    * p.planes[2]
+                    * p.size
+            }
+        }
+    }
+
+    /// About what it takes: for each term a thread multiplies four times as fast as it reads words, and the threads meet.
+    fn cost(&self, p: &Problem) -> f64 {
+        let [a, b, _] = p.planes;
+        let words = (p.size / 4) as f64;
+        let products = (self.rows * self.columns * a * b) as f64 * words;
+        let reads = (self.rows * a * p.size) as f64 / WORD as f64 + (self.columns * b) as f64 * words;
+        let classes = classes(p.k);
+        let portions = p.rows.div_ceil(self.rows * self.row_groups)
+            * p.columns.div_ceil(self.columns).div_ceil(self.column_groups);
+        let panels = p.k.div_ceil(self.width);
+        let meetings = 2 * panels + if classes > 1 { 2 } else { 0 };
+        let terms = (p.k as f64 / classes as f64) * (products / 4.0).max(reads);
+        portions as f64 * (terms + meetings as f64 * MEETING)
+    }
+}
+
+/// Shared memory for panels and sums of a loop's products: its start and bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Panel {
+    start: usize,
+    bytes: usize,
+}
+
+impl Emit<'_> {
+    /// Takes what is left of the shared memory, from `end` on, for the products of the loops. Returns the end of what is
+    /// taken.
+    pub(super) fn take_panel(&mut self, program: &StepProgram, end: usize) -> usize {
+        let start = end.next_multiple_of(WORD);
+        let bytes = self.shared_limit.saturating_sub(start);
+        let wanted = super::team::loops(program).filter_map(|call| {
+            let Instr::MatMul { a, packed, out, k, m, .. } = &call.instr else { return None };
+            let dtype = |o: &Operand| self.bufs[o.buf].dtype;
+            if parts(a, out, *k, *m) != 1 || self.is_rounded(super::emit::type_of(dtype(a))) {
+                return None;
+            }
+            let planes = [dtype(a), dtype(packed), dtype(out)].map(|d| d.planes());
+            let problem = self.problem(*k, *m, planes, super::emit::type_of(dtype(a)), bytes)?;
+            let shape = Shape::of(&problem)?;
+            Some(shape.panel_bytes(&problem).max(shape.sum_bytes(&problem)))
+        });
+        let bytes = wanted.max().unwrap_or(0);
+        self.panel = Panel { start, bytes };
+        if bytes > 0 { start + bytes } else { end }
+    }
+
+    /// A product with `m` columns at one step, with so much shared memory.
+    fn problem(&self, k: usize, m: usize, planes: [usize; 3], ty: Type, bytes: usize) -> Option<Problem> {
+        let (rows, threads) = (self.most_rows?, self.most_threads);
+        let columns = self.columns(m).count();
+        Some(Problem { rows, columns, k, planes, size: ty.bytes(), threads, bytes })
+    }
+
+    /// `y = a b`: of each block of a team its own columns where that is said, which lie in shared memory where `b` is sliced.
+    pub(super) fn exact_matmul(
+        &mut self,
+        over: Over,
+        (a, b, y): (&At, &At, &At),
+        (by_columns, sliced): (bool, bool),
+        flags: MatMul,
+        (k, m, sub): (usize, usize, usize),
+    ) {
+        let planes = [a, b, y].map(|at| self.planes(at));
+        let at_one_step = self.span.count == Value::Int(1) && over.rows && sub == 1;
+        let problem = self.problem(k, m, planes, a.ty, self.panel.bytes).filter(|_| at_one_step);
+        let terms = terms(a, b, flags.conj_a, flags.conj_b, y.complex);
+        match problem.and_then(|p| Some((p, Shape::of(&p)?))) {
+            Some((problem, shape)) => self.shared_matmul((a, b, y), sliced, &terms, m, (&problem, &shape)),
+            None => self.own_matmul(over, (a, b, y), (by_columns, sliced), &terms, (k, m, sub)),
+        }
+    }
+
+    /// A product of which each thread forms elements with all their classes.
+    fn own_matmul(
+        &mut self,
+        over: Over,
+        (a, b, y): (&At, &At, &At),
+        (by_columns, sliced): (bool, bool),
+        terms: &[Vec<Term>],
+        (k, m, sub): (usize, usize, usize),
+    ) {
+        let (steps, rows) = self.counts(over);
+        let together = if over.rows && sub == 1 { TOGETHER } else { 1 };
+        let groups = self.code.add(rows, together - 1);
+        let groups = self.code.div(groups, together);
+        let size = a.ty.bytes();
+        // Several columns read the same rows; so far apart that threads beside each other have columns beside each other.
+        let words = if classes(k) > 1 { terms.len() * size / 4 } else { 1 };
+        let several = self.many_rows && !by_columns;
+        let each = if several { m.clamp(1, (TILE / words).max(1)) } else { 1 };
+        let apart = m.div_ceil(each);
+        let dealt = self.columns(m);
+        self.domain((steps, groups), sub * apart, |s, (step, group), unit| {
+            let (part, first_column) = (s.code.div(unit, apart), s.code.rem(unit, apart));
+            let columns = s.side(first_column, apart, each, m);
+            let first = s.code.mul(group, together);
+            let rows_of: Vec<Value> = (0..together).map(|i| s.code.add(first, i)).collect();
+            let last = s.code.sub(rows, 1);
+            let mut starts = Vec::new();
+            for (i, row) in rows_of.iter().enumerate() {
+                let row = if i == 0 { *row } else { s.code.min(*row, last) };
+                for plane in 0..s.planes(a) {
+                    let entry = s.entry(a, plane, (step, row));
+                    starts.push(s.code.offset(entry, part, k * size));
+                }
+            }
+            let mut weights = Vec::new();
+            for (column, _) in &columns {
+                let column = if sliced { s.own(&dealt, *column) } else { *column };
+                for plane in 0..s.planes(b) {
+                    let entry = s.entry(b, plane, (step, Value::Int(0)));
+                    weights.push(s.code.offset(entry, column, size));
+                }
+            }
+            let tile = Tile {
+                ty: a.ty,
+                terms,
+                planes: [s.planes(a), s.planes(b)],
+                columns: each,
+                classes: classes(k),
+                matrix: if sliced { dealt.count() } else { m },
+                starts: Starts::Rows(starts.iter().map(|at| s.code.variable(*at)).collect()),
+                weights: weights.iter().map(|at| s.code.variable(*at)).collect(),
+                sums: sums(s, a.ty, rows_of.len() * each * terms.len()),
+            };
+            let totals = tile.all_classes(s, k, &starts, &weights);
+            let of_element = terms.len();
+            for (i, (row, totals)) in rows_of.iter().zip(totals.chunks(each * of_element)).enumerate() {
+                for ((column, sure), totals) in columns.iter().zip(totals.chunks(of_element)) {
+                    let store = |s: &mut Self| {
+                        let start = s.code.mul(part, m);
+                        let unit = s.code.add(start, *column);
+                        for (plane, total) in totals.iter().enumerate() {
+                            let entry = s.entry(y, plane, (step, *row));
+                            s.code.store(entry, unit, *total);
+                        }
+                    };
+                    let there = (i > 0).then(|| s.code.lt(*row, rows));
+                    s.where_all(there.into_iter().chain(*sure), store);
+                }
+            }
+        });
+    }
+
+    /// A product at one step, whose classes the threads of the block share.
+    fn shared_matmul(
+        &mut self,
+        (a, b, y): (&At, &At, &At),
+        sliced: bool,
+        terms: &[Vec<Term>],
+        m: usize,
+        (problem, shape): (&Problem, &Shape),
+    ) {
+        let Problem { columns: own, k, size, .. } = *problem;
+        let (classes, of_element) = (classes(k), terms.len());
+        let columns = self.columns(m);
+        let thread = self.threads;
+        let units = shape.row_groups * shape.column_groups;
+        let apart = own.div_ceil(shape.columns);
+        let (step, rows) = (self.span.from, self.span.rows);
+        let class = if classes == 1 { Value::Int(0) } else { self.code.div(thread.first, units) };
+        let unit = if classes == 1 { thread.first } else { self.code.rem(thread.first, units) };
+        // Of the classes that there are; the other threads help to copy and to add.
+        let busy = self.code.lt(thread.first, classes * units);
+        let [class, unit] = [(class, classes), (unit, units)].map(|(n, all)| self.code.min(n, all - 1));
+        let at_once = shape.row_groups * shape.rows;
+        let at_once_all =
+            problem.rows <= at_once && apart <= shape.column_groups && k.div_ceil(shape.width) == 1;
+        let turns = self.code.add(rows, at_once - 1);
+        let turns = self.code.div(turns, at_once);
+        self.each(0, turns, |s, turn| {
+            let first_row = s.code.mul(turn, at_once);
+            for first_column in (0..apart).step_by(shape.column_groups) {
+                // Who has a place in the panel and the sums of a turn: row group and group of columns of each unit.
+                let place = |s: &mut Self, unit: Value| {
+                    let (row, column) =
+                        (s.code.div(unit, shape.column_groups), s.code.rem(unit, shape.column_groups));
+                    (row, s.code.add(column, first_column))
+                };
+                let (group, column) = place(s, unit);
+                let column = s.code.min(column, apart - 1);
+                let mut weights = Vec::new();
+                for (column, _) in s.side(column, apart, shape.columns, own) {
+                    let column = if sliced { column } else { s.column(&columns, column).0 };
+                    for plane in 0..s.planes(b) {
+                        let entry = s.entry(b, plane, (step, Value::Int(0)));
+                        let start = s.code.offset(entry, column, size);
+                        let matrix = if sliced { own } else { m };
+                        let row = s.code.mul(class, RUN * matrix);
+                        let start = s.code.offset(start, row, size);
+                        weights.push(s.code.variable(start));
+                    }
+                }
+                let stride = shape.width + shape.gap(size);
+                let tile = Tile {
+                    ty: a.ty,
+                    terms,
+                    planes: [s.planes(a), s.planes(b)],
+                    columns: shape.columns,
+                    classes,
+                    matrix: if sliced { own } else { m },
+                    starts: Starts::Panel {
+                        start: s.code.register(Type::Int),
+                        rows: shape.rows,
+                        row: shape.row_groups * stride * size,
+                        plane: at_once * stride * size,
+                    },
+                    weights,
+                    sums: sums(s, a.ty, shape.rows * shape.columns * of_element),
+                };
+                let through = |s: &mut Self, from: Value, width: usize| {
+                    // All have read what lay there before; what is outside of the product is behind a barrier.
+                    if !at_once_all {
+                        s.code.barrier();
+                    }
+                    s.copy_panel(a, (first_row, from), (at_once, width, stride));
+                    let Starts::Panel { start, .. } = tile.starts else { return };
+                    let row = s.code.mul(group, stride * size);
+                    let run = s.code.mul(class, RUN * size);
+                    let skip = s.code.add(row, run);
+                    let skip = s.code.add(skip, s.panel.start);
+                    s.code.set(start, skip);
+                    tile.class(s, class, width);
+                };
+                let (whole, rest) = (k / shape.width, k % shape.width);
+                s.each(0, whole, |s, i| {
+                    let from = s.code.mul(i, shape.width);
+                    through(s, from, shape.width);
+                });
+                if rest > 0 {
+                    through(s, Value::from(whole * shape.width), rest);
+                }
+                let store = |s: &mut Self, unit: Value, element: Value, totals: &[Value]| {
+                    let (group, column) = place(s, unit);
+                    let (i, j) = (s.code.div(element, shape.columns), s.code.rem(element, shape.columns));
+                    let down = s.code.mul(i, shape.row_groups);
+                    let row = s.code.add(group, down);
+                    let row = s.code.add(row, first_row);
+                    let mut there = vec![s.code.lt(row, rows)];
+                    let across = s.code.mul(j, apart);
+                    if apart % shape.column_groups > 0 {
+                        there.push(s.code.lt(column, apart));
+                    }
+                    let column = s.code.add(column, across);
+                    if shape.columns * apart > own {
+                        there.push(s.code.lt(column, own));
+                    }
+                    let (column, sure) = s.column(&columns, column);
+                    there.extend(sure);
+                    s.where_all(there, |s| {
+                        for (plane, total) in totals.iter().enumerate() {
+                            let entry = s.entry(y, plane, (step, row));
+                            s.code.store(entry, column, *total);
+                        }
+                    });
+                };
+                let elements = shape.rows * shape.columns;
+                if classes == 1 {
+                    s.when(busy, |s| {
+                        for (element, sums) in tile.sums.chunks(of_element).enumerate() {
+                            store(s, unit, Value::from(element), sums);
+                        }
+                    });
+                    continue;
+                }
+                // The sums take the place of the panel, when all have read it.
+                s.code.barrier();
+                s.when(busy, |s| {
+                    let first = s.code.mul(class, elements * of_element * units);
+                    let first = s.code.add(first, unit);
+                    for (i, sum) in tile.sums.iter().enumerate() {
+                        let slot = s.code.add(first, i * units);
+                        s.code.store_shared(s.panel.start, slot, *sum);
+                    }
+                });
+                s.code.barrier();
+                s.each_by(thread.first, elements * units, thread.apart, |s, e| {
+                    let (element, unit) = (s.code.div(e, units), s.code.rem(e, units));
+                    let first = s.code.mul(element, of_element * units);
+                    let first = s.code.add(first, unit);
+                    let totals: Vec<Value> = (0..of_element)
+                        .map(|plane| {
+                            let mut total = zero(a.ty);
+                            for class in 0..classes {
+                                let skip = (class * elements * of_element + plane) * units * size;
+                                let sum = s.code.load_shared(a.ty, s.panel.start + skip, first);
+                                total = s.code.add(total, sum);
+                            }
+                            total
+                        })
+                        .collect();
+                    store(s, unit, element, &totals);
+                });
+            }
+        });
+    }
+
+    /// Copies so many rows and terms of a left factor, from these on, into the panel.
+    fn copy_panel(
+        &mut self,
+        a: &At,
+        (first_row, from): (Value, Value),
+        (count, width, stride): (usize, usize, usize),
+    ) {
+        let (step, size, start) = (self.span.from, a.ty.bytes(), self.panel.start);
+        let last = self.code.sub(self.span.rows, 1);
+        let thread = self.threads;
+        self.each_by(thread.first, count * width, thread.apart, |s, i| {
+            let (row, term) = (s.code.div(i, width), s.code.rem(i, width));
+            let to = s.code.mul(row, stride);
+            let to = s.code.add(to, term);
+            let row = s.code.add(first_row, row);
+            let row = s.code.min(row, last);
+            let index = s.code.add(from, term);
+            for plane in 0..s.planes(a) {
+                let entry = s.entry(a, plane, (step, row));
+                let value = s.code.load(a.ty, entry, index);
+                s.code.store_shared(start + plane * count * stride * size, to, value);
+            }
+        });
+        self.code.barrier();
+    }
+}
+
+/// So many sums that are 0.
+fn sums(s: &mut Emit<'_>, ty: Type, count: usize) -> Vec<Value> {
+    (0..count).map(|_| s.code.variable(Code::real(ty, 0.0))).collect()
+}
+
+/// Where the next terms of the left factor are read.
+enum Starts {
+    /// Of each row, plane by plane.
+    Rows(Vec<Value>),
+    /// In shared memory, a run at once: bytes from row to row and from plane to plane.
+    Panel { start: Value, rows: usize, row: usize, plane: usize },
+}
+
+/// The rows and columns of a product that a thread forms together.
+struct Tile<'t> {
+    ty: Type,
+    terms: &'t [Vec<Term>],
+    /// Of the left factor and the matrix.
+    planes: [usize; 2],
+    columns: usize,
+    classes: usize,
+    /// Elements from a row of the matrix to the next.
+    matrix: usize,
+    starts: Starts,
+    /// Where the next terms of the matrix are read: of each column, plane by plane.
+    weights: Vec<Value>,
+    /// Of each row and column, plane by plane.
+    sums: Vec<Value>,
+}
+
+impl Tile<'_> {
+    /// The next `count` terms of the left factor: of each row, plane by plane, term by term.
+    fn left(&self, s: &mut Emit<'_>, count: usize) -> Vec<Vec<Value>> {
+        match &self.starts {
+            Starts::Rows(starts) => {
+                let of = |start: &Value| (0..count).map(|u| s.code.load(self.ty, *start, u)).collect();
+                starts.iter().map(of).collect()
+            }
+            Starts::Panel { start, rows, row, plane } => {
+                let at = (0..*rows).flat_map(|i| (0..self.planes[0]).map(move |p| i * row + p * plane));
+                at.map(|skip| s.code.load_run(self.ty, *start, skip, count)).collect()
+            }
+        }
+    }
+
+    /// Adds the next `count` terms.
+    fn run(&self, s: &mut Emit<'_>, count: usize) {
+        let left = self.left(s, count);
+        let [planes, matrix_planes] = self.planes;
+        for u in 0..count {
+            let w: Vec<Value> =
+                self.weights.iter().map(|w| s.code.load(self.ty, *w, u * self.matrix)).collect();
+            let of_row = self.columns * self.terms.len();
+            for (x, sums) in left.chunks(planes).zip(self.sums.chunks(of_row)) {
+                for (w, sums) in w.chunks(matrix_planes).zip(sums.chunks(self.terms.len())) {
+                    for (sum, terms) in sums.iter().zip(self.terms) {
+                        for &(subtract, pa, pb) in terms {
+                            s.term(*sum, subtract, x[pa][u], w[pb]);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Moves on by so many terms.
+    fn forward(&self, s: &mut Emit<'_>, count: usize) {
+        let size = self.ty.bytes();
+        match &self.starts {
+            Starts::Rows(starts) => starts.iter().for_each(|start| s.code.advance(*start, count * size)),
+            Starts::Panel { start, .. } => s.code.advance(*start, count * size),
+        }
+        self.weights.iter().for_each(|weight| s.code.advance(*weight, count * self.matrix * size));
+    }
+
+    /// Adds the terms of a class among the next `width`, from its first run on, which is the next to be read.
+    fn class(&self, s: &mut Emit<'_>, class: Value, width: usize) {
+        let (runs, tail) = (width / RUN, width % RUN);
+        s.each_by(class, runs, self.classes, |s, _| {
+            self.run(s, RUN);
+            self.forward(s, RUN * self.classes);
+        });
+        match tail {
+            0 => {}
+            _ if self.classes == 1 => self.run(s, tail),
+            _ => {
+                let last = s.code.eq(class, runs % self.classes);
+                s.when(last, |s| self.run(s, tail));
+            }
+        }
+    }
+
+    /// Adds all `k` terms, which are read from these addresses on.
+    fn all_classes(&self, s: &mut Emit<'_>, k: usize, starts: &[Value], weights: &[Value]) -> Vec<Value> {
+        if self.classes == 1 {
+            self.class(s, Value::Int(0), k);
+            return self.sums.clone();
+        }
+        let totals = sums(s, self.ty, self.sums.len());
+        let size = self.ty.bytes();
+        s.each(0, self.classes, |s, class| {
+            self.sums.iter().for_each(|sum| s.code.set(*sum, Code::real(self.ty, 0.0)));
+            if let Starts::Rows(next) = &self.starts {
+                for (next, start) in next.iter().zip(starts) {
+                    let first = s.code.offset(*start, class, RUN * size);
+                    s.code.set(*next, first);
+                }
+            }
+            for (next, start) in self.weights.iter().zip(weights) {
+                let first = s.code.offset(*start, class, RUN * self.matrix * size);
+                s.code.set(*next, first);
+            }
+            self.class(s, class, k);
+            for (total, sum) in totals.iter().zip(&self.sums) {
+                s.code.op_into(*total, Op::Add, &[*total, *sum]);
+            }
+        });
+        totals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(rows: usize, columns: usize, k: usize) -> Problem {
+        Problem { rows, columns, k, planes: [1; 3], size: 4, threads: 256, bytes: 90 << 10 }
+    }
+
+    #[test]
+    fn more_terms_are_formed_in_more_classes() {
+        for (k, expected) in [(0, 1), (15, 1), (16, 2), (31, 2), (32, 4), (63, 4), (64, 8), (4096, 8)] {
+            assert_eq!(classes(k), expected, "{k} terms");
+        }
+    }
+
+    /// What fits, with all threads busy where there is enough for them.
+    #[test]
+    fn shapes_fit() {
+        for (rows, columns, k) in [
+            (32, 64, 512),
+            (32, 16, 2048),
+            (4, 128, 128),
+            (4, 1000, 100),
+            (1, 1, 9),
+            (3, 5, 17),
+            (128, 32, 1024),
+        ] {
+            for (planes, size) in [([1; 3], 4), ([2; 3], 4), ([1; 3], 8), ([2; 3], 8)] {
+                for bytes in [1 << 10, 9 << 10, 90 << 10] {
+                    let p = Problem { planes, size, bytes, ..problem(rows, columns, k) };
+                    let Some(shape) = Shape::of(&p) else {
+                        assert!(bytes < 90 << 10, "{p:?}");
+                        continue;
+                    };
+                    assert!(
+                        shape.panel_bytes(&p) <= bytes && shape.sum_bytes(&p) <= bytes,
+                        "{p:?} {shape:?}"
+                    );
+                    assert!(shape.row_groups * shape.column_groups * classes(k) <= 256, "{p:?} {shape:?}");
+                    assert!(shape.width >= k || shape.width % (RUN * classes(k)) == 0, "{p:?} {shape:?}");
+                }
+            }
+        }
+        // A team of 32 with the columns of an LSTM of 512 states; the same backward; a block by itself.
+        for (rows, columns, k, tile) in [(32, 64, 512, 64), (32, 16, 2048, 16), (4, 128, 128, 16)] {
+            let shape = Shape::of(&problem(rows, columns, k)).expect("there is room");
+            assert_eq!(shape.rows * shape.columns, tile, "{shape:?}");
+            assert_eq!(shape.row_groups * shape.column_groups, 32, "{shape:?}");
+        }
+    }
+}
