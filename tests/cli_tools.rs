@@ -270,7 +270,33 @@ fn programs_run_on_the_emulated_device() {
     let found = p.json(bench);
     let row = &found["forward_backward"];
     assert_eq!(row["planned_peak_bytes"], row["measured_peak_bytes"]);
-    assert!(p.error(&format!("{bench} --profile")).contains("the CPU's alone"));
+    for part in ["forward", "forward_backward", "training_step"] {
+        let shares = &found[part]["time_shares"];
+        let kinds = ["products", "pointwise", "data_movement", "everything_else", "idle"];
+        let sum: f64 = kinds.iter().map(|k| shares[k].as_f64().unwrap()).sum();
+        assert!((sum - 1.0).abs() < 1e-6 && shares["data_movement"].as_f64().unwrap() > 0.0, "{shares}");
+    }
+    let text = p.ok(&format!("{bench} --profile"));
+    for part in ["time on emulated", "launches and copies that took longest", "steps: kernel of"] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    let top = p.json(&format!("{bench} --profile"));
+    let lines = top["profile"].as_array().unwrap();
+    assert!(lines.iter().any(|l| l["phase"] == "steps" && l["flops"].as_f64().unwrap() > 0.0), "{top}");
+
+    let explain = "explain --cell gru --hidden 3 --steps 5 --batch 2 --device emulated --time";
+    let text = p.ok(&format!("{explain} --svg time.svg"));
+    for part in
+        ["on emulated device", "the run", "  steps: kernel of", "copy outputs from the device", "idle"]
+    {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    let drawn = std::fs::read_to_string(p.dir.path().join("time.svg")).unwrap();
+    assert!(roxmltree::Document::parse(&drawn).is_ok() && drawn.contains("Time of a run"));
+    let time = &p.json(explain)["time"];
+    assert_eq!((&time["threads"], &time["device"]), (&1.into(), &"emulated device".into()));
+    // The launches and copies of a run fill it, or nearly so.
+    assert!(time["idle_seconds"].as_f64().unwrap() < 0.5 * time["wall_seconds"].as_f64().unwrap(), "{time}");
 }
 
 #[test]

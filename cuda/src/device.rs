@@ -82,6 +82,11 @@ impl Gpu {
         found.ok_or_else(|| self.bug(format!("no program {kernels}")))
     }
 
+    fn found(&self, sequence: u64) -> Result<Arc<Sequence>, EngineError> {
+        let found = lock(&self.loaded.sequences).get(&sequence).cloned();
+        found.ok_or_else(|| self.bug(format!("no sequence {sequence}")))
+    }
+
     fn kernel(&self, program: &Program, index: usize) -> Result<One, EngineError> {
         let missing = || self.bug(format!("no kernel {index} in {}", program.module.name));
         program.kernels.get(index).copied().ok_or_else(missing)
@@ -228,9 +233,11 @@ impl Device for Gpu {
     }
 
     fn start(&self, sequence: u64) -> Result<(), EngineError> {
-        let found = lock(&self.loaded.sequences).get(&sequence).cloned();
-        let found = found.ok_or_else(|| self.bug(format!("no sequence {sequence}")))?;
-        self.driver.start(&found).map_err(|e| self.failed(e))
+        self.driver.start(&*self.found(sequence)?).map_err(|e| self.failed(e))
+    }
+
+    fn time(&self, sequence: u64) -> Result<Vec<f64>, EngineError> {
+        self.driver.time(&*self.found(sequence)?).map_err(|e| self.failed(e))
     }
 
     fn forget(&self, sequence: u64) {

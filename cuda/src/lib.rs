@@ -54,6 +54,10 @@
 //! lengths change every time pay for none. A graph has the memory that the driver gives it beside what is planned; where the
 //! driver has none left, or no graphs, launches go on one by one. So they do with `RETROGRAD_LAUNCHES_WAIT=1`.
 //!
+//! **Profiles.** A run that is [profiled](retrograd_engine::profile) launches its kernels one by one, each between two events
+//! of the stream; graphs stay for the runs after it. On the emulated device the seconds are those of interpreting a kernel:
+//! they say which launches there are, and nothing of a GPU.
+//!
 //! **Products.** At a step of a loop the threads of a block share the terms of a product with a matrix: each adds one in eight
 //! of them, at most, for a tile of up to eight rows and columns, which it reads from shared memory four at a time, and what
 //! they have is added there. So a thread multiplies more often than it reads, though a step has few elements. How terms are
@@ -149,7 +153,7 @@
 //!
 //! # What is not here yet
 //!
-//! *Of programs.* Profiles are the processor's. Values that are on the device already are not read by a run over pieces
+//! *Of programs.* Values that are on the device already are not read by a run over pieces
 //! ([`run_stream`](retrograd_engine::Program::run_stream)). Exact products outside of loops, and gradients of matrices, have four
 //! rows and four columns a thread and read through the caches; on tensor cores a warp has 16 columns of 8 entries, and outside of loops it rounds a
 //! factor each time it reads it. Matrices of a loop that all blocks of a device together do not hold (an LSTM of more than

@@ -120,6 +120,27 @@ fn walked(walk: Walk) -> (Tape, Vec<Var>, Params) {
     (tape, outputs, values)
 }
 
+#[test]
+fn a_walk_has_its_lines_in_a_profile() {
+    let _alone = on_device::alone();
+    let gpu = on_device::gpu();
+    let device: Arc<dyn Device> = Arc::new(gpu.clone());
+    let (tape, outputs, values) = walked(WALK);
+    let mut program = Program::new(&tape, &outputs, on(&device, None)).unwrap();
+    let expected = program.run(&[&values]).unwrap();
+    let profile = on_device::profiled(&gpu, &mut program, &[&values], &expected, "a walk");
+    // States are kept before every segment and after the last, and taken up as often.
+    let kept = WALK.steps.div_ceil(WALK.every) + 1;
+    for (text, calls) in [
+        ("store and restore states", kept),
+        ("compare and take up kept states", kept),
+        ("put drifts of tiles together", 1),
+    ] {
+        let of = profile.lines.iter().filter(|l| l.text() == text).map(|l| l.calls).sum::<u64>();
+        assert_eq!(of, calls as u64, "{text}");
+    }
+}
+
 /// Compares a loop with the processor's, and how far off its states are with the bound.
 fn check_walk(device: &Arc<dyn Device>, walk: Walk) {
     let (tape, outputs, values) = walked(walk);

@@ -215,6 +215,11 @@ impl Device for Failing {
         Device::start(&self.gpu, sequence)
     }
 
+    fn time(&self, sequence: u64) -> Result<Vec<f64>> {
+        self.fails("time")?;
+        Device::time(&self.gpu, sequence)
+    }
+
     fn forget(&self, sequence: u64) {
         Device::forget(&self.gpu, sequence);
     }
@@ -247,6 +252,24 @@ fn runs_after_one_that_failed() {
             drop(program);
             assert_eq!(counts(&device.gpu).1, 0, "{call} {failing} {next}");
         }
+    }
+}
+
+#[test]
+fn a_profiled_run_that_failed() {
+    let _alone = on_device::alone();
+    let device = Arc::new(Failing { gpu: Gpu::emulated(), call: Mutex::default() });
+    let on: Arc<dyn Device> = device.clone();
+    let (recorded, values) = (recorded(), values((6, 5), 5));
+    let mut program = Program::new(&recorded.0, &recorded.1, on_device::on(&on, None)).unwrap();
+    let expected = program.run(&[&values]).unwrap();
+    program.set_profile(true);
+    for call in ["write", "time", "read"] {
+        assert!(same(&program.run(&[&values]).unwrap(), &expected), "{call}");
+        assert!(program.last_profile().is_some(), "{call}");
+        *device.call.lock().unwrap() = call;
+        assert!(program.run(&[&values]).is_err() && program.last_profile().is_none(), "{call}");
+        *device.call.lock().unwrap() = "";
     }
 }
 

@@ -109,7 +109,7 @@
 //!
 //! # What is not done yet
 //!
-//! - On a [`device`] other than the processor: profiles, and rates that are measured.
+//! - On a [`device`] other than the processor: rates that are measured.
 //! - A scan whose states are read by more than its own adjoint (in derivatives of derivatives) hands out whole
 //!   histories: they count in the budget but cannot be replayed.
 //! - All scans of a program share one choice of segment length and slots.

@@ -8,7 +8,7 @@ use retrograd::engine::cpu::{Denormals, Isa, Pool, product_peak};
 use retrograd::engine::plan::RATES_VARIABLE;
 use retrograd::run::progress::format_bytes;
 use retrograd::run::rates;
-use retrograd::{Error, Params, Program, Tape, Tensor, Var, grad, optim};
+use retrograd::{Params, Program, Tape, Tensor, Var, grad, optim};
 use serde_json::{Value, json};
 
 use super::lengths::Lengths;
@@ -22,7 +22,9 @@ const EXAMPLES: &str = "\
 Each of three programs is run once to warm up and then --runs times: the loss; the loss and its gradients; these
 and an update of the parameters. Then each runs once more with a clock on every instruction: the shares of all
 threads' time in products (dense and structured), pointwise chains, data movement (copies, packing, states stored),
-everything else (the update of the parameters too), and idle threads. `of peak` compares all operations with the
+everything else (the update of the parameters too), and idle threads. On a device every launch is timed by the device's
+clock, a kernel that runs whole steps counts as what most of its operations are, and idle is what is left of the run. The
+seconds of the emulated device are those of interpreting. `of peak` compares all operations with the
 speed of a matrix product that stays in the cache, by the same kernel on as many threads, measured just before.
 
 Examples:
@@ -30,11 +32,12 @@ Examples:
   retrograd bench --cell lstm --hidden 128 --input 10 --output 10 --steps 1000 --batch 20 --runs 20 --json
   retrograd bench --cell lstm --operator kron --budget 16MiB --threads 1
   retrograd bench --cell kru --hidden 512 --profile
+  retrograd bench --cell lstm --hidden 512 --device cuda --profile
   retrograd bench --cell gru --steps 1000 --stash bf16
   retrograd bench --cell lstm --hidden 128 --steps 1000 --batch 100 --sweep-budget --svg curve.svg
   retrograd bench --cell gru --hidden 64 --batch 8 --steps 1000000 --budget 64MiB --sweep-length --runs 3";
 
-/// Instructions that `--profile` lists.
+/// Instructions, or launches of a device, that `--profile` lists.
 const TOP: usize = 15;
 
 /// Arguments of `retrograd bench`.
@@ -49,7 +52,7 @@ pub(crate) struct Args {
     /// Optimizer of the training step, one of `retrograd list optimizers`
     #[arg(long, default_value = "adam")]
     optimizer: String,
-    /// List the instructions of forward+backward that take longest
+    /// List the instructions of forward+backward that take longest; on a device the launches
     #[arg(long)]
     profile: bool,
     /// Instead, measure the plans of so many budgets from the smallest that works to none, in turn; those expected to take
@@ -75,7 +78,7 @@ struct Row {
     planned_bytes: usize,
     measured_bytes: usize,
     flops: f64,
-    /// Of a run after those that were timed; the CPU's alone.
+    /// Of a run after those that were timed.
     profile: Option<Profile>,
     /// Seconds of that run outside the program: the update.
     outside: f64,
@@ -114,12 +117,6 @@ impl Row {
 /// Runs the command.
 pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     let network = &args.network;
-    if args.profile && network.place.device != parse::Device::Cpu {
-        return Err(Error::config(
-            "profile",
-            format!("the CPU's alone, not of --device {}", network.place.device),
-        ));
-    }
     let measured = args.rates.then(|| rates::measure(network.dtype.dtype(), network.threads)).transpose()?;
     if let Some((rates, file)) = &measured {
         let place = file.as_ref().map_or_else(String::new, |file| format!("   kept in {}", file.display()));
@@ -203,7 +200,11 @@ pub(crate) fn run(args: &Args, out: &Output) -> Result<Report> {
     }
     out.line(format!("a product in the cache, {threads} threads: {:.2} Gflop/s", peak / 1e9));
     if rows.iter().any(|row| row.profile.is_some()) {
-        out.line(format!("{:<17}{}", format!("time of {threads} threads"), Shares::titles()));
+        let whose = match network.place.device {
+            parse::Device::Cpu => format!("time of {threads} threads"),
+            device => format!("time on {device}"),
+        };
+        out.line(format!("{whose:<17}{}", Shares::titles()));
     }
     for row in &rows {
         if let Some(shares) = row.shares() {

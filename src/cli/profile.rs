@@ -49,6 +49,7 @@ pub(crate) fn profile(p: &Profile) -> Value {
         "steps": p.steps,
         "rows": p.rows,
         "threads": p.threads,
+        "device": p.device,
         "wall_seconds": p.wall_seconds,
         "thread_seconds": p.thread_seconds(),
         "idle_seconds": p.idle_seconds(),

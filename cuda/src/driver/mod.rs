@@ -187,6 +187,8 @@ pub(crate) trait Driver: std::fmt::Debug + Send + Sync {
     fn launch(&self, kernel: Kernel<'_>, grid: Grid, args: &[Arg]) -> Result<()>;
     /// Starts the kernels of a sequence, for which the same has been checked.
     fn start(&self, sequence: &Sequence) -> Result<()>;
+    /// The same one by one, and waits. Returns the seconds of each, by the clock of the device: from the end of the one before.
+    fn time(&self, sequence: &Sequence) -> Result<Vec<f64>>;
     /// Forgets what it keeps of a sequence that will not be started again.
     fn forget(&self, sequence: u64);
     /// How many blocks of a kernel, of so many threads with so much dynamic shared memory, run at once.

@@ -10,6 +10,7 @@ use cust::CudaFlags;
 use cust::context::{Context, CurrentContext};
 use cust::device::{Device, DeviceAttribute};
 use cust::error::CudaError;
+use cust::event::{Event, EventFlags};
 use cust::function::{BlockSize, Function};
 use cust::memory::{DevicePointer, cuda_free, cuda_malloc, mem_get_info};
 use cust::stream::{Stream, StreamFlags};
@@ -222,6 +223,62 @@ impl Real {
         launches.iter().try_for_each(|l| self.launch(sequence.kernel(l), l.grid, &l.args))
     }
 
+    /// Starts the kernel of this name, which is ready to be launched like this.
+    fn launch_ready(
+        &self,
+        name: &'static str,
+        function: &Function<'_>,
+        grid: Grid,
+        args: &[Arg],
+    ) -> Result<()> {
+        let mut values = values(args);
+        let mut places = places(&mut values);
+        let ((x, y), stream) = (grid.blocks, self.stream.as_inner());
+        // SAFETY: the function is of a module that is loaded. The typed launch function, or for a program the engine's list
+        // of launches, made the arguments for this kernel's parameters, in order; each is read before the call returns. The
+        // buffers behind the addresses are borrowed by the caller, and freeing one waits for the stream.
+        let code = unsafe {
+            match grid.cooperative {
+                false => sys::cuLaunchKernel(
+                    function.to_raw(),
+                    x,
+                    y,
+                    1,
+                    grid.threads,
+                    1,
+                    1,
+                    grid.shared_bytes,
+                    stream,
+                    places.as_mut_ptr(),
+                    std::ptr::null_mut(),
+                ),
+                true => sys::cuLaunchCooperativeKernel(
+                    function.to_raw(),
+                    x,
+                    y,
+                    1,
+                    grid.threads,
+                    1,
+                    1,
+                    grid.shared_bytes,
+                    stream,
+                    places.as_mut_ptr(),
+                ),
+            }
+        };
+        self.started(&[name], code)?;
+        if self.one_by_one { self.wait() } else { Ok(()) }
+    }
+
+    /// Notes on the stream when everything before has ended.
+    fn record(&self, event: &Event) -> Result<()> {
+        event.record(&self.stream).or_else(|code| {
+            // A kernel that was started before may be what failed.
+            self.wait()?;
+            Err(failed("recording an event")(code))
+        })
+    }
+
     /// Lets a kernel have more dynamic shared memory than 48 KiB.
     fn allow_shared(&self, kernel: Kernel<'_>, function: &Function<'_>, bytes: u32) -> Result<()> {
         let mut allowed = lock(&self.shared);
@@ -383,44 +440,7 @@ impl Driver for Real {
         self.load(kernel.module)?;
         let modules = lock(&self.modules);
         let function = self.function(&modules, kernel, grid)?;
-        let mut values = values(args);
-        let mut places = places(&mut values);
-        let ((x, y), stream) = (grid.blocks, self.stream.as_inner());
-        // SAFETY: the typed launch function, or for a program the engine's list of launches, made the arguments for this
-        // kernel's parameters, in order; each is read
-        // before the call returns; the buffers behind the addresses are borrowed by the caller, and freeing one waits
-        // for the stream.
-        let code = unsafe {
-            match grid.cooperative {
-                false => sys::cuLaunchKernel(
-                    function.to_raw(),
-                    x,
-                    y,
-                    1,
-                    grid.threads,
-                    1,
-                    1,
-                    grid.shared_bytes,
-                    stream,
-                    places.as_mut_ptr(),
-                    std::ptr::null_mut(),
-                ),
-                true => sys::cuLaunchCooperativeKernel(
-                    function.to_raw(),
-                    x,
-                    y,
-                    1,
-                    grid.threads,
-                    1,
-                    1,
-                    grid.shared_bytes,
-                    stream,
-                    places.as_mut_ptr(),
-                ),
-            }
-        };
-        self.started(&[kernel.name], code)?;
-        if self.one_by_one { self.wait() } else { Ok(()) }
+        self.launch_ready(kernel.name, &function, grid, args)
     }
 
     fn start(&self, sequence: &Sequence) -> Result<()> {
@@ -447,6 +467,30 @@ impl Driver for Real {
             }
         }
         Ok(())
+    }
+
+    fn time(&self, sequence: &Sequence) -> Result<Vec<f64>> {
+        self.enter()?;
+        self.load(&sequence.module)?;
+        let modules = lock(&self.modules);
+        let launches = &sequence.launches;
+        // Whatever can be done before is no part of the time.
+        let function = |l: &Launch| self.function(&modules, sequence.kernel(l), l.grid);
+        let functions: Vec<Function<'_>> = launches.iter().map(function).collect::<Result<_>>()?;
+        let event = |_| Event::new(EventFlags::DEFAULT).map_err(failed("making an event"));
+        let start = event(0)?;
+        let ends: Vec<Event> = (0..launches.len()).map(event).collect::<Result<_>>()?;
+        self.record(&start)?;
+        for ((function, launch), end) in functions.iter().zip(launches).zip(&ends) {
+            self.launch_ready(launch.kernel, function, launch.grid, &launch.args)?;
+            self.record(end)?;
+        }
+        self.wait()?;
+        let seconds = |(start, end): (&Event, &Event)| {
+            let milliseconds = end.elapsed_time_f32(start).map_err(failed("reading an event"))?;
+            Ok(f64::from(milliseconds) * 1e-3)
+        };
+        std::iter::once(&start).chain(&ends).zip(&ends).map(seconds).collect()
     }
 
     fn forget(&self, sequence: u64) {

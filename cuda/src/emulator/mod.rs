@@ -22,7 +22,7 @@
 //!
 //! # What it is not
 //!
-//! A measure of speed; a chip's rounding of approximations (they are computed exactly here); a model of warps that run
+//! A measure of speed (the seconds of a profiled launch are those of its interpretation); a chip's rounding of approximations (they are computed exactly here); a model of warps that run
 //! out of step (each runs to the next barrier at once, which finds the same races, because a race is found by who touched
 //! what between two barriers, in whatever order; lanes of a warp do not shuffle while one of them polls), nor of memory
 //! that is slow to show what was written (what a chip might show late is a race). Of atomics it has the one addition that
@@ -41,6 +41,7 @@ mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 pub use fault::{Cause, Fault};
 
@@ -91,6 +92,12 @@ impl Emulator {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_start(&self, sequence: &Sequence) {
+        let state = &mut *self.state();
+        state.counts.starts += 1;
+        state.counts.sequences += u64::from(state.sequences.insert(sequence.number));
     }
 }
 
@@ -215,13 +222,20 @@ impl Driver for Emulator {
     }
 
     fn start(&self, sequence: &Sequence) -> Result<()> {
-        {
-            let state = &mut *self.state();
-            state.counts.starts += 1;
-            state.counts.sequences += u64::from(state.sequences.insert(sequence.number));
-        }
+        self.count_start(sequence);
         let each = |l: &Launch| self.launch(sequence.kernel(l), l.grid, &l.args);
         sequence.launches.iter().try_for_each(each)
+    }
+
+    /// The seconds that the interpretation of each launch takes.
+    fn time(&self, sequence: &Sequence) -> Result<Vec<f64>> {
+        self.count_start(sequence);
+        let each = |l: &Launch| {
+            let start = Instant::now();
+            self.launch(sequence.kernel(l), l.grid, &l.args)?;
+            Ok(start.elapsed().as_secs_f64())
+        };
+        sequence.launches.iter().map(each).collect()
     }
 
     fn forget(&self, sequence: u64) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use retrograd_cuda::Gpu;
 use retrograd_engine::core_ops::{sum_dims, sum_rows, sum_steps};
 use retrograd_engine::device::{Device, Products};
-use retrograd_engine::{DType, Params, Program, Result, RunOptions, Stash, Tape, Tensor, Var, grad};
+use retrograd_engine::{DType, Params, Profile, Program, Result, RunOptions, Stash, Tape, Tensor, Var, grad};
 use retrograd_ops as ops;
 use retrograd_ops::Recorded;
 
@@ -25,8 +25,11 @@ pub(crate) fn device() -> Arc<dyn Device> {
 }
 
 pub(crate) fn device_with(products: Products) -> Arc<dyn Device> {
-    let gpu = if REAL.load(Relaxed) { Gpu::open(0).unwrap() } else { Gpu::emulated() };
-    Arc::new(gpu.with_products(products))
+    Arc::new(gpu().with_products(products))
+}
+
+pub(crate) fn gpu() -> Gpu {
+    if REAL.load(Relaxed) { Gpu::open(0).unwrap() } else { Gpu::emulated() }
 }
 
 pub(crate) fn on(device: &Arc<dyn Device>, budget: Option<usize>) -> RunOptions {
@@ -160,6 +163,35 @@ pub(crate) fn compare_rounded(
         }
     }
     Ok(worst)
+}
+
+/// The profile of one run of a program on `gpu`, which has to give the bits expected. Every launch has its line, and the
+/// lines take no longer than the run.
+pub(crate) fn profiled(
+    gpu: &Gpu,
+    program: &mut Program,
+    values: &[&Params],
+    expected: &[Tensor],
+    what: &str,
+) -> Profile {
+    let before = gpu.counts();
+    program.set_profile(true);
+    let got = program.run(values).unwrap();
+    program.set_profile(false);
+    assert!(got.len() == expected.len() && got.iter().zip(expected).all(|(a, b)| a.bit_eq(b)), "{what}");
+    let profile = program.last_profile().unwrap().clone();
+    // Copies have the number of items, which no launch has.
+    let items = profile.lines.iter().map(|l| l.item).max().unwrap();
+    let launches: u64 = profile.lines.iter().filter(|l| l.item < items).map(|l| l.calls).sum();
+    assert!(launches > 0, "{what}");
+    if let (Some(before), Some(after)) = (before, gpu.counts()) {
+        assert_eq!(launches, after.launches - before.launches, "{what}");
+    }
+    assert!(profile.lines.iter().all(|l| l.calls > 0 && l.seconds >= 0.0), "{what}");
+    let (busy, wall) = (profile.busy_seconds(), profile.wall_seconds);
+    assert!(0.0 < busy && busy <= wall * 1.01 + 1e-5, "{what}: busy {busy} of {wall}");
+    assert!((busy + profile.idle_seconds() - profile.thread_seconds()).abs() <= wall * 0.01 + 1e-5, "{what}");
+    profile
 }
 
 /// The sum over every axis there is.

@@ -39,7 +39,8 @@
 //!
 //! [`Products`] with matrices in single precision are exact, unless the device was asked to form them on tensor cores.
 //!
-//! Not here: profiles.
+//! A run that is [profiled](crate::profile) starts the same launches one by one and has the device's [time](Device::time) of
+//! each. Its results have the same bits.
 
 mod call;
 mod code;
@@ -48,6 +49,7 @@ mod functions;
 mod kernel;
 mod pieces;
 mod product;
+mod profile;
 mod program;
 mod record;
 mod region;
@@ -65,6 +67,7 @@ mod walk;
 pub use code::{Building, Code, Kernel, Op, Space, Statement, Type, Value};
 pub use kernel::{DeviceKernel, Entry, Piece};
 pub(crate) use pieces::Pieces;
+pub(crate) use profile::{Host, Timed};
 pub(crate) use program::{Compiled, compile};
 pub use region::Region;
 pub use resident::{Array, Resident};
@@ -140,6 +143,11 @@ pub trait Device: std::fmt::Debug + Send + Sync {
     /// Starts the launches of a sequence, in order. All blocks of a kernel that has [teams](Kernel::team) run at once. Errors
     /// then: they do not fit.
     fn start(&self, sequence: u64) -> Result<()>;
+
+    /// Starts the launches of a sequence one by one and waits for the last. Returns the seconds of each that has blocks, by
+    /// the device's clock: from the end of the one before it, so where the host is slower than the device it is the time
+    /// between two launches. Errors then: as those of [`start`](Device::start).
+    fn time(&self, sequence: u64) -> Result<Vec<f64>>;
 
     /// Forgets a sequence, unless it went with its kernels. What it started may still run.
     fn forget(&self, sequence: u64);

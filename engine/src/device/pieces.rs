@@ -50,7 +50,7 @@ impl<'a> Pieces<'a> {
 
     /// Copies the bound values of these buffers there, unless they stay.
     pub(crate) fn write(&self, bound: &[Option<&Tensor>], which: impl Fn(usize) -> bool) -> Result<()> {
-        self.run().write_values(bound, which)
+        self.run().write_values(bound, which).map(|_| ())
     }
 
     /// Values with a time axis hold the steps from this one on.
@@ -88,7 +88,7 @@ impl<'a> Pieces<'a> {
 
     fn start(&self, write: impl FnOnce(&mut List<'_>) -> Result<()>) -> Result<()> {
         let Pieces { program, memory, tables, .. } = self;
-        let mut list = List { program, memory, tables, launches: Vec::new() };
+        let mut list = List::new(program, memory, tables);
         write(&mut list)?;
         if list.launches.is_empty() {
             return Ok(());

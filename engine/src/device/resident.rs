@@ -112,6 +112,11 @@ impl Resident {
     /// Copies a value there, unless it is the one that was copied last and nobody has changed either. Errors: no value of
     /// that name, another type or other sizes, the device's.
     pub fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        self.copied(name, tensor).map(|_| ())
+    }
+
+    /// [`set`](Resident::set), which says how many bytes it copied.
+    pub(crate) fn copied(&mut self, name: &str, tensor: &Tensor) -> Result<usize> {
         let place = self.place(name)?;
         let text = |dtype: DType, dims: &[usize]| format!("{dtype} {dims:?}");
         if place.dtype != tensor.dtype() || place.dims[..] != *tensor.dims() {
@@ -123,14 +128,14 @@ impl Resident {
         }
         let storage = tensor.storage();
         if place.from.upgrade().is_some_and(|held| Arc::ptr_eq(&held, storage)) {
-            return Ok(());
+            return Ok(0);
         }
         let (offset, len) = (place.offset, place.len());
         self.memory.write_tensor(offset, len, tensor)?;
         if let Some(place) = self.places.get_mut(name) {
             place.from = Arc::downgrade(storage);
         }
-        Ok(())
+        Ok(tensor.as_bytes().len())
     }
 
     /// A copy of a value. Errors: no value of that name, the device's.

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Weak};
 
+use super::profile::{Host, Own, Site, Timed, What, profile};
 use super::program::{Compiled, Grid, Launches, ScanLaunches};
 use super::region::Region;
 use super::resident::Array;
@@ -13,8 +14,9 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::op::Ty;
 use crate::plan::ir::{BufKind, Operand, Over, Place};
-use crate::plan::memory::{Memory, stays};
+use crate::plan::memory::{Memory, stays, tile_rows};
 use crate::plan::outer::{Item, Outer, Role, ScanItem};
+use crate::profile::{Pass, Profile};
 use crate::schedule::Action;
 use crate::tensor::Tensor;
 
@@ -37,6 +39,8 @@ struct Written {
     memory: Weak<Memory>,
     fixed: Vec<Option<Array>>,
     sequence: Sequence,
+    /// What each of its launches is.
+    sites: Vec<Site>,
 }
 
 impl Arena {
@@ -67,6 +71,8 @@ pub(super) struct List<'a> {
     /// Address of each kernel's table.
     pub(super) tables: &'a [u64],
     pub(super) launches: Vec<Launch>,
+    /// What each of them is.
+    pub(super) sites: Vec<Site>,
 }
 
 /// What a run is given, beside its program.
@@ -78,6 +84,8 @@ pub(crate) struct Given<'a> {
     pub(crate) fixed: Vec<Option<Array>>,
     /// Outputs from this one on stay on the device.
     pub(crate) left: usize,
+    /// Notes where the time goes, if anybody asked.
+    pub(crate) timed: Option<Timed>,
 }
 
 /// The buffers whose values stay on a device, and what those are called.
@@ -102,42 +110,72 @@ pub(crate) struct Ran {
     pub(crate) left: Vec<Left>,
     /// How far off the states were that were walked back to: of each pair of scans.
     pub(crate) drifts: Vec<f64>,
+    pub(crate) profile: Option<Profile>,
 }
 
 /// Runs a program from bound values to outputs, of which the last ones may stay.
 pub(crate) fn run(program: &Compiled, outer: &Outer, arena: &mut Arena, given: Given<'_>) -> Result<Ran> {
-    let same = |w: &Written| {
-        w.fixed == given.fixed && w.memory.upgrade().is_some_and(|m| Arc::ptr_eq(&m, given.memory))
+    let Given { memory, bound, fixed, left, timed } = given;
+    let lap = |what, bytes| {
+        if let Some(timed) = &timed {
+            timed.lap(what, 1, bytes);
+        }
     };
+    let same = |w: &Written| w.fixed == fixed && w.memory.upgrade().is_some_and(|m| Arc::ptr_eq(&m, memory));
     if !arena.written.as_ref().is_some_and(same) {
         arena.written = None;
-        let tables = write_tables(program, given.memory, &arena.region, &given.fixed)?;
-        let launches = list(program, outer, given.memory, &tables)?;
+        let tables = write_tables(program, memory, &arena.region, &fixed)?;
+        let (launches, sites) = list(program, outer, memory, &tables)?;
         let sequence = Sequence::new(&program.device, program.handle, launches)?;
-        let memory = Arc::downgrade(given.memory);
-        arena.written = Some(Written { memory, fixed: given.fixed, sequence });
+        arena.written = Some(Written { memory: Arc::downgrade(memory), fixed, sequence, sites });
+        lap(Host::List, program.table_bytes);
     }
     let Some(written) = &arena.written else {
         return Err(Error::argument("device", "bug: a run without tables"));
     };
-    let run = Run { program, outer, memory: given.memory, arena: &arena.region, fixed: &written.fixed };
-    run.write_values(given.bound, |_| true)?;
-    written.sequence.start()?;
-    let (read, left) = outer.outputs.split_at(given.left.min(outer.outputs.len()));
-    Ok(Ran {
-        outputs: read.iter().map(|(place, ty)| run.output(place, ty)).collect::<Result<_>>()?,
-        left: left.iter().map(|(place, ty)| run.left(place, ty)).collect::<Result<_>>()?,
-        drifts: run.drifts()?,
-    })
+    let run = Run { program, outer, memory, arena: &arena.region, fixed: &written.fixed };
+    let bytes = run.write_values(bound, |_| true)?;
+    lap(Host::Values, 2 * bytes);
+    let seconds = match &timed {
+        Some(_) => written.sequence.time()?,
+        None => {
+            written.sequence.start()?;
+            Vec::new()
+        }
+    };
+    lap(Host::Launches, 0);
+    let (read, left) = outer.outputs.split_at(left.min(outer.outputs.len()));
+    let outputs = read.iter().map(|(place, ty)| run.output(place, ty)).collect::<Result<Vec<Tensor>>>()?;
+    let left = left.iter().map(|(place, ty)| run.left(place, ty)).collect::<Result<_>>()?;
+    let drifts = run.drifts()?;
+    lap(Host::Outputs, outputs.iter().map(|t| 2 * t.as_bytes().len()).sum());
+    let profile = match timed {
+        Some(_) if seconds.len() != written.sites.len() => {
+            let (got, expected) = (seconds.len(), written.sites.len());
+            let what = format!("bug: the times of {got} launches, expected {expected}");
+            return Err(Error::Device { device: program.device.name(), what });
+        }
+        Some(timed) => {
+            let launches = written.sites.iter().copied().zip(seconds);
+            Some(profile(program.device.name(), (outer, memory), launches, timed))
+        }
+        None => None,
+    };
+    Ok(Ran { outputs, left, drifts, profile })
 }
 
-/// Lists the launches of a run. Errors: one of them has more to do than can be counted.
-fn list(program: &Compiled, outer: &Outer, memory: &Memory, tables: &[u64]) -> Result<Vec<Launch>> {
-    let mut list = List { program, memory, tables, launches: Vec::new() };
+/// Lists the launches of a run and what each is. Errors: one of them has more to do than can be counted.
+fn list(
+    program: &Compiled,
+    outer: &Outer,
+    memory: &Memory,
+    tables: &[u64],
+) -> Result<(Vec<Launch>, Vec<Site>)> {
+    let mut list = List::new(program, memory, tables);
     for (at, item) in outer.items.iter().enumerate() {
         list.item(at, item)?;
     }
-    Ok(list.launches)
+    Ok((list.launches, list.sites))
 }
 
 /// Where the drifts lie in the arena, at the end of what its tables have.
@@ -187,21 +225,24 @@ pub enum Left {
 }
 
 impl Run<'_> {
-    /// Bound values with an entry for every step or row, of these buffers.
+    /// Bound values with an entry for every step or row, of these buffers. Returns their bytes.
     pub(super) fn write_values(
         &self,
         bound: &[Option<&Tensor>],
         which: impl Fn(usize) -> bool,
-    ) -> Result<()> {
+    ) -> Result<usize> {
+        let mut bytes = 0;
         for (i, buf) in self.outer.bufs.iter().enumerate().filter(|(i, _)| which(*i)) {
             let (BufKind::Bound(b), Some(slot), None) = (&buf.kind, &self.memory.outer[i], self.fixed[i])
             else {
                 continue;
             };
             let missing = || Error::argument("device", "bug: a value that is nowhere");
-            self.arena.write_tensor(slot.offset, slot.plane, bound[*b].ok_or_else(missing)?)?;
+            let tensor = bound[*b].ok_or_else(missing)?;
+            self.arena.write_tensor(slot.offset, slot.plane, tensor)?;
+            bytes += tensor.as_bytes().len();
         }
-        Ok(())
+        Ok(bytes)
     }
 
     /// The largest drift of each pair.
@@ -244,13 +285,21 @@ impl Run<'_> {
     }
 }
 
-impl List<'_> {
-    fn launch(&mut self, kernel: usize, blocks: usize, a: usize, b: usize) {
-        self.launch_with(kernel, blocks, &[a, b]);
+impl<'a> List<'a> {
+    pub(super) fn new(program: &'a Compiled, memory: &'a Memory, tables: &'a [u64]) -> List<'a> {
+        List { program, memory, tables, launches: Vec::new(), sites: Vec::new() }
     }
 
-    /// A kernel with its table and these numbers.
-    fn launch_with(&mut self, kernel: usize, blocks: usize, numbers: &[usize]) {
+    fn launch(&mut self, site: Site, kernel: usize, blocks: usize, a: usize, b: usize) {
+        self.launch_with(site, kernel, blocks, &[a, b]);
+    }
+
+    /// A kernel with its table and these numbers, unless it has no blocks.
+    fn launch_with(&mut self, site: Site, kernel: usize, blocks: usize, numbers: &[usize]) {
+        if blocks == 0 {
+            return;
+        }
+        self.sites.push(site);
         let numbers = numbers.iter().map(|n| Argument::Int(*n as i32));
         let args = std::iter::once(Argument::Address(self.tables[kernel])).chain(numbers).collect();
         self.launches.push(Launch { index: kernel, blocks: blocks as u32, args });
@@ -259,6 +308,7 @@ impl List<'_> {
     /// A kernel for tiles that have teams: if those wait for each other, it takes as many tiles at once as fit on the device.
     fn launch_teams(
         &mut self,
+        site: Site,
         kernel: usize,
         team: usize,
         tiles: usize,
@@ -275,8 +325,12 @@ impl List<'_> {
             return Err(Error::Device { device: device.name(), what });
         }
         let at_once = at_once / team;
+        let rows_before = |tile: usize| tile_rows(site.rows, tiles, tile).0;
         for first in (0..tiles).step_by(at_once) {
-            self.launch_with(kernel, at_once.min(tiles - first) * team, &[a, b, first]);
+            let count = at_once.min(tiles - first);
+            let rows = rows_before(first + count) - rows_before(first);
+            let site = Site { rows, tiles: count, ..site };
+            self.launch_with(site, kernel, count * team, &[a, b, first]);
         }
         Ok(())
     }
@@ -286,9 +340,9 @@ impl List<'_> {
         match (item, &self.program.items[at]) {
             (Item::Call(call), Launches::Call { kernel, grid, by_steps, sum }) => {
                 let parts = self.memory.partials.get(&at).map_or(1, |p| p.parts);
-                self.call(*kernel, (*grid, parts), if call.over.steps { *by_steps } else { false })?;
+                self.call((at, call.over), *kernel, (*grid, parts), call.over.steps && *by_steps)?;
                 if let Some((sum, kernel)) = sum.filter(|_| parts > 1) {
-                    self.put_together(sum, kernel);
+                    self.put_together(at, sum, kernel);
                 }
                 Ok(())
             }
@@ -298,7 +352,13 @@ impl List<'_> {
     }
 
     /// A call outside a step.
-    fn call(&mut self, kernel: usize, (grid, parts): (Grid, usize), by_steps: bool) -> Result<()> {
+    fn call(
+        &mut self,
+        (at, over): (usize, Over),
+        kernel: usize,
+        (grid, parts): (Grid, usize),
+        by_steps: bool,
+    ) -> Result<()> {
         let (steps, rows) = (self.memory.steps, self.memory.rows);
         let threads = self.program.device.threads() as usize;
         let of = |over: bool, n: usize| if over { n } else { 1 };
@@ -327,15 +387,24 @@ impl List<'_> {
         }
         let blocks = blocks.div_ceil(turns).clamp(1, MOST_BLOCKS);
         for turn in 0..turns {
-            self.launch(kernel, blocks, turn * steps / turns, (turn + 1) * steps / turns);
+            let (a, b) = (turn * steps / turns, (turn + 1) * steps / turns);
+            let site = Site { steps: if over.steps { (a, b) } else { (0, 1) }, ..self.site(at, What::Call) };
+            self.launch(site, kernel, blocks, a, b);
         }
         Ok(())
     }
 
+    /// A launch over all rows.
+    fn site(&self, item: usize, what: What) -> Site {
+        let tiles = self.memory.scans.get(&item).map_or(1, |slots| slots.tiles);
+        Site { item, what, steps: (0, 1), rows: self.memory.rows, tiles }
+    }
+
     /// Puts the parts of a sum together.
-    fn put_together(&mut self, sum: Sum, kernel: usize) {
+    fn put_together(&mut self, at: usize, sum: Sum, kernel: usize) {
         let elements = sum.elements(self.memory.steps, self.memory.rows);
-        self.launch(kernel, elements.div_ceil(ELEMENTS).clamp(1, MOST_BLOCKS), 0, 0);
+        let site = self.site(at, What::Parts);
+        self.launch(site, kernel, elements.div_ceil(ELEMENTS).clamp(1, MOST_BLOCKS), 0, 0);
     }
 
     /// A scan: each action of its schedule is a launch.
@@ -362,17 +431,18 @@ impl List<'_> {
     fn tiles(
         &mut self,
         (at, item): (usize, &ScanItem),
-        kernel: Option<usize>,
+        (what, kernel): (What, Option<usize>),
         (a, b): (usize, usize),
     ) -> Result<()> {
-        let tiles = self.memory.scans[&at].tiles;
-        match (kernel, item.team) {
-            (Some(kernel), 1) => {
-                self.launch(kernel, tiles, a, b);
+        let Some(kernel) = kernel else { return Ok(()) };
+        let steps = if matches!(what, What::Steps(_)) { (a, b) } else { (0, 1) };
+        let site = Site { steps, ..self.site(at, what) };
+        match (item.team, site.tiles) {
+            (1, tiles) => {
+                self.launch(site, kernel, tiles, a, b);
                 Ok(())
             }
-            (Some(kernel), team) => self.launch_teams(kernel, team, tiles, (a, b)),
-            (None, _) => Ok(()),
+            (team, tiles) => self.launch_teams(site, kernel, team, tiles, (a, b)),
         }
     }
 
@@ -384,7 +454,7 @@ impl List<'_> {
             let sizes = format!("{rows} rows, {tiles} tiles of {of_tile} at most");
             return Err(Error::Overflow { what: "the rows of a scan on a device".into(), sizes });
         }
-        self.tiles((at, item), Some(launches.enter), (0, 0))
+        self.tiles((at, item), (What::Own(Own::Enter), Some(launches.enter)), (0, 0))
     }
 
     /// An action of a schedule, over steps from the first to before the second.
@@ -395,30 +465,37 @@ impl List<'_> {
         action: Action,
         steps: (usize, usize),
     ) -> Result<()> {
+        let (run, mark) =
+            ((What::Steps(Pass::Run), Some(launches.run)), (What::Own(Own::Mark), launches.mark));
         let (kernel, arguments) = match (item.role, action) {
+            (Role::Forward(_), Action::Advance { .. }) if launches.sweep.is_some() => {
+                ((What::Steps(Pass::Sweep), launches.sweep), steps)
+            }
             // States that are walked back to need no other form.
-            (Role::Forward(_), Action::Advance { .. }) => (launches.sweep.or(Some(launches.run)), steps),
-            (Role::Forward(_), Action::Record { .. })
-            | (Role::Adjoint(_), Action::Backward { .. })
-            | (Role::Plain, Action::Advance { .. } | Action::Record { .. }) => (Some(launches.run), steps),
-            (Role::Adjoint(_), Action::Advance { .. }) => (launches.advance, steps),
-            (Role::Adjoint(_), Action::Record { .. }) => (launches.record, steps),
+            (Role::Forward(_) | Role::Plain, Action::Advance { .. } | Action::Record { .. })
+            | (Role::Adjoint(_), Action::Backward { .. }) => (run, steps),
+            (Role::Adjoint(_), Action::Advance { .. }) => {
+                ((What::Steps(Pass::Advance), launches.advance), steps)
+            }
+            (Role::Adjoint(_), Action::Record { .. }) => {
+                ((What::Steps(Pass::Record), launches.record), steps)
+            }
             (Role::Adjoint(p), Action::Restore { slot, .. }) if launches.take_up.is_some() => {
                 let last = self.memory.pairs[p].schedule.slots() - 1;
-                (launches.take_up, (slot, (slot + 1).min(last)))
+                ((What::Own(Own::TakeUp), launches.take_up), (slot, (slot + 1).min(last)))
             }
-            (Role::Forward(_) | Role::Adjoint(_), Action::Store { slot, .. }) => (launches.mark, (slot, 0)),
-            (Role::Forward(_) | Role::Adjoint(_), Action::Restore { slot, .. }) => (launches.mark, (slot, 1)),
-            _ => (None, (0, 0)),
+            (Role::Forward(_) | Role::Adjoint(_), Action::Store { slot, .. }) => (mark, (slot, 0)),
+            (Role::Forward(_) | Role::Adjoint(_), Action::Restore { slot, .. }) => (mark, (slot, 1)),
+            _ => return Ok(()),
         };
         self.tiles((at, item), kernel, arguments)
     }
 
     /// Last states and sums are handed out.
     pub(super) fn leave(&mut self, at: usize, item: &ScanItem, launches: &ScanLaunches) -> Result<()> {
-        self.tiles((at, item), launches.leave, (0, 0))?;
+        self.tiles((at, item), (What::Own(Own::Leave), launches.leave), (0, 0))?;
         if let Some(drift) = launches.drift {
-            self.launch(drift, 1, 0, 0);
+            self.launch(self.site(at, What::Own(Own::Drift)), drift, 1, 0, 0);
         }
         let Some(collect) = launches.collect else { return Ok(()) };
         let widths = item.run.sums.iter().chain(item.run.shared_stacks.iter().map(|s| &s.1));
@@ -429,7 +506,8 @@ impl List<'_> {
             sizes: format!("{rows}×{most}, more than {MOST_THINGS}"),
         })?;
         let blocks = things.div_ceil(self.program.device.threads() as usize);
-        self.launch(collect, blocks.clamp(1, MOST_BLOCKS), 0, 0);
+        let site = self.site(at, What::Own(Own::Collect));
+        self.launch(site, collect, blocks.clamp(1, MOST_BLOCKS), 0, 0);
         Ok(())
     }
 }

@@ -23,6 +23,12 @@ impl Sequence {
     pub fn start(&self) -> Result<()> {
         self.device.start(self.number)
     }
+
+    /// Starts all of them, in order, and waits. Returns the seconds of each that has blocks: [`Device::time`]. Errors: the
+    /// device's.
+    pub fn time(&self) -> Result<Vec<f64>> {
+        self.device.time(self.number)
+    }
 }
 
 impl Drop for Sequence {

@@ -57,8 +57,8 @@ pub struct RunOptions {
     pub threads: Option<usize>,
     /// What becomes of denormal numbers. Flushed by default: vanishing gradients are full of them.
     pub denormals: Denormals,
-    /// Whether to note where the time of each run goes, for [`Program::last_profile`]. Off, it costs one branch
-    /// for each kernel call.
+    /// Whether to note where the time of each run goes, for [`Program::last_profile`]; runs over a [`Source`](stream::Source)
+    /// do not. Off, it costs one branch for each kernel call.
     pub profile: bool,
     /// Speeds of the machine by which plans are compared; `None`: those of [`RATES_VARIABLE`], or
     /// [`Rates::typical`]; on a device [what it says](Device::rates).
@@ -66,7 +66,7 @@ pub struct RunOptions {
     /// In which precision values are kept for the adjoint: gradients depend on it, the forward pass does not.
     pub stash: Stash,
     /// Where programs run; `None`: on the processor. Sums are formed in another order there, so results agree up to
-    /// rounding. `threads` and `profile` mean nothing to it, and denormal numbers are kept: see [`device`].
+    /// rounding. `threads` means nothing to it, and denormal numbers are kept: see [`device`].
     pub device: Option<Arc<dyn Device>>,
 }
 
@@ -438,28 +438,44 @@ impl Program {
             None => device::Arena::new(on, needed).map_err(|error| self.with_least(error, memory))?,
         };
         let outer = &self.variants[variant].1;
-        let (own, fixed, theirs) = stay(on, outer, own, (values, bound))?;
-        let there = on.used_bytes().saturating_sub(before.1) + theirs;
         self.last_profile = None;
-        let given = device::Given { memory, bound, fixed, left };
+        let timed = self.options.profile.then(device::Timed::begin);
+        let Stay { own, fixed, theirs, copied } = stay(on, outer, own, (values, bound))?;
+        if let Some(timed) = &timed {
+            timed.lap(device::Host::Values, 0, 2 * copied);
+        }
+        let there = on.used_bytes().saturating_sub(before.1) + theirs;
+        let given = device::Given { memory, bound, fixed, left, timed };
         let ran = device::run(&self.compiled[variant], outer, &mut arena, given);
         self.last_peak = there + meter::peak_bytes().saturating_sub(before.0);
         self.device_arena = Some(arena);
         self.resident = Some((variant, own));
-        let device::Ran { outputs, left, drifts } = ran?;
+        let device::Ran { outputs, left, drifts, profile } = ran?;
         self.last_drift = walked(&self.variants[variant].1, drifts, memory.steps)?;
+        self.last_profile = profile;
         Ok((outputs, left))
     }
 }
 
-/// The program's own values that stay on the device, as they are bound now; where each buffer's value is that stays; bytes
-/// of those that are the caller's.
+/// Values that stay on a device.
+struct Stay {
+    /// The program's own, as they are bound now.
+    own: Resident,
+    /// Where each buffer's value is that stays.
+    fixed: Vec<Option<device::Array>>,
+    /// Bytes of those that are the caller's.
+    theirs: usize,
+    /// Bytes that were copied.
+    copied: usize,
+}
+
+/// Lets the program's own values that stay on the device be what they are bound to.
 fn stay(
     on: &Arc<dyn Device>,
     outer: &Outer,
     own: Option<Resident>,
     (values, bound): (Option<&Resident>, &[Option<&Tensor>]),
-) -> Result<(Resident, Vec<Option<device::Array>>, usize)> {
+) -> Result<Stay> {
     let all = device::staying(outer);
     let theirs = |name: &str| values.filter(|v| v.ty(name).is_some());
     let tensor = |buf: usize| match outer.bufs[buf].kind {
@@ -476,8 +492,9 @@ fn stay(
         Some(own) => own,
         None => Resident::new(on, mine.iter().map(|(name, t)| (*name, t.dtype(), t.dims())))?,
     };
+    let mut copied = 0;
     for (name, tensor) in mine {
-        own.set(name, tensor)?;
+        copied += own.copied(name, tensor)?;
     }
     let (mut fixed, mut bytes) = (vec![None; outer.bufs.len()], 0);
     for (buf, name) in &all {
@@ -487,7 +504,7 @@ fn stay(
         }
         fixed[*buf] = Some(array);
     }
-    Ok((own, fixed, bytes))
+    Ok(Stay { own, fixed, theirs: bytes, copied })
 }
 
 fn find<'a>(name: &str, bindings: &[&'a Params]) -> Option<&'a Tensor> {

@@ -20,7 +20,7 @@ use super::ir::{BufKind, Call, Instr};
 use super::memory::{Memory, longest_chunk};
 use super::outer::{Item, Outer, Role, ScanItem, liveness, touched};
 use super::step::StepProgram;
-use super::{Program, Run, extents, find_bound, stay};
+use super::{Program, Run, Stay, extents, find_bound, stay};
 use crate::core_ops::counts_steps;
 use crate::device::{self, Device, Resident};
 use crate::error::{Error, Result};
@@ -502,7 +502,7 @@ impl<'a> There<'a> {
         bound: &[&Tensor],
     ) -> Result<There<'a>> {
         let bound: Vec<Option<&Tensor>> = bound.iter().map(|t| Some(*t)).collect();
-        let (own, fixed, _) = stay(on, outer, None, (None, &bound))?;
+        let Stay { own, fixed, .. } = stay(on, outer, None, (None, &bound))?;
         let pieces = device::Pieces::new(kernels, outer, memory, arena, fixed)?;
         pieces.write(&bound, |i| !outer.bufs[i].lead.has_t())?;
         Ok(There { outer, pieces, _own: own })

@@ -21,6 +21,16 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
+    /// With numbers for so many sites, running from now.
+    pub(crate) fn new(sites: usize) -> Clock {
+        Clock { last: Cell::new(Instant::now()), tallies: vec![Cell::default(); sites] }
+    }
+
+    /// What was seen of each site.
+    pub(crate) fn into_tallies(self) -> Vec<Tally> {
+        self.tallies.into_iter().map(Cell::into_inner).collect()
+    }
+
     /// Gives the time since the last lap to `site`.
     pub(crate) fn lap(&self, site: usize, calls: u64, amount: u64) {
         let now = Instant::now();
@@ -55,8 +65,7 @@ pub(crate) struct Times<'a> {
 impl Times<'_> {
     /// A clock that runs from now.
     pub(crate) fn start(&self) -> Clock {
-        let tallies = vec![Cell::new(Tally::default()); self.sites];
-        Clock { last: Cell::new(Instant::now()), tallies }
+        Clock::new(self.sites)
     }
 
     /// Adds what a thread has seen. Once for each thread and item: the only time that threads meet.

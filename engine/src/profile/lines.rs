@@ -10,7 +10,7 @@ use crate::plan::outer::{Item, Outer, ScanItem};
 use crate::plan::step::Stage;
 
 /// What kind of work an instruction does.
-fn work(instr: &Instr) -> Work {
+pub(crate) fn work(instr: &Instr) -> Work {
     match instr {
         Instr::Pointwise { .. } => Work::Pointwise,
         Instr::MatMul { .. } | Instr::RowContract { .. } => Work::Product,
@@ -21,15 +21,21 @@ fn work(instr: &Instr) -> Work {
 }
 
 /// Where a line is.
-struct At<'a> {
-    item: usize,
-    scan: Option<&'a str>,
-    pass: Option<Pass>,
-    phase: &'a str,
-    step_by_step: bool,
+#[derive(Clone, Copy)]
+pub(crate) struct At<'a> {
+    pub(crate) item: usize,
+    pub(crate) scan: Option<&'a str>,
+    pub(crate) pass: Option<Pass>,
+    pub(crate) phase: &'a str,
+    pub(crate) step_by_step: bool,
 }
 
 impl At<'_> {
+    /// Outside the scans.
+    pub(crate) fn outside(item: usize) -> Self {
+        At { item, scan: None, pass: None, phase: "", step_by_step: false }
+    }
+
     fn line(&self, work: Work, t: Tally) -> ProfileLine {
         ProfileLine {
             item: self.item,
@@ -49,7 +55,8 @@ impl At<'_> {
         }
     }
 
-    fn instruction(&self, call: &Call, summary: CallSummary, t: Tally) -> ProfileLine {
+    /// A call.
+    pub(crate) fn instruction(&self, call: &Call, summary: CallSummary, t: Tally) -> ProfileLine {
         let bytes = t.amount as f64 * summary.bytes as f64 + t.calls as f64 * summary.shared_bytes as f64;
         ProfileLine {
             instruction: true,
@@ -63,13 +70,13 @@ impl At<'_> {
     }
 
     /// Work of the executor's own.
-    fn own(&self, name: &str, work: Work, t: Tally) -> ProfileLine {
+    pub(crate) fn own(&self, name: &str, work: Work, t: Tally) -> ProfileLine {
         ProfileLine { operations: vec![name.into()], bytes: t.amount as f64, ..self.line(work, t) }
     }
 }
 
 fn scan(outer: &Outer, item: usize, s: &ScanItem, tallies: &[Tally], lines: &mut Vec<ProfileLine>) {
-    let at = At { item, scan: Some(&s.label), pass: None, phase: "", step_by_step: false };
+    let at = At { scan: Some(&s.label), ..At::outside(item) };
     for (own, &t) in Own::ALL.into_iter().zip(tallies) {
         let (name, work) = match own {
             Own::Bind => ("find buffers", Work::Other),
@@ -106,7 +113,6 @@ pub(crate) fn profile(
 ) -> Profile {
     let labels = names::of_outer(outer);
     let mut lines = Vec::new();
-    let outside = |item| At { item, scan: None, pass: None, phase: "", step_by_step: false };
     let of = |item| {
         let (first, count) = sites.of(item);
         &tallies[first..first + count]
@@ -115,14 +121,15 @@ pub(crate) fn profile(
         match item {
             Item::Call(call) => {
                 let summary = call_summary(i, call, &outer.bufs, &labels, 0.0);
-                lines.push(outside(i).instruction(call, summary, of(i)[0]));
+                lines.push(At::outside(i).instruction(call, summary, of(i)[0]));
             }
             Item::Scan(s) => scan(outer, i, s, of(i), &mut lines),
         }
     }
     let end = outer.items.len();
     for (name, &t) in ["bind inputs", "return outputs"].into_iter().zip(of(end)) {
-        lines.push(outside(end).own(name, Work::Movement, t));
+        lines.push(At::outside(end).own(name, Work::Movement, t));
     }
-    Profile { steps: memory.steps, rows: memory.rows, threads, wall_seconds, lines }
+    let (steps, rows) = (memory.steps, memory.rows);
+    Profile { steps, rows, threads, device: None, wall_seconds, lines }
 }

@@ -9,14 +9,24 @@
 //! The numbers lie outside the arena and are not tensors: plan and measurement of memory
 //! ([`Plan::peak_bytes`](crate::Plan::peak_bytes), [`meter`](crate::meter)) do not know them. They take 24 bytes for
 //! each instruction and thread while a run lasts.
+//!
+//! # On a device
+//!
+//! A run on a [`device`](crate::device) has a line for whatever is launched, with the seconds of the
+//! [device's clock](crate::device::Device::time); `calls` are launches. A call outside the loops is a line as on the
+//! processor. A piece of a scan is one kernel, so a form of a scan's step is one line, `kernel of 12 calls` in phase `steps`,
+//! with the operations and bytes that its calls have together, and of the kind that most of these operations are; the
+//! states that it copies and the values that it rounds between them count in its seconds alone. Copies are lines too, with the
+//! seconds that the host was busy with them. What remains of the run is idle: launches that start, modules that are loaded,
+//! copies on their way. Such a run starts its launches one by one, so it takes longer than others do.
 
 mod clock;
 mod lines;
 mod sites;
 
-pub(crate) use clock::{Clock, Times, Totals};
-pub(crate) use lines::profile;
-pub(crate) use sites::{Own, Sites, first_site};
+pub(crate) use clock::{Clock, Tally, Times, Totals};
+pub(crate) use lines::{At, profile, work};
+pub(crate) use sites::{Own, Sites, first_site, programs};
 
 /// What kind of work an instruction does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -72,22 +82,24 @@ impl Pass {
     }
 }
 
-/// One instruction of a plan, or one thing the executor does of its own, in a run.
+/// One instruction of a plan, or one thing the executor does of its own, in a run; on a device also a form of a scan's step.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct ProfileLine {
     /// Number of the item of the program it is, or is part of. Binding inputs and returning outputs have the
-    /// number of items.
+    /// number of items, as have copies to a device and back.
     pub item: usize,
     /// The scan it is part of; `None` outside the loops.
     pub scan: Option<String>,
     /// The form of the scan's step; `None` outside the loops and for the executor's own work.
     pub pass: Option<Pass>,
-    /// Stage of the step, as [`PhaseSummary::name`](crate::plan::PhaseSummary::name); empty without a pass.
+    /// Stage of the step, as [`PhaseSummary::name`](crate::plan::PhaseSummary::name); empty without a pass. On a device
+    /// `steps`: all of them.
     pub phase: String,
-    /// Whether the stage runs step by step; else a chunk of steps (outside the loops, everything) at once.
+    /// Whether the stage, or one of a device's, runs step by step; else a chunk of steps (outside the loops, everything) at once.
     pub step_by_step: bool,
-    /// Whether this is an instruction of the plan; else the executor's own work: states copied, sums cleared.
+    /// Whether this is an instruction of the plan; else the executor's own work (states copied, sums cleared), or a kernel
+    /// of several instructions.
     pub instruction: bool,
     /// Operations, in order; several if they are fused.
     pub operations: Vec<String>,
@@ -95,11 +107,11 @@ pub struct ProfileLine {
     pub reads: Vec<String>,
     /// Values written, as `name[width]`.
     pub writes: Vec<String>,
-    /// What kind of work it is.
+    /// What kind of work it is; of several instructions, the kind of most of their floating-point operations.
     pub work: Work,
-    /// Seconds, summed over threads.
+    /// Seconds, summed over threads; of a launch, the device's.
     pub seconds: f64,
-    /// How often it was carried out. What is split over threads outside the loops counts once.
+    /// How often it was carried out. What is split over threads outside the loops counts once. On a device, launches.
     pub calls: u64,
     /// Floating-point operations.
     pub flops: f64,
@@ -140,8 +152,10 @@ pub struct Profile {
     pub steps: usize,
     /// Rows `N`.
     pub rows: usize,
-    /// Threads.
+    /// Threads; 1 on a device, where one launch follows the other.
     pub threads: usize,
+    /// Name of the device; `None` for the processor.
+    pub device: Option<String>,
     /// Seconds from the values bound to the tensors returned.
     pub wall_seconds: f64,
     /// Every instruction, in the order of the program, and the executor's own work.
@@ -165,7 +179,7 @@ impl Profile {
     }
 
     /// Seconds of all threads in which they did nothing: fewer tiles than threads, tiles that end at different
-    /// times, work that is not split.
+    /// times, work that is not split. On a device: what neither a launch nor the host's copies took.
     pub fn idle_seconds(&self) -> f64 {
         (self.thread_seconds() - self.busy_seconds()).max(0.0)
     }

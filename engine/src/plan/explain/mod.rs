@@ -24,7 +24,7 @@ use super::outer::Outer;
 use crate::cpu::Isa;
 use crate::profile::Profile;
 
-pub(crate) use units::bytes;
+pub(crate) use units::{bytes, plural};
 
 pub use summary::{
     CallSummary, MemoryKind, MemoryLine, PassSummary, PhaseSummary, PlanSummary, ReplaySummary, ScanRole,

@@ -27,12 +27,13 @@ impl Profile {
         let mut out = String::new();
         let mut text = Text { out: &mut out, profile: self };
         // Writing to a string cannot fail.
-        let _ = text.heading("instructions that took longest").and_then(|()| {
+        let what = if self.device.is_some() { "launches and copies" } else { "instructions" };
+        let _ = text.heading(&format!("{what} that took longest")).and_then(|()| {
             self.top(n).into_iter().try_for_each(|l| {
                 let place = match (&l.scan, l.phase.as_str()) {
                     (None, _) => String::new(),
                     (Some(scan), "") => format!("{scan}: "),
-                    (Some(scan), phase) => format!("{scan}, {phase}: "),
+                    (Some(scan), phase) => format!("{scan}, {phase}{}: ", form(l.pass)),
                 };
                 text.line(&format!("  {place}{}", l.text()), l)
             })
@@ -48,6 +49,14 @@ fn bar(share: f64, width: usize) -> String {
     let mut out = "█".repeat(eighths / 8);
     out.extend(['▏', '▎', '▍', '▌', '▋', '▊', '▉'].get((eighths % 8).wrapping_sub(1)));
     out
+}
+
+/// The form of a step behind its stage; nothing for the scan itself.
+fn form(pass: Option<Pass>) -> String {
+    match pass {
+        None | Some(Pass::Run) => String::new(),
+        Some(pass) => format!(" ({})", pass.name()),
+    }
 }
 
 /// Billions a second; nothing for none.
@@ -69,10 +78,13 @@ impl Text<'_, '_> {
     fn all(&mut self) -> fmt::Result {
         let p = self.profile;
         let (t, n) = (plural(p.steps as u64, "step"), plural(p.rows as u64, "row"));
-        let threads = plural(p.threads as u64, "thread");
-        writeln!(self.out, "time of a run of T = {t}, N = {n} on {threads}: {}", seconds(p.wall_seconds))?;
+        let (on, whole) = match &p.device {
+            None => (plural(p.threads as u64, "thread"), "all threads"),
+            Some(device) => (device.clone(), "the run"),
+        };
+        writeln!(self.out, "time of a run of T = {t}, N = {n} on {on}: {}", seconds(p.wall_seconds))?;
         writeln!(self.out)?;
-        self.heading("all threads")?;
+        self.heading(whole)?;
         for work in Work::ALL {
             let lines: Vec<&ProfileLine> = p.lines.iter().filter(|l| l.work == work).collect();
             self.sum(&format!("  {}", work.name()), &lines)?;
@@ -86,8 +98,14 @@ impl Text<'_, '_> {
             self.group(group)?;
         }
         writeln!(self.out)?;
-        let legend =
-            "shares are of all threads' time; rates are those of one thread; bytes are those of the operands";
+        let legend = match p.device {
+            None => {
+                "shares are of all threads' time; rates are those of one thread; bytes are those of the operands"
+            }
+            Some(_) => {
+                "launches by the device's clock, copies by the host's; bytes are those of the operands"
+            }
+        };
         debug_assert!(legend.len() <= WIDTH);
         writeln!(self.out, "{legend}")
     }
@@ -149,12 +167,14 @@ impl Text<'_, '_> {
             if stage.iter().all(|l| l.calls == 0) {
                 continue;
             }
-            let pass = match first.pass {
-                None | Some(Pass::Run) => String::new(),
-                Some(pass) => format!(" ({})", pass.name()),
-            };
-            self.sum(&format!("  {}{pass}", first.phase), stage)?;
-            self.lines("    ", stage)?;
+            let name = format!("  {}{}", first.phase, form(first.pass));
+            match stage {
+                [one] if !one.instruction => self.line(&format!("{name}: {}", one.text()), one)?,
+                _ => {
+                    self.sum(&name, stage)?;
+                    self.lines("    ", stage)?;
+                }
+            }
         }
         self.lines("  ", &own)
     }

@@ -51,7 +51,7 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// `1 step`, `2 steps`, `12,000 steps`.
-pub(super) fn plural(n: u64, noun: &str) -> String {
+pub(crate) fn plural(n: u64, noun: &str) -> String {
     format!("{} {noun}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 

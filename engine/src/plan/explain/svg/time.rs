@@ -21,7 +21,10 @@ struct Part {
 
 /// Draws the section from `y`; where it ends.
 pub(super) fn section(c: &mut Canvas, s: &PlanSummary, p: &Profile, y: f64) -> f64 {
-    let note = "width in proportion to the seconds of all threads together";
+    let (whole, note) = match p.device {
+        None => ("all threads", "width in proportion to the seconds of all threads together"),
+        Some(_) => ("the run", "width in proportion to the seconds; launches by the device's clock"),
+    };
     let title = format!("Time of a run: {}", seconds(p.wall_seconds));
     let mut y = super::section(c, y, &title, note);
     let scale = if p.thread_seconds() > 0.0 { PLOT / p.thread_seconds() } else { 0.0 };
@@ -31,7 +34,7 @@ pub(super) fn section(c: &mut Canvas, s: &PlanSummary, p: &Profile, y: f64) -> f
         .map(|(work, fill)| Part { name: work.name().into(), seconds: p.seconds(work), fill })
         .collect();
     parts.push(Part { name: "idle".into(), seconds: p.idle_seconds(), fill: IDLE });
-    y = row(c, p, "all threads", &parts, scale, y);
+    y = row(c, p, whole, &parts, scale, y);
     for scan in &s.scans {
         let lines = p.lines.iter().filter(|l| l.scan.is_some() && l.item == scan.item);
         y = row(c, p, &scan.label, &stages(lines), scale, y);
