@@ -133,6 +133,12 @@ impl Printer<'_> {
                     let (space, value) = (space_name(*space), self.in_register(*value)?);
                     writeln!(self.out, "\tst.{space}.{ty} [{address}+{offset}], {value};")?;
                 }
+                Statement::StoreRun { values, space, address, offset } => {
+                    let ty = values.first().map_or("b32", |v| names(v.ty()).0);
+                    let (words, address) = (vector(values), self.address(*space, *address)?);
+                    let (space, count) = (space_name(*space), values.len());
+                    writeln!(self.out, "\tst.{space}.v{count}.{ty} [{address}+{offset}], {words};")?;
+                }
                 Statement::Loop { var, from, to, by, body } => {
                     let label = self.label();
                     let (var, to) = (Text(*var), Text(*to));

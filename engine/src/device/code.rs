@@ -212,6 +212,17 @@ pub enum Statement {
         /// Bytes beyond.
         offset: i32,
     },
+    /// Writes 2 or 4 registers of one type beside each other, at a multiple of the bytes of all.
+    StoreRun {
+        /// Registers.
+        values: Vec<Value>,
+        /// Where.
+        space: Space,
+        /// Its address.
+        address: Value,
+        /// Bytes beyond.
+        offset: i32,
+    },
     /// `for (var = from; var < to; var += by)`, with `by` above 0.
     Loop {
         /// A register of type `Int`.
@@ -562,6 +573,15 @@ impl Code {
     pub fn store_shared(&mut self, base: usize, index: impl Into<Value>, value: Value) {
         let address = self.mul(index, value.ty().bytes());
         self.push(Statement::Store { value, space: Space::Shared, address, offset: base as i32 });
+    }
+
+    /// Writes elements beside each other, 16 bytes in all, from element `index` of shared memory on; the place is a multiple
+    /// of 16.
+    pub fn store_shared_run(&mut self, base: usize, index: impl Into<Value>, values: &[Value]) {
+        let size = values.first().map_or(0, |v| v.ty().bytes());
+        let address = self.mul(index, size);
+        let (space, offset) = (Space::Shared, base as i32);
+        self.push(Statement::StoreRun { values: values.to_vec(), space, address, offset });
     }
 
     /// Adds a product of factors that a warp has among it, see [`Statement::Tensor`].

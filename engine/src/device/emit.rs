@@ -59,7 +59,9 @@ pub(super) struct At {
     /// Bytes of a component in memory: of `ty`, unless it is rounded there.
     size: usize,
     step: Stride,
-    row: usize,
+    /// Elements from row to row, and before the first of a row.
+    pub(super) row: usize,
+    pub(super) col: usize,
     shift: usize,
     origin: Value,
 }
@@ -262,16 +264,17 @@ impl<'a> Emit<'a> {
         let place = place.unwrap_or(nowhere);
         let complex = dtype.is_complex();
         let Where { step, row, origin, .. } = place;
+        let col = place.col + col;
         if let Ref::OnChip(offset, plane) = place.what {
-            let base = offset + (place.col + col) * size;
+            let base = offset + col * size;
             let planes = [base, base + if complex { plane * size } else { 0 }].map(Value::from);
-            return At { planes, complex, ty, size, step, row, shift, origin };
+            return At { planes, complex, ty, size, step, row, col, shift, origin };
         }
         let mut base = self.address(Word::Base(place.what));
         if let Some(beyond) = place.beyond {
             base = self.code.add(base, beyond);
         }
-        let base = self.code.offset(base, place.col + col, size);
+        let base = self.code.offset(base, col, size);
         let second = if complex {
             let plane = self.address(Word::Plane(place.what));
             let bytes = self.code.mul(plane, Value::Address(size as u64));
@@ -279,7 +282,7 @@ impl<'a> Emit<'a> {
         } else {
             base
         };
-        At { planes: [base, second], complex, ty, size, step, row, shift, origin }
+        At { planes: [base, second], complex, ty, size, step, row, col, shift, origin }
     }
 
     /// The address of row 0 of an operand at a step.

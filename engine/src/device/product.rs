@@ -28,8 +28,10 @@ const TOGETHER: usize = 4;
 const SIDE: [usize; 4] = [1, 2, 4, 8];
 /// Most registers for the sums of a thread's tile.
 const SUMS: usize = 64;
-/// Bytes that a thread reads of shared memory at once.
+/// Bytes that a thread reads at once.
 const WORD: usize = 16;
+/// Most registers of a left factor that are on their way to the panel at once.
+const COPIED: usize = 32;
 /// What the threads of a block wait for each other when they meet, in terms of a tile of one element.
 const MEETING: f64 = 30.0;
 
@@ -446,18 +448,47 @@ impl Emit<'_> {
     ) {
         let (step, size, start) = (self.span.from, a.ty.bytes(), self.panel.start);
         let last = self.code.sub(self.span.rows, 1);
-        let thread = self.threads;
-        self.each_by(thread.first, count * width, thread.apart, |s, i| {
-            let (row, term) = (s.code.div(i, width), s.code.rem(i, width));
-            let to = s.code.mul(row, stride);
-            let to = s.code.add(to, term);
-            let row = s.code.add(first_row, row);
-            let row = s.code.min(row, last);
-            let index = s.code.add(from, term);
-            for plane in 0..s.planes(a) {
-                let entry = s.entry(a, plane, (step, row));
-                let value = s.code.load(a.ty, entry, index);
-                s.code.store_shared(start + plane * count * stride * size, to, value);
+        let (thread, planes) = (self.threads, self.planes(a));
+        let word = WORD / size;
+        // Rows begin at multiples of a word.
+        let word = if a.row > 0 && [a.row, a.col, width].iter().all(|n| n % word == 0) { word } else { 1 };
+        let (all, of_row) = (count * width / word, width / word);
+        // Several are on their way at once.
+        let most = (COPIED / (word * planes * size / 4)).max(1);
+        let each = all.div_ceil(self.most_threads).clamp(1, most);
+        let apart = self.code.mul(thread.apart, each);
+        self.each_by(thread.first, all, apart, |s, first| {
+            let mut found = Vec::new();
+            for u in 0..each {
+                let skip = s.code.mul(thread.apart, u);
+                let i = s.code.add(first, skip);
+                let there = (u > 0).then(|| s.code.lt(i, all));
+                let i = if u > 0 { s.code.min(i, all - 1) } else { i };
+                let (row, term) = (s.code.div(i, of_row), s.code.rem(i, of_row));
+                let term = s.code.mul(term, word);
+                let to = s.code.mul(row, stride);
+                let to = s.code.add(to, term);
+                let row = s.code.add(first_row, row);
+                let row = s.code.min(row, last);
+                let index = s.code.add(from, term);
+                for plane in 0..planes {
+                    let entry = s.entry(a, plane, (step, row));
+                    let from = s.code.offset(entry, index, size);
+                    let values = match word {
+                        1 => vec![s.code.load(a.ty, from, 0)],
+                        _ => s.code.load_run(a.ty, from, 0, word),
+                    };
+                    found.push((plane, to, there, values));
+                }
+            }
+            for (plane, to, there, values) in found {
+                s.where_all(there, |s| {
+                    let base = start + plane * count * stride * size;
+                    match &values[..] {
+                        [value] => s.code.store_shared(base, to, *value),
+                        values => s.code.store_shared_run(base, to, values),
+                    }
+                });
             }
         });
         self.code.barrier();
