@@ -139,7 +139,7 @@
 //! the hash of its sources; `cuda/kernels/check` compiles it again and assembles it for three generations of chips. It
 //! does the same with what the engine writes, of which no kernel may spill either, but for a few bytes where it takes all 255
 //! registers (on 2026-12-01, for sm_80, where the assembler takes most: for every cell 68 programs of 2054 kernels of 256
-//! threads, at most 202 registers; with teams of blocks 20 of 571, at most 232; with rounded records 16 of 408, at most 236; of
+//! threads, at most 202 registers; with teams of blocks 20 of 571, at most 236; with rounded records 16 of 408, at most 236; of
 //! every operation, in double precision, 622 of 3198, of which two, the gradients of complex Kronecker factors, lack two
 //! registers; and for all three chips, with products on tensor cores, 16 of 600, at most 156).
 //!
