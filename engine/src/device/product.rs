@@ -1,6 +1,6 @@
 //! Exact products with matrices.
 //!
-//! A sum of `k` terms is formed in [classes](classes): of [`RUN`] terms beside each other, the first run goes to the first
+//! A sum of `k` terms is formed in [classes]: of [`RUN`] terms beside each other, the first run goes to the first
 //! class, the next one to the next, and round again. The terms of a class are added in their order, and then the classes in
 //! theirs. How many classes there are depends on `k` alone, so who forms an element says nothing about its bits.
 //!
@@ -9,155 +9,25 @@
 //! once, and the sums of the classes meet in shared memory too. Elsewhere there are elements enough, and a thread forms all
 //! classes of its own by itself.
 
+mod share;
+mod tile;
+
+use share::{Problem, RUN, Shape, WORD, classes};
+use tile::{Starts, Tile, sums};
+
+pub(super) use share::reserve;
+
 use super::call::{TILE, Term, parts, terms, zero};
-use super::code::{Building, Code, Op, Type, Value};
+use super::code::{Building, Type, Value};
 use super::emit::{At, Emit};
 use crate::matmul::MatMul;
 use crate::plan::ir::{Instr, Operand, Over};
 use crate::plan::step::StepProgram;
 
-/// Terms beside each other that are of one class.
-const RUN: usize = 4;
-/// Fewest runs that are worth a class of their own.
-const RUNS: usize = 2;
-/// Most classes.
-const CLASSES: usize = 8;
 /// Rows of a product that a thread forms together where it forms all classes: the weights are read once for them.
 const TOGETHER: usize = 4;
-/// Most rows, and most columns, of a thread's tile.
-const SIDE: [usize; 4] = [1, 2, 4, 8];
-/// Most registers for the sums of a thread's tile.
-const SUMS: usize = 64;
-/// Bytes that a thread reads at once.
-const WORD: usize = 16;
 /// Most registers of a left factor that are on their way to the panel at once.
 const COPIED: usize = 32;
-/// What the threads of a block wait for each other when they meet, in terms of a tile of one element.
-const MEETING: f64 = 30.0;
-
-/// Classes that a sum of `k` terms is formed in.
-fn classes(k: usize) -> usize {
-    let most = (k / (RUN * RUNS)).clamp(1, CLASSES);
-    1 << most.ilog2()
-}
-
-/// Bytes of shared memory, of so many in all, that a block leaves free of matrices for panels and sums.
-pub(super) fn reserve(shared_bytes: usize) -> usize {
-    shared_bytes / 8
-}
-
-/// A product at one step.
-#[derive(Clone, Copy, Debug)]
-struct Problem {
-    /// Rows of a tile, at most; columns of the block; terms.
-    rows: usize,
-    columns: usize,
-    k: usize,
-    /// Planes of the left factor, the matrix, and the product.
-    planes: [usize; 3],
-    /// Bytes of a component.
-    size: usize,
-    threads: usize,
-    /// Bytes of shared memory that are free.
-    bytes: usize,
-}
-
-/// How the threads of a block share a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shape {
-    /// Rows and columns of a thread's tile.
-    rows: usize,
-    columns: usize,
-    /// Groups of rows and of columns that are formed at once, each by as many threads as there are classes.
-    row_groups: usize,
-    column_groups: usize,
-    /// Terms of a panel.
-    width: usize,
-}
-
-impl Shape {
-    /// The one that is expected to take least time; `None`: there is no room, or nothing to do.
-    fn of(p: &Problem) -> Option<Shape> {
-        let mut best: Option<(f64, Shape)> = None;
-        for rows in SIDE {
-            for columns in SIDE {
-                if let Some(shape) = Shape::with(p, rows, columns) {
-                    let cost = shape.cost(p);
-                    if best.is_none_or(|b| cost < b.0) {
-                        best = Some((cost, shape));
-                    }
-                }
-            }
-        }
-        best.map(|b| b.1)
-    }
-
-    /// With tiles of so many rows and columns, if that fits.
-    fn with(p: &Problem, rows: usize, columns: usize) -> Option<Shape> {
-        let [.., planes] = p.planes;
-        if rows * columns * planes * p.size > SUMS * 4 || p.rows * p.columns * p.k == 0 {
-            return None;
-        }
-        let classes = classes(p.k);
-        let units = p.threads / classes;
-        if units == 0 {
-            return None;
-        }
-        let (all_rows, all_columns) = (p.rows.div_ceil(rows), p.columns.div_ceil(columns));
-        let column_groups = all_columns.min(units);
-        let row_groups = all_rows.min(units / column_groups);
-        let shape = Shape { rows, columns, row_groups, column_groups, width: 0 };
-        let of_panel = row_groups * rows * p.planes[0] * p.size;
-        let most = (p.bytes / of_panel).saturating_sub(shape.gap(p.size));
-        // Panels begin with the first class.
-        let round = RUN * classes;
-        let all = p.k.next_multiple_of(RUN);
-        let width = if all <= most { all } else { most / round * round };
-        let shape = Shape { width, ..shape };
-        let there = width > 0 && shape.panel_bytes(p) <= p.bytes && shape.sum_bytes(p) <= p.bytes;
-        there.then_some(shape)
-    }
-
-    /// Elements between rows of the panel, so that threads with rows beside each other read from different banks.
-    fn gap(&self, size: usize) -> usize {
-        WORD / size
-    }
-
-    fn panel_bytes(&self, p: &Problem) -> usize {
-        self.row_groups * self.rows * (self.width + self.gap(p.size)) * p.planes[0] * p.size
-    }
-
-    /// Bytes of the classes' sums.
-    fn sum_bytes(&self, p: &Problem) -> usize {
-        match classes(p.k) {
-            1 => 0,
-            classes => {
-                classes
-                    * self.row_groups
-                    * self.column_groups
-                    * self.rows
-                    * self.columns
-                    * p.planes[2]
-                    * p.size
-            }
-        }
-    }
-
-    /// About what it takes: for each term a thread multiplies four times as fast as it reads words, and the threads meet.
-    fn cost(&self, p: &Problem) -> f64 {
-        let [a, b, _] = p.planes;
-        let words = (p.size / 4) as f64;
-        let products = (self.rows * self.columns * a * b) as f64 * words;
-        let reads = (self.rows * a * p.size) as f64 / WORD as f64 + (self.columns * b) as f64 * words;
-        let classes = classes(p.k);
-        let portions = p.rows.div_ceil(self.rows * self.row_groups)
-            * p.columns.div_ceil(self.columns).div_ceil(self.column_groups);
-        let panels = p.k.div_ceil(self.width);
-        let meetings = 2 * panels + if classes > 1 { 2 } else { 0 };
-        let terms = (p.k as f64 / classes as f64) * (products / 4.0).max(reads);
-        portions as f64 * (terms + meetings as f64 * MEETING)
-    }
-}
 
 /// Shared memory for panels and sums of a loop's products: its start and bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -492,178 +362,5 @@ impl Emit<'_> {
             }
         });
         self.code.barrier();
-    }
-}
-
-/// So many sums that are 0.
-fn sums(s: &mut Emit<'_>, ty: Type, count: usize) -> Vec<Value> {
-    (0..count).map(|_| s.code.variable(Code::real(ty, 0.0))).collect()
-}
-
-/// Where the next terms of the left factor are read.
-enum Starts {
-    /// Of each row, plane by plane.
-    Rows(Vec<Value>),
-    /// In shared memory, a run at once: bytes from row to row and from plane to plane.
-    Panel { start: Value, rows: usize, row: usize, plane: usize },
-}
-
-/// The rows and columns of a product that a thread forms together.
-struct Tile<'t> {
-    ty: Type,
-    terms: &'t [Vec<Term>],
-    /// Of the left factor and the matrix.
-    planes: [usize; 2],
-    columns: usize,
-    classes: usize,
-    /// Elements from a row of the matrix to the next.
-    matrix: usize,
-    starts: Starts,
-    /// Where the next terms of the matrix are read: of each column, plane by plane.
-    weights: Vec<Value>,
-    /// Of each row and column, plane by plane.
-    sums: Vec<Value>,
-}
-
-impl Tile<'_> {
-    /// The next `count` terms of the left factor: of each row, plane by plane, term by term.
-    fn left(&self, s: &mut Emit<'_>, count: usize) -> Vec<Vec<Value>> {
-        match &self.starts {
-            Starts::Rows(starts) => {
-                let of = |start: &Value| (0..count).map(|u| s.code.load(self.ty, *start, u)).collect();
-                starts.iter().map(of).collect()
-            }
-            Starts::Panel { start, rows, row, plane } => {
-                let at = (0..*rows).flat_map(|i| (0..self.planes[0]).map(move |p| i * row + p * plane));
-                at.map(|skip| s.code.load_run(self.ty, *start, skip, count)).collect()
-            }
-        }
-    }
-
-    /// Adds the next `count` terms.
-    fn run(&self, s: &mut Emit<'_>, count: usize) {
-        let left = self.left(s, count);
-        let [planes, matrix_planes] = self.planes;
-        for u in 0..count {
-            let w: Vec<Value> =
-                self.weights.iter().map(|w| s.code.load(self.ty, *w, u * self.matrix)).collect();
-            let of_row = self.columns * self.terms.len();
-            for (x, sums) in left.chunks(planes).zip(self.sums.chunks(of_row)) {
-                for (w, sums) in w.chunks(matrix_planes).zip(sums.chunks(self.terms.len())) {
-                    for (sum, terms) in sums.iter().zip(self.terms) {
-                        for &(subtract, pa, pb) in terms {
-                            s.term(*sum, subtract, x[pa][u], w[pb]);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Moves on by so many terms.
-    fn forward(&self, s: &mut Emit<'_>, count: usize) {
-        let size = self.ty.bytes();
-        match &self.starts {
-            Starts::Rows(starts) => starts.iter().for_each(|start| s.code.advance(*start, count * size)),
-            Starts::Panel { start, .. } => s.code.advance(*start, count * size),
-        }
-        self.weights.iter().for_each(|weight| s.code.advance(*weight, count * self.matrix * size));
-    }
-
-    /// Adds the terms of a class among the next `width`, from its first run on, which is the next to be read.
-    fn class(&self, s: &mut Emit<'_>, class: Value, width: usize) {
-        let (runs, tail) = (width / RUN, width % RUN);
-        s.each_by(class, runs, self.classes, |s, _| {
-            self.run(s, RUN);
-            self.forward(s, RUN * self.classes);
-        });
-        match tail {
-            0 => {}
-            _ if self.classes == 1 => self.run(s, tail),
-            _ => {
-                let last = s.code.eq(class, runs % self.classes);
-                s.when(last, |s| self.run(s, tail));
-            }
-        }
-    }
-
-    /// Adds all `k` terms, which are read from these addresses on.
-    fn all_classes(&self, s: &mut Emit<'_>, k: usize, starts: &[Value], weights: &[Value]) -> Vec<Value> {
-        if self.classes == 1 {
-            self.class(s, Value::Int(0), k);
-            return self.sums.clone();
-        }
-        let totals = sums(s, self.ty, self.sums.len());
-        let size = self.ty.bytes();
-        s.each(0, self.classes, |s, class| {
-            self.sums.iter().for_each(|sum| s.code.set(*sum, Code::real(self.ty, 0.0)));
-            if let Starts::Rows(next) = &self.starts {
-                for (next, start) in next.iter().zip(starts) {
-                    let first = s.code.offset(*start, class, RUN * size);
-                    s.code.set(*next, first);
-                }
-            }
-            for (next, start) in self.weights.iter().zip(weights) {
-                let first = s.code.offset(*start, class, RUN * self.matrix * size);
-                s.code.set(*next, first);
-            }
-            self.class(s, class, k);
-            for (total, sum) in totals.iter().zip(&self.sums) {
-                s.code.op_into(*total, Op::Add, &[*total, *sum]);
-            }
-        });
-        totals
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn problem(rows: usize, columns: usize, k: usize) -> Problem {
-        Problem { rows, columns, k, planes: [1; 3], size: 4, threads: 256, bytes: 90 << 10 }
-    }
-
-    #[test]
-    fn more_terms_are_formed_in_more_classes() {
-        for (k, expected) in [(0, 1), (15, 1), (16, 2), (31, 2), (32, 4), (63, 4), (64, 8), (4096, 8)] {
-            assert_eq!(classes(k), expected, "{k} terms");
-        }
-    }
-
-    /// What fits, with all threads busy where there is enough for them.
-    #[test]
-    fn shapes_fit() {
-        for (rows, columns, k) in [
-            (32, 64, 512),
-            (32, 16, 2048),
-            (4, 128, 128),
-            (4, 1000, 100),
-            (1, 1, 9),
-            (3, 5, 17),
-            (128, 32, 1024),
-        ] {
-            for (planes, size) in [([1; 3], 4), ([2; 3], 4), ([1; 3], 8), ([2; 3], 8)] {
-                for bytes in [1 << 10, 9 << 10, 90 << 10] {
-                    let p = Problem { planes, size, bytes, ..problem(rows, columns, k) };
-                    let Some(shape) = Shape::of(&p) else {
-                        assert!(bytes < 90 << 10, "{p:?}");
-                        continue;
-                    };
-                    assert!(
-                        shape.panel_bytes(&p) <= bytes && shape.sum_bytes(&p) <= bytes,
-                        "{p:?} {shape:?}"
-                    );
-                    assert!(shape.row_groups * shape.column_groups * classes(k) <= 256, "{p:?} {shape:?}");
-                    assert!(shape.width >= k || shape.width % (RUN * classes(k)) == 0, "{p:?} {shape:?}");
-                }
-            }
-        }
-        // A team of 32 with the columns of an LSTM of 512 states; the same backward; a block by itself.
-        for (rows, columns, k, tile) in [(32, 64, 512, 64), (32, 16, 2048, 16), (4, 128, 128, 16)] {
-            let shape = Shape::of(&problem(rows, columns, k)).expect("there is room");
-            assert_eq!(shape.rows * shape.columns, tile, "{shape:?}");
-            assert_eq!(shape.row_groups * shape.column_groups, 32, "{shape:?}");
-        }
     }
 }
