@@ -79,9 +79,10 @@ fn every_cell() {
         let device = gpu(2 << 10, 8);
         let team = case.team(&device);
         teams += usize::from(team > 1);
-        // Gradients of single numbers are sums over everything, whose terms nearly cancel.
+        // The gradient of one of FastGRNN's numbers is a sum whose terms nearly cancel.
+        let most = if cell.name == "fastgrnn" { 20_000.0 } else { 3000.0 };
         if team > 1
-            && let Err(error) = case.compare(&device, 20_000.0)
+            && let Err(error) = case.compare(&device, most)
         {
             failures.push(format!("{} on {}, teams of {team}: {error}", cell.name, operator.name));
         }

@@ -252,7 +252,7 @@ impl Emit<'_> {
             Some(slice) => self.open_at(Some(slice.place), self.bufs[packed.buf].dtype, 0, 0),
             None => b,
         };
-        if self.is_rounded(a.ty) {
+        if self.products.rounds(a.ty) {
             let layout = slice.map(|s| s.layout);
             return self.tensor_matmul(over, (&a, &b, &y), flags, (k, m), (sub, layout));
         }

@@ -19,7 +19,8 @@ pub(super) use share::reserve;
 
 use super::call::{TILE, Term, parts, terms, zero};
 use super::code::{Building, Type, Value};
-use super::emit::{At, Emit};
+use super::emit::{At, Emit, type_of};
+use super::team::loops;
 use crate::matmul::MatMul;
 use crate::plan::ir::{Instr, Operand, Over};
 use crate::plan::step::StepProgram;
@@ -42,14 +43,15 @@ impl Emit<'_> {
     pub(super) fn take_panel(&mut self, program: &StepProgram, end: usize) -> usize {
         let start = end.next_multiple_of(WORD);
         let bytes = self.shared_limit.saturating_sub(start);
-        let wanted = super::team::loops(program).filter_map(|call| {
+        let wanted = loops(program).filter_map(|call| {
             let Instr::MatMul { a, packed, out, k, m, .. } = &call.instr else { return None };
             let dtype = |o: &Operand| self.bufs[o.buf].dtype;
-            if parts(a, out, *k, *m) != 1 || self.is_rounded(super::emit::type_of(dtype(a))) {
+            let ty = type_of(dtype(a));
+            if parts(a, out, *k, *m) != 1 || self.products.rounds(ty) {
                 return None;
             }
             let planes = [dtype(a), dtype(packed), dtype(out)].map(|d| d.planes());
-            let problem = self.problem(*k, *m, planes, super::emit::type_of(dtype(a)), bytes)?;
+            let problem = self.problem(*k, *m, planes, ty, bytes)?;
             let shape = Shape::of(&problem)?;
             Some(shape.panel_bytes(&problem).max(shape.sum_bytes(&problem)))
         });
@@ -171,6 +173,7 @@ impl Emit<'_> {
         let thread = self.threads;
         let units = shape.row_groups * shape.column_groups;
         let apart = own.div_ceil(shape.columns);
+        let matrix = if sliced { own } else { m };
         let (step, rows) = (self.span.from, self.span.rows);
         let class = if classes == 1 { Value::Int(0) } else { self.code.div(thread.first, units) };
         let unit = if classes == 1 { thread.first } else { self.code.rem(thread.first, units) };
@@ -199,7 +202,6 @@ impl Emit<'_> {
                     for plane in 0..s.planes(b) {
                         let entry = s.entry(b, plane, (step, Value::Int(0)));
                         let start = s.code.offset(entry, column, size);
-                        let matrix = if sliced { own } else { m };
                         let row = s.code.mul(class, RUN * matrix);
                         let start = s.code.offset(start, row, size);
                         weights.push(s.code.variable(start));
@@ -212,7 +214,7 @@ impl Emit<'_> {
                     planes: [s.planes(a), s.planes(b)],
                     columns: shape.columns,
                     classes,
-                    matrix: if sliced { own } else { m },
+                    matrix,
                     starts: Starts::Panel {
                         start: s.code.register(Type::Int),
                         rows: shape.rows,

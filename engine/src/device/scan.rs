@@ -7,7 +7,7 @@ use super::emit::{Emit, FIRST_TILE, Share, Span, Stride, Where};
 use super::kernel::shared_bytes;
 use super::record::Record;
 use super::table::{Form, Ref, Word};
-use super::team::Team;
+use super::team::{Team, loops};
 use super::tensor::Products;
 use crate::error::{Error, Result};
 use crate::plan::ir::{Buf, BufKind, Call, Instr, Operand};
@@ -418,12 +418,6 @@ impl Scan<'_> {
                 Stage::Batched(calls) | Stage::Loop(calls) => calls,
             })
         };
-        let loops = || {
-            program.stages.iter().flat_map(|s| match s {
-                Stage::Batched(_) => &[][..],
-                Stage::Loop(calls) => calls,
-            })
-        };
         e.deal(program);
         let mut end = calls().map(|call| shared_bytes(&program.bufs, call)).max().unwrap_or(0);
         let take = |e: &mut Emit<'_>, end: &mut usize, buf: &Buf, rows: usize| {
@@ -449,7 +443,9 @@ impl Scan<'_> {
         end = e.take_slices(program, end);
         e.shared_bytes = e.shared_bytes.max(end);
         let mut copied = Vec::new();
-        for operand in loops().flat_map(|call| call.instr.reads().into_iter().cloned().collect::<Vec<_>>()) {
+        for operand in
+            loops(program).flat_map(|call| call.instr.reads().into_iter().cloned().collect::<Vec<_>>())
+        {
             let buf = &program.bufs[operand.buf];
             let shared = matches!(buf.kind, BufKind::External(_)) && !buf.lead.has_t() && !buf.lead.has_n();
             if !shared || copied.contains(&operand.buf) || e.is_sliced(operand.buf) {

@@ -4,7 +4,7 @@
 //! step: a register of a factor is one word, a pair of terms for [`Products::Bf16`], which takes half the room.
 
 use super::code::{Building, Code, Op, Type, Value};
-use super::emit::{Emit, Share, Stride, Where};
+use super::emit::{Emit, Share, Stride, Where, type_of};
 use super::table::Ref;
 use super::team::matrices;
 use super::tensor::Products;
@@ -29,7 +29,7 @@ pub(super) struct Layout {
 impl Layout {
     /// Of `columns` columns of a matrix of `k` rows.
     pub(super) fn new(k: usize, columns: usize, dtype: DType, products: Products) -> Layout {
-        if products == Products::Exact || dtype.real() != DType::F32 {
+        if !products.rounds(type_of(dtype)) {
             return Layout { rows: k, columns, apart: columns, rounded: Products::Exact };
         }
         // The lanes of a warp read four rows of eight columns: from different banks where rows begin 8 or 24 banks apart.

@@ -112,6 +112,7 @@ pub(super) fn matrices(program: &StepProgram) -> Vec<(usize, usize, usize)> {
     found
 }
 
+/// The calls of a step's loops.
 pub(super) fn loops(program: &StepProgram) -> impl Iterator<Item = &Call> {
     program.stages.iter().flat_map(|s| match s {
         Stage::Batched(_) => &[][..],
@@ -157,10 +158,7 @@ fn needed(program: &StepProgram, products: Products, shared_bytes: usize, most: 
         program.bufs.iter().enumerate().map(inside).sum()
     };
     // Factors that are not rounded are read from there too, and their products' sums lie there.
-    let exact = matrices(program).iter().any(|m| {
-        let dtype = program.bufs[m.2].dtype;
-        !Layout::new(1, 1, dtype, products).is_rounded()
-    });
+    let exact = matrices(program).iter().any(|m| !products.rounds(type_of(program.bufs[m.2].dtype)));
     let room = shared_bytes - if exact { super::product::reserve(shared_bytes) } else { 0 };
     let mut size = 1;
     while bytes(size) + values(size) > room && 2 * size <= most.min(period) {
@@ -359,7 +357,7 @@ impl Emit<'_> {
 
     /// Whether every block of the team forms its own columns of a product, of so many parts of an entry.
     pub(super) fn by_columns(&self, over: Over, a: &Operand, parts: usize, m: usize) -> bool {
-        let on_tensor_cores = self.is_rounded(type_of(self.bufs[a.buf].dtype));
+        let on_tensor_cores = self.products.rounds(type_of(self.bufs[a.buf].dtype));
         let at_one_step = self.span.count == Value::Int(1) && over.rows;
         parts == 1 && self.columns(m).deal.is_some() && (on_tensor_cores || at_one_step)
     }

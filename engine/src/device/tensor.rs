@@ -19,7 +19,7 @@ use crate::plan::ir::Over;
 /// steps and rows, are always exact.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Products {
-    /// Terms as the processor has them: exact products, added one after the other.
+    /// Terms as the processor has them, in single or double precision, added in an order that their number decides.
     #[default]
     Exact,
     /// On tensor cores, factors rounded to 10 bits of mantissa.
@@ -44,6 +44,11 @@ impl Products {
     /// The one of this name.
     pub fn by_name(name: &str) -> Option<Products> {
         Products::ALL.into_iter().find(|p| p.name() == name)
+    }
+
+    /// Whether factors of this type are rounded.
+    pub(super) fn rounds(self, ty: Type) -> bool {
+        self != Products::Exact && ty == Type::F32
     }
 
     /// Terms of a sum that an instruction has.
@@ -96,11 +101,6 @@ struct Warps {
 }
 
 impl Emit<'_> {
-    /// Whether left factors of this type are rounded for products on tensor cores.
-    pub(super) fn is_rounded(&self, ty: Type) -> bool {
-        self.products != Products::Exact && ty == Type::F32
-    }
-
     /// Writes a product. `parts` are those of an entry.
     pub(super) fn tensor_matmul(
         &mut self,

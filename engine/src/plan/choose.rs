@@ -43,7 +43,8 @@ impl Chooser<'_> {
             return Ok(self.as_fast(whole)?.unwrap_or_else(|| whole.clone()));
         }
         let Some(budget) = budget else { return whole };
-        let least = self.smallest()?;
+        let footprints = self.footprints();
+        let least = self.least(whole, &footprints)?;
         if least.memory.peak_bytes() > budget {
             return Err(Error::Budget {
                 budget,
@@ -52,9 +53,9 @@ impl Chooser<'_> {
             });
         }
         let mut best = least;
-        for variant in 0..self.variants.len() {
-            // A form whose sizes overflow is one that does not fit: another does.
-            if let Ok(Some(d)) = self.of_variant(variant, budget)
+        for (variant, footprint, run) in &footprints {
+            // What overflows does not fit; the least does.
+            if let Ok(Some(d)) = self.within(*variant, footprint, *run, budget)
                 && d.seconds < best.seconds
             {
                 best = d;
@@ -87,31 +88,31 @@ impl Chooser<'_> {
         Ok(found)
     }
 
-    /// The plan with the fewest bytes. The one that records everything is among those looked at: where the record is a
-    /// small part, shorter segments can lie less well than one. Errors: no form's sizes can be counted.
+    /// The plan with the fewest bytes. Errors: the sizes of all of them overflow.
     pub(crate) fn smallest(&self) -> Result<Decision> {
-        let segmented = (0..self.variants.len()).map(|variant| match self.footprint(variant)? {
-            Some((f, run)) => self.priced(variant, &f.smallest(), run),
-            None => self.whole(variant),
-        });
-        let mut least = self.whole(0);
-        for d in segmented {
-            match (&least, &d) {
-                (Ok(l), Ok(d)) if d.memory.peak_bytes() >= l.memory.peak_bytes() => {}
-                (_, Ok(_)) => least = d,
-                (_, Err(_)) => {}
-            }
-        }
-        least
+        self.least(self.whole(0), &self.footprints())
     }
 
-    /// The best plan of a variant within `budget` bytes.
-    fn of_variant(&self, variant: usize, budget: usize) -> Result<Option<Decision>> {
-        let Some((footprint, run)) = self.footprint(variant)? else { return Ok(None) };
-        self.within(variant, &footprint, run, budget)
+    /// The same of the plan that records everything and those of the forms that choose: where the record is a small part,
+    /// short segments can lie less well than one.
+    fn least(&self, whole: Result<Decision>, footprints: &[(usize, Footprint, f64)]) -> Result<Decision> {
+        let segmented =
+            footprints.iter().flat_map(|(variant, f, run)| self.priced(*variant, &f.smallest(), *run));
+        let bytes = |d: &Decision| d.memory.peak_bytes();
+        segmented.fold(
+            whole,
+            |least, d| if least.as_ref().is_ok_and(|l| bytes(l) <= bytes(&d)) { least } else { Ok(d) },
+        )
     }
 
-    /// The same by what its memory and time cost.
+    /// What memory and time cost in the forms that choose, as [`footprint`](Chooser::footprint), with their numbers; but for
+    /// those whose sizes overflow, which fit nowhere.
+    fn footprints(&self) -> Vec<(usize, Footprint, f64)> {
+        let of = |variant| Some((variant, self.footprint(variant).ok()??));
+        (0..self.variants.len()).filter_map(of).map(|(variant, (f, run))| (variant, f, run)).collect()
+    }
+
+    /// The best plan of a variant within `budget` bytes, by what its memory and time cost.
     fn within(
         &self,
         variant: usize,
